@@ -1,0 +1,81 @@
+"""`charon.json`, `.toml`, `.yaml` or `.yml` in the working directory: flag values that an operator keeps.
+
+The first that exists is used alone. Top-level keys are flag names with hyphens, in any letter case; unknown keys are
+ignored, null is unset, an empty text is a value. Lists may be real lists or comma separated text.
+Every scalar is read as the text that stands in the file (YAML's `yes` is "yes", `0123` is "0123"), so that a value means
+the same here and on the command line. Source: specification 09-cli-and-config, section 2.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from charon_actors.errors import UserError
+
+ENDINGS: Final = ("json", "toml", "yaml", "yml")
+MAX_FILE_BYTES: Final = 1 << 20
+
+FileValues = Mapping[str, str | tuple[str, ...]]
+
+
+def read_config_file(directory: Path) -> tuple[str, FileValues]:
+    """File name and values by lower-case flag name; ("", {}) when there is no such file. Raises UserError."""
+    for ending in ENDINGS:
+        path = directory / f"charon.{ending}"
+        if not path.is_file():
+            continue
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
+            parsed = _decode(ending, path.read_text("utf-8"))
+            if parsed is None:
+                parsed = {}
+            if not isinstance(parsed, dict):
+                raise ValueError("the top level is no mapping of flag names to values")
+            values = {str(key).lower(): _texts(key, value) for key, value in parsed.items() if value is not None}
+        except OSError as error:
+            raise UserError(path.name, f"cannot read the file ({error.strerror})", "check its permissions") from error
+        except (ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(path.name, f"read config: {reason}", "correct the file or move it away") from error
+        return path.name, values
+    return "", {}
+
+
+def _decode(ending: str, text: str) -> Any:
+    if ending == "json":
+        import json
+
+        return json.loads(text, parse_int=str, parse_float=str)
+    if ending == "toml":
+        import tomllib
+
+        return tomllib.loads(text)
+    import yaml
+
+    class _TextLoader(yaml.SafeLoader):
+        """Resolves null only: all other scalars stay the text of the file."""
+
+        yaml_implicit_resolvers = {  # noqa: RUF012
+            first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    try:
+        return yaml.load(text, Loader=_TextLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(f"no valid YAML: {error}") from error
+
+
+def _texts(key: object, value: object) -> str | tuple[str, ...]:
+    if isinstance(value, list):
+        return tuple(_scalar(key, element) for element in value)
+    return _scalar(key, value)
+
+
+def _scalar(key: object, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict | list) or value is None:
+        raise ValueError(f"the value of {str(key)[:60]!r} is neither text nor a list of texts")
+    return str(value)

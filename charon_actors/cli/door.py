@@ -1,0 +1,79 @@
+"""The door: what the operator sees when something ends. Exit status and one line, never a traceback for a user's mistake.
+
+    what ended it                             stderr                               exit status
+    success                                   nothing                              0
+    SIGINT, SIGTERM while a program runs      nothing                              0, or what the program says
+    KeyboardInterrupt elsewhere               Interrupted.                         130
+    UserError (alone or in groups)            Error: where: what; remedy           1
+    anything else                             traceback, for a report to us        1
+
+The line never holds line breaks or control characters: what a file or a peer put into it can't forge a second one.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from charon_actors.errors import UserError
+from charon_actors.exception_groups import leaves
+
+INTERRUPTED: Final = 130  # 128 + SIGINT, what shells expect
+MAX_LINE_CHARACTERS: Final = 2000
+
+
+def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status: int = 0) -> int:
+    """Run an async program under Trio until it returns or SIGINT or SIGTERM asks it to stop; its exit status.
+
+    The first signal cancels the program, whose shielded clean-up scopes decide how long that takes; then the default
+    handlers are back, so a second signal ends the process at once. `stopped_status`: what a stop by signal means (0 for a
+    node; a ceremony that was interrupted has failed). Raises whatever the program raised, for `exit_status`.
+    """
+    import signal
+
+    import trio
+
+    status: int | None = None
+    stopped = False
+
+    async def until_signal() -> None:
+        nonlocal status, stopped
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                nonlocal stopped
+                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                    async for _ in signals:
+                        stopped = True
+                        nursery.cancel_scope.cancel()
+                        return
+
+            nursery.start_soon(watch)
+            status = await program()
+            nursery.cancel_scope.cancel()
+
+    trio.run(until_signal)
+    return stopped_status if stopped and status is None else status or 0
+
+
+def exit_status(error: BaseException) -> int:
+    """Tell the operator about `error` on stderr; the process's exit status."""
+    causes = list(leaves(error))
+    if all(isinstance(cause, UserError) for cause in causes):
+        for line in dict.fromkeys(one_line(str(cause)) for cause in causes):
+            print(f"Error: {line}", file=sys.stderr)
+        return 1
+    if all(isinstance(cause, KeyboardInterrupt) for cause in causes):
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    import traceback
+
+    traceback.print_exception(error, file=sys.stderr)
+    print("Error: charon: an unexpected fault; please report the lines above", file=sys.stderr)
+    return 1
+
+
+def one_line(text: str) -> str:
+    """Printable, without line breaks or control characters, of bounded length."""
+    flat = " ".join(text.split())
+    shown = "".join(character if character.isprintable() else "?" for character in flat)
+    return shown if len(shown) <= MAX_LINE_CHARACTERS else shown[:MAX_LINE_CHARACTERS] + "…"

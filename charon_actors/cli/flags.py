@@ -1,0 +1,54 @@
+"""Flags that several commands share, each written down once. Source: specification 09-cli-and-config, section 3.1."""
+
+from typing import Final
+
+from charon_actors.cli.options import Flag
+from charon_actors.cli.values import Kind
+
+RUN_RELAYS: Final = ("https://0.relay.obol.tech", "https://1.relay.obol.tech", "https://2.relay.obol.dev")
+CEREMONY_RELAYS: Final = ("https://4.relay.obol.dev",)
+
+LOG: Final = (
+    Flag("log-format", Kind.TEXT, "console", "How log lines look: console, logfmt or json"),
+    Flag("log-level", Kind.TEXT, "info", "Least level that is logged: debug, info, warn or error"),
+    Flag("log-color", Kind.TEXT, "auto", "Colour in the log: auto (on terminals), force or disable"),
+    Flag("log-output-path", Kind.TEXT, "", "Additional log file, at level debug"),
+)
+
+
+def p2p(relays: tuple[str, ...]) -> tuple[Flag, ...]:
+    """The flags of the peer-to-peer network; `relays` differ between `run` and ceremonies."""
+    return (
+        Flag("p2p-tcp-address", Kind.TEXTS, (), "ip:port to listen on for peers; empty means outgoing connections only"),
+        Flag("p2p-udp-address", Kind.TEXTS, (), "ip:port for QUIC; not used by this build"),
+        Flag("p2p-external-ip", Kind.TEXT, "", "IP address that peers are told"),
+        Flag("p2p-external-hostname", Kind.TEXT, "", "DNS name that peers are told"),
+        Flag("p2p-relays", Kind.TEXTS, relays, "Relay URLs or multiaddrs", aliases=("p2p-bootnodes",)),
+        Flag("p2p-disable-reuseport", Kind.SWITCH, False, "Do not set SO_REUSEPORT on outgoing connections"),
+        *(Flag(name, Kind.TEXT, "", "", inert=why) for name, why in _FORMER_P2P.items()),
+    )
+
+
+_FORMER_P2P: Final = {
+    "p2p-bootnode-relay": "relays are always used when they are needed",
+    "p2p-bootnodes-from-lockfile": "peers are always known from the lock",
+    "p2p-allowlist": "only operators of the cluster and relays may connect",
+    "p2p-denylist": "only operators of the cluster and relays may connect",
+}
+
+PRIVATE_KEY_FILE: Final = Flag("private-key-file", Kind.TEXT, ".charon/charon-enr-private-key", "File of the identity key")
+LOCK_FILE: Final = Flag("lock-file", Kind.TEXT, ".charon/cluster-lock.json", "File of the cluster lock")
+DATA_DIR: Final = Flag("data-dir", Kind.TEXT, ".charon", "Directory of the identity key and the cluster's files")
+NO_VERIFY: Final = Flag(
+    "no-verify", Kind.SWITCH, False, "Go on although the cluster's hashes or signatures are wrong; at your own risk"
+)
+
+TESTNET: Final = (
+    Flag("testnet-name", Kind.TEXT, "", "Name of a custom network; give all --testnet flags together"),
+    Flag("testnet-chain-id", Kind.NATURAL, 0, "Chain id of the custom network"),
+    Flag("testnet-fork-version", Kind.TEXT, "", "Genesis fork version of the custom network, 0x and 8 hex digits"),
+    Flag("testnet-genesis-timestamp", Kind.NUMBER, 0, "Genesis time of the custom network, unix seconds"),
+)
+TESTNET_CAPELLA: Final = Flag(
+    "testnet-capella-hard-fork", Kind.TEXT, "", "Capella fork version of the custom network, 0x and 8 hex digits"
+)

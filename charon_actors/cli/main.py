@@ -1,0 +1,114 @@
+"""The command `charon`: finds the command, loads only that one, ends with a status. Source: 09-cli-and-config, section 1.
+
+`charon enr` and `charon version` are run by scripts many times, so a command's module (and Trio, httpx and the like behind
+it) is imported only when that command is called; help of a group shows the summaries of the table below.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import click
+
+from charon_actors.cli.door import exit_status
+from charon_actors.errors import UserError
+
+
+class Lazy(NamedTuple):
+    """A command that is still on disk: `module:attribute`, and the line that help shows for it."""
+
+    target: str
+    summary: str
+
+
+COMMANDS: Final[Mapping[str, Lazy]] = {
+    "create enr": Lazy("charon_actors.cli.create_enr:command", "Create an identity key and its ENR"),
+    "create dkg": Lazy("charon_actors.cli.create_dkg:command", "Write the cluster definition for a ceremony"),
+    "create cluster": Lazy("charon_actors.cli.create_cluster:command", "Create a whole cluster on this machine"),
+    "enr": Lazy("charon_actors.cli.enr:command", "Print the ENR of the identity key"),
+    "dkg": Lazy("charon_actors.cli.dkg:command", "Take part in a key generation ceremony"),
+    "run": Lazy("charon_actors.cli.run:command", "Run a node of the cluster"),
+    "simnet": Lazy("charon_actors.cli.simnet:command", "Run a whole cluster in one process, for a look"),
+    "version": Lazy("charon_actors.cli.version:command", "Print the version"),
+}
+GROUPS: Final[Mapping[str, str]] = {"create": "Create an identity, a cluster definition or a cluster"}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are rows of COMMANDS. An unknown command is an error, also in a nested group."""
+
+    def __init__(self, name: str, path: str, summary: str) -> None:
+        super().__init__(name, help=summary, context_settings={"help_option_names": ["-h", "--help"]})
+        self._path = path  # "" or "create "
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._summaries())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        path = self._path + cmd_name
+        if path in GROUPS:
+            return LazyGroup(cmd_name, f"{path} ", GROUPS[path])
+        if path not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[path].target.split(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise UserError(f"charon {path}", "this build has no such command", "install a build that has it") from error
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        command = self.get_command(ctx, args[0])
+        if command is None:
+            what = f'unknown command "{args[0]}" for "{ctx.command_path}"'
+            raise UserError(ctx.command_path, what, f"see `{ctx.command_path} --help`")
+        return args[0], command, args[1:]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            args = ["--help"]
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            remedy = f"see `{ctx.command_path} --help`"
+            raise UserError(ctx.command_path, f"unknown flag: {error.option_name}", remedy) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._summaries().items()))
+
+    def _summaries(self) -> dict[str, str]:
+        rows = {**GROUPS, **{path: lazy.summary for path, lazy in COMMANDS.items()}}
+        tails = {path.removeprefix(self._path): text for path, text in rows.items() if path.startswith(self._path)}
+        return {tail: text for tail, text in tails.items() if " " not in tail}
+
+
+root = LazyGroup("charon", "", "charon-actors: a distributed-validator node for Ethereum.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status. Nothing but that status and what was printed leaves here."""
+    try:
+        status = root.main(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="charon", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        return exit_status(KeyboardInterrupt())
+    except click.ClickException as error:
+        return exit_status(UserError("charon", error.format_message().rstrip("."), "see `charon --help`"))
+    except BrokenPipeError:  # the reader of our output has gone, as in `charon enr | head -c 4`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except BaseException as error:
+        return exit_status(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

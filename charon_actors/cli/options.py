@@ -1,0 +1,350 @@
+"""One table a command: its flags. From it come parsing, help, environment names and the values of configuration files.
+
+Where a value comes from, highest first (specification 09-cli-and-config, section 2):
+
+    1  --flag on the command line      wins if given; lists may be repeated, the first use replaces the default
+    2  environment CHARON_FLAG         hyphens become underscores; empty counts as unset
+    3  charon.json/toml/yaml/yml       in the working directory (config_file.py)
+    4  the default of the table
+
+How to write a command (module of its own, registered by name in main.py; Kind comes from cli/values.py; flags that several
+commands share stand in cli/flags.py; an async program is run by cli/door.py `run_program`):
+
+    def run(values: Values) -> int: ...           # exit status; raises UserError
+    command = charon_command("dkg", "Take part in a ceremony", run, [Flag("timeout", Kind.DURATION, 120.0, "…"), *P2P],
+                             example="charon dkg --timeout 5m")
+
+Older names of a flag (`aliases`) work and warn once; flags without effect any more (`inert`) are accepted with a notice.
+"""
+
+import itertools
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import click
+import msgspec
+
+from charon_actors.cli.config_file import read_config_file
+from charon_actors.cli.values import Kind, Value, ValueFault, parse_value, strip_quotes
+from charon_actors.errors import UserError
+
+ENVIRONMENT_PREFIX: Final = "CHARON_"
+
+
+class Flag(msgspec.Struct, frozen=True):
+    """A flag of Charon: name without dashes, kind, default in the kind's Python type, help in one sentence.
+
+    required: some source must give a value. aliases: older names. inert: why the flag has no effect any more.
+    secret: the value is never shown, not even in the start-up banner.
+    """
+
+    name: str
+    kind: Kind
+    default: Value
+    help: str
+    required: bool = False
+    short: str = ""
+    aliases: tuple[str, ...] = ()
+    inert: str = ""
+    secret: bool = False
+
+    @property
+    def environment_name(self) -> str:
+        return environment_name(self.name)
+
+
+def environment_name(flag_name: str) -> str:
+    """`CHARON_P2P_TCP_ADDRESS` for `p2p-tcp-address`."""
+    return ENVIRONMENT_PREFIX + flag_name.upper().replace("-", "_")
+
+
+class Values:
+    """The values of one command, typed; and where each came from, for errors that lead the operator to the place."""
+
+    def __init__(self, command: str, flags: Sequence[Flag], given: Mapping[str, tuple[str, Value]]) -> None:
+        self.command = command
+        self._flags = {flag.name: flag for flag in flags}
+        self._given = given  # by flag name: place, value
+
+    def text(self, name: str) -> str:
+        value: str = self._value(name, str)
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        value: tuple[str, ...] = self._value(name, tuple)
+        return value
+
+    def number(self, name: str) -> int:
+        value: int = self._value(name, int)
+        return value
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        value: tuple[int, ...] = self._value(name, tuple)
+        return value
+
+    def switch(self, name: str) -> bool:
+        value: bool = self._value(name, bool)
+        return value
+
+    def seconds(self, name: str) -> float:
+        return float(self._value(name, (float, int)))
+
+    def path(self, name: str) -> Path:
+        return Path(self.text(name)).expanduser()
+
+    def is_set(self, name: str) -> bool:
+        """Given by the operator, in whatever way (also when it equals the default)."""
+        return name in self._given
+
+    def where(self, name: str) -> str:
+        """`--threshold`, `CHARON_THRESHOLD` or `charon.yaml (threshold)`: the first word of an error about it."""
+        return self._given[name][0] if name in self._given else f"--{name}"
+
+    def for_log(self) -> dict[str, str]:
+        """All values as text, in alphabetical order, safe to log: tokens, headers and passwords in URLs are masked."""
+        return {name: _masked(self._flags[name], self._raw(name)) for name in sorted(self._flags)}
+
+    def _raw(self, name: str) -> Value:
+        return self._given[name][1] if name in self._given else self._flags[name].default
+
+    def _value(self, name: str, expected: Any) -> Any:
+        value = self._raw(name)
+        assert isinstance(value, expected), f"flag {name} of {self.command} is declared with another kind"
+        return value
+
+
+Body = Callable[[Values], int]
+
+
+class CharonCommand(click.Command):
+    """A click command whose flags all reach us as text; Charon's rules for values and sources are ours."""
+
+    def __init__(self, name: str, summary: str, body: Body, flags: Sequence[Flag], example: str) -> None:
+        self.flags, self._body = tuple(flags), body
+        super().__init__(
+            name,
+            params=[option for flag in flags for option in _options(flag)],
+            help=summary,
+            epilog=f"Example: {example}",
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, self._spell_switches_out(args))
+        except click.NoSuchOption as error:
+            raise UserError(ctx.command_path, f"unknown flag: {error.option_name}", f"see `{ctx.command_path} --help`") from error
+        except click.UsageError as error:
+            if "unexpected extra argument" in error.message:
+                self._complain_about_extra_argument(ctx, args)
+            message = error.message.rstrip(".")
+            raise UserError(ctx.command_path, message[:1].lower() + message[1:], f"see `{ctx.command_path} --help`") from error
+
+    def invoke(self, ctx: click.Context) -> int:
+        return self._body(resolve(ctx.command_path, self.flags, ctx.params, os.environ, Path.cwd()))
+
+    def _spell_switches_out(self, args: list[str]) -> list[str]:
+        """`--flag` becomes `--flag=true` for switches: click would take the next word for its value."""
+        by_name = {f"--{name}": flag for flag in self.flags for name in (flag.name, *flag.aliases)}
+        by_name |= {f"-{flag.short}": flag for flag in self.flags if flag.short}
+        spelled: list[str] = []
+        words = iter(args)
+        for word in words:
+            if word == "--":
+                return [*spelled, word, *words]
+            flag = by_name.get(word)
+            if flag is not None and flag.kind is Kind.SWITCH:
+                spelled.append(f"{word}=true")
+            elif flag is not None:
+                spelled += [word, *(next_word for next_word in [next(words, None)] if next_word is not None)]
+            else:
+                spelled.append(word)
+        return spelled
+
+    def _complain_about_extra_argument(self, ctx: click.Context, args: list[str]) -> None:
+        switches = {f"--{flag.name}" for flag in self.flags if flag.kind is Kind.SWITCH}
+        for word, following in itertools.pairwise(args):
+            if word in switches and not following.startswith("-"):
+                raise UserError(ctx.command_path, f'unexpected "{following}" after {word}', f"write {word} or {word}={following}")
+        values_of = {f"--{name}" for flag in self.flags for name in (flag.name, *flag.aliases)} - switches
+        extra = next(
+            (
+                word
+                for before, word in zip(["", *args], args, strict=False)
+                if not word.startswith("-") and before not in values_of
+            ),
+            "",
+        )
+        raise UserError(
+            ctx.command_path,
+            f'unknown command "{extra}" for "{ctx.command_path}"',
+            f"it takes flags only, see `{ctx.command_path} --help`",
+        )
+
+
+def charon_command(name: str, summary: str, body: Body, flags: Sequence[Flag], *, example: str) -> CharonCommand:
+    """A command of the table above. `example` is one line that an operator can paste."""
+    assert len({flag.name for flag in flags}) == len(flags), f"{name} declares a flag twice"
+    return CharonCommand(name, summary, body, flags, example)
+
+
+def resolve(
+    command: str,
+    flags: Sequence[Flag],
+    arguments: Mapping[str, Any],
+    environment: Mapping[str, str],
+    directory: Path,
+) -> Values:
+    """Find each flag's value in the four sources. `arguments`: texts by parameter name, as click found them.
+
+    Raises UserError for a value of the wrong kind, naming its source, and for required flags that nobody set.
+    """
+    file_name, in_file = read_config_file(directory)
+    given: dict[str, tuple[str, Value]] = {}
+    for flag in flags:
+        for found in (
+            _from_arguments(flag, arguments),
+            _from_environment(flag, environment),
+            _from_file(flag, file_name, in_file),
+        ):
+            if found is not None:
+                given[flag.name] = found
+                break
+        if flag.inert and flag.name in given:
+            _notice(f"{given[flag.name][0]} has no effect: {flag.inert}")
+    missing = [flag.name for flag in flags if flag.required and flag.name not in given]
+    if missing:
+        names = ", ".join(f'"{name}"' for name in missing)
+        remedy = f"pass --{missing[0]} or set {environment_name(missing[0])}"
+        raise UserError(command, f"required flag(s) {names} not set", remedy)
+    return Values(command, flags, given)
+
+
+def _from_arguments(flag: Flag, arguments: Mapping[str, Any]) -> tuple[str, Value] | None:
+    for name in (flag.name, *flag.aliases):
+        texts = arguments.get(_parameter(name))
+        if not texts:
+            continue
+        where = f"--{name}"
+        if name != flag.name:
+            _notice(f"{where} is now called --{flag.name}")
+        if not flag.kind.is_list:
+            return where, _parsed(flag, texts[-1], where)
+        merged: list[Any] = []
+        for text in texts:
+            merged += _parsed(flag, text, where)  # type: ignore[arg-type]  # a list kind gives a tuple
+        return where, tuple(merged)
+    return None
+
+
+def _from_environment(flag: Flag, environment: Mapping[str, str]) -> tuple[str, Value] | None:
+    for name in (flag.name, *flag.aliases):
+        where = environment_name(name)
+        text = strip_quotes(environment.get(where, ""))
+        if not text:
+            continue
+        if name != flag.name:
+            _notice(f"{where} is now called {flag.environment_name}")
+        return where, _parsed(flag, text, where)
+    return None
+
+
+def _from_file(flag: Flag, file_name: str, in_file: Mapping[str, str | tuple[str, ...]]) -> tuple[str, Value] | None:
+    for name in (flag.name, *flag.aliases):
+        value = in_file.get(name)
+        if value is None:
+            continue
+        where = f"{file_name} ({name})"
+        if isinstance(value, str):
+            return where, _parsed(flag, value, where)
+        if not flag.kind.is_list:
+            raise UserError(where, "a list stands where one value is expected", "give one value")
+        if flag.kind is Kind.TEXTS:
+            return where, tuple(element.strip() for element in value)
+        return where, _parsed(flag, ",".join(value), where)
+    return None
+
+
+def _parsed(flag: Flag, text: str, where: str) -> Value:
+    try:
+        return parse_value(flag.kind, text)
+    except ValueFault as error:
+        shown = "…" if flag.secret else text if len(text) <= 60 else text[:60] + "…"
+        raise UserError(where, f'invalid argument "{shown}" for "--{flag.name}" flag: {error}', _REMEDY) from error
+
+
+_REMEDY: Final = "see the command's --help"
+
+
+def _options(flag: Flag) -> list[click.Option]:
+    """The flag itself, and each older spelling as a hidden option of its own, so that we know which one was used."""
+    note = "required" if flag.required else _default_text(flag)
+    spellings = [[*([f"-{flag.short}"] if flag.short else []), f"--{flag.name}", _parameter(flag.name)]]
+    spellings += [[f"--{name}", _parameter(name)] for name in flag.aliases]
+    return [
+        click.Option(
+            declarations,
+            multiple=True,
+            type=click.UNPROCESSED,
+            metavar=f"<{flag.kind.value}>",
+            help=flag.help.rstrip(".") + (f"  [{note}]" if note else ""),
+            hidden=bool(flag.inert) or position > 0,
+        )
+        for position, declarations in enumerate(spellings)
+    ]
+
+
+def _parameter(flag_name: str) -> str:
+    return "flag_" + flag_name.replace("-", "_")
+
+
+def _default_text(flag: Flag) -> str:
+    if isinstance(flag.default, str | tuple | bool) and not flag.default:
+        return ""
+    if isinstance(flag.default, tuple):
+        return "default " + ",".join(map(str, flag.default))
+    if flag.kind is Kind.DURATION:
+        return f"default {duration_text(float(flag.default))}"
+    return f"default {flag.default}"
+
+
+def duration_text(seconds: float) -> str:
+    """`1m30s`, `2s`, `500ms`: the form in which a duration is also read."""
+    if seconds != int(seconds):
+        return f"{seconds * 1000:g}ms"
+    parts = ((int(seconds) // 3600, "h"), (int(seconds) // 60 % 60, "m"), (int(seconds) % 60, "s"))
+    return "".join(f"{amount}{unit}" for amount, unit in parts if amount) or "0s"
+
+
+def _masked(flag: Flag, value: Value) -> str:
+    if flag.secret or "auth-token" in flag.name:
+        return "xxxxx"
+    if isinstance(value, tuple):
+        return "[" + ",".join(_masked_text(flag, str(element)) for element in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if flag.kind is Kind.DURATION:
+        return duration_text(float(value))
+    return _masked_text(flag, str(value))
+
+
+def _masked_text(flag: Flag, text: str) -> str:
+    if "header" in flag.name:
+        key, found, _ = text.partition("=")
+        return f"{key}=xxxxx" if found else "xxxxx"
+    if "@" in text and "://" in text:
+        try:
+            host = urlsplit(text).netloc.rpartition("@")[0]
+        except ValueError:
+            return "xxxxx"
+        return text.replace(host + "@", "xxxxx@", 1) if host else text
+    return text
+
+
+def _notice(text: str) -> None:
+    print(re.sub(r"\s+", " ", f"Notice: {text}"), file=sys.stderr)

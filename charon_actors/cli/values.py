@@ -1,0 +1,163 @@
+"""How flag values are written. The same text is understood on the command line, in the environment and in a file.
+
+    kind        syntax                                                              value
+    TEXT        as is                                                               str
+    TEXTS       one CSV record; each element is trimmed                             tuple[str, ...]
+    NUMBER      decimal, 0x, 0o, 0b, `_` between digits; a leading zero is octal    int, 64 bits with sign
+    NATURAL     the same, not negative                                              int, 64 bits
+    NUMBERS     comma separated decimals                                            tuple[int, ...]
+    SWITCH      1 t T true TRUE True / 0 f F false FALSE False                      bool
+    DURATION    Go's form: 1h30m, 2s, 1.5s, 300ms; 0 needs no unit                  float, seconds
+
+Limits: a value has at most MAX_VALUE_CHARACTERS. Source: specification 09-cli-and-config, section 2.
+"""
+
+import csv
+import enum
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Final
+
+MAX_VALUE_CHARACTERS: Final = 1 << 20
+MAX_SECONDS: Final = (2**63 - 1) / 1e9  # Go counts nanoseconds in 64 bits
+
+Value = str | int | float | bool | tuple[str, ...] | tuple[int, ...]
+
+
+class ValueFault(Exception):
+    """The text is no value of that kind. Says what was expected, never repeats the text."""
+
+
+class Kind(enum.Enum):
+    TEXT = "string"
+    TEXTS = "strings"
+    NUMBER = "int"
+    NATURAL = "uint"
+    NUMBERS = "ints"
+    NATURALS = "uints"
+    SWITCH = "bool"
+    DURATION = "duration"
+
+    @property
+    def is_list(self) -> bool:
+        return self in (Kind.TEXTS, Kind.NUMBERS, Kind.NATURALS)
+
+
+def parse_value(kind: Kind, text: str) -> Value:
+    """The value that `text` stands for. Raises ValueFault."""
+    if len(text) > MAX_VALUE_CHARACTERS:
+        raise ValueFault(f"longer than {MAX_VALUE_CHARACTERS} characters")
+    return _PARSERS[kind](text)
+
+
+def strip_quotes(text: str) -> str:
+    """Without the pair of quotes that `docker --env-file` leaves around a value; a record of quoted elements stays."""
+    text = text.strip()
+    for quote in "\"'":
+        if len(text) >= 2 and text[0] == text[-1] == quote and quote not in text[1:-1]:
+            return text[1:-1]
+    return text
+
+
+def parse_texts(text: str) -> tuple[str, ...]:
+    if not text.strip():
+        return ()
+    try:
+        rows = list(csv.reader([text.strip()], strict=True, skipinitialspace=True))
+    except csv.Error as error:
+        raise ValueFault("expected a comma separated list, with quotes closed") from error
+    if len(rows) != 1:
+        raise ValueFault("expected one comma separated line")
+    return tuple(element.strip() for element in rows[0])
+
+
+_NUMBER = re.compile(r"([+-]?)(?:0[xX]((?:_?[0-9a-fA-F])+)|0[bB]((?:_?[01])+)|0[oO]?((?:_?[0-7])+)|([0-9](?:_?[0-9])*))")
+
+
+def parse_number(text: str) -> int:
+    match = _NUMBER.fullmatch(text) if len(text) <= 100 else None
+    if match is None:
+        raise ValueFault("expected a whole number")
+    sign, *digits = match.groups()
+    for base, found in zip((16, 2, 8, 10), digits, strict=True):
+        if found is not None:
+            return _in_64_bits(int(sign + found.replace("_", ""), base), signed=True)
+    raise AssertionError("one of the four alternatives has matched")
+
+
+def parse_natural(text: str) -> int:
+    if text.startswith(("-", "+")):
+        raise ValueFault("expected a whole number, not negative")
+    match = _NUMBER.fullmatch(text) if len(text) <= 100 else None
+    if match is None:
+        raise ValueFault("expected a whole number")
+    number = int(text, 0) if not re.fullmatch(r"0[0-7_]+", text) else int(text.replace("_", ""), 8)
+    return _in_64_bits(number, signed=False)
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    elements = [element.strip() for element in text.split(",")] if text.strip() else []
+    if not all(re.fullmatch(r"[+-]?[0-9]{1,19}", element) for element in elements):
+        raise ValueFault("expected comma separated whole numbers")
+    return tuple(_in_64_bits(int(element), signed=True) for element in elements)
+
+
+def parse_naturals(text: str) -> tuple[int, ...]:
+    numbers = parse_numbers(text)
+    if any(number < 0 for number in numbers):
+        raise ValueFault("expected comma separated whole numbers, not negative")
+    return numbers
+
+
+def parse_switch(text: str) -> bool:
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise ValueFault("expected true or false")
+
+
+_UNIT_S: Final[Mapping[str, Decimal]] = {
+    "ns": Decimal("1e-9"),
+    "us": Decimal("1e-6"),
+    "µs": Decimal("1e-6"),  # micro sign, U+00B5
+    "μs": Decimal("1e-6"),  # Greek mu, U+03BC
+    "ms": Decimal("1e-3"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+}
+_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a Go duration."""
+    sign, rest = (text[0], text[1:]) if text[:1] in ("+", "-") else ("+", text)
+    if rest == "0":
+        return 0.0
+    if not rest or len(rest) > 100 or not re.fullmatch(f"(?:{_DURATION_PART.pattern})+", rest, flags=re.ASCII):
+        raise ValueFault("expected a duration such as 30s, 1m30s or 500ms")
+    total = sum((Decimal(part[1]) * _UNIT_S[part[2]] for part in _DURATION_PART.finditer(rest)), Decimal(0))
+    if total > MAX_SECONDS:
+        raise ValueFault("the duration is too long")
+    return float(-total if sign == "-" else total)
+
+
+def _in_64_bits(number: int, *, signed: bool) -> int:
+    low, high = (-(2**63), 2**63) if signed else (0, 2**64)
+    if not low <= number < high:
+        raise ValueFault("the number is out of range")
+    return number
+
+
+_PARSERS: Final[Mapping[Kind, Callable[[str], Value]]] = {
+    Kind.TEXT: str,
+    Kind.TEXTS: parse_texts,
+    Kind.NUMBER: parse_number,
+    Kind.NATURAL: parse_natural,
+    Kind.NUMBERS: parse_numbers,
+    Kind.NATURALS: parse_naturals,
+    Kind.SWITCH: parse_switch,
+    Kind.DURATION: parse_duration,
+}

@@ -1,0 +1,124 @@
+"""Deposits: amounts, withdrawal credentials, roots, and the launchpad's deposit-data files. Pure.
+
+    rule on amounts                                          why
+    each at least 1 ETH                                      the deposit contract's minimum
+    each at most 32 ETH, or 2048 ETH when compounding        the effective balance ends there
+    together at least 32 ETH; repetition is allowed          less never activates
+
+Deposits are made for the distinct amounts in ascending order; a definition keeps its original list. They are signed under the
+deposit domain of the network's genesis fork version and a zero genesis validators root.
+
+Source: specification 01-cluster-files, section 6.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from charon_actors.cluster import merkle
+from charon_actors.cluster.faults import ClusterFault
+from charon_actors.cluster.foreign_json import encode_object
+from charon_actors.crypto.bls import verify
+from charon_actors.eth2.signing import compute_signing_root, deposit_domain
+
+GWEI_PER_ETH: Final = 10**9
+MIN_AMOUNT_GWEI: Final = 1 * GWEI_PER_ETH
+MAX_AMOUNT_GWEI: Final = 32 * GWEI_PER_ETH
+MAX_COMPOUNDING_AMOUNT_GWEI: Final = 2048 * GWEI_PER_ETH
+MIN_SUM_GWEI: Final = 32 * GWEI_PER_ETH
+DEFAULT_AMOUNTS_GWEI: Final = tuple(eth * GWEI_PER_ETH for eth in (1, 32))
+DEFAULT_COMPOUNDING_AMOUNTS_GWEI: Final = tuple(eth * GWEI_PER_ETH for eth in (1, 8, 32, 256))
+DEPOSIT_CLI_VERSION: Final = "2.7.0"
+
+
+class Deposit(msgspec.Struct, frozen=True):
+    """pubkey: 48 bytes, the group's. withdrawal_credentials: 32 bytes. signature: 96 bytes."""
+
+    pubkey: bytes
+    withdrawal_credentials: bytes
+    amount_gwei: int
+    signature: bytes = b""
+
+
+def check_deposit_amounts(amounts_gwei: Sequence[int], *, compounding: bool) -> None:
+    """Raises ClusterFault when an amount or the sum breaks a rule; an empty list stands for the defaults."""
+    if not amounts_gwei:
+        return
+    if any(amount < MIN_AMOUNT_GWEI for amount in amounts_gwei):
+        raise ClusterFault("each partial deposit amount must be greater than 1ETH")
+    if any(amount > (MAX_COMPOUNDING_AMOUNT_GWEI if compounding else MAX_AMOUNT_GWEI) for amount in amounts_gwei):
+        raise ClusterFault("single partial deposit amount is too large unless --compounding validators are used")
+    if sum(amounts_gwei) < MIN_SUM_GWEI:
+        raise ClusterFault("sum of partial deposit amounts must be at least 32ETH, repetition is allowed")
+
+
+def amounts_to_sign(amounts_gwei: Sequence[int], *, compounding: bool) -> tuple[int, ...]:
+    """The distinct amounts, ascending, of which deposits are made; the defaults for an empty list."""
+    defaults = DEFAULT_COMPOUNDING_AMOUNTS_GWEI if compounding else DEFAULT_AMOUNTS_GWEI
+    return tuple(sorted(set(amounts_gwei or defaults)))
+
+
+def withdrawal_credentials(withdrawal_address: str, *, compounding: bool) -> bytes:
+    """32 bytes: type 0x01, or 0x02 for compounding validators, and the address. Raises ClusterFault."""
+    return (b"\x02" if compounding else b"\x01") + bytes(11) + merkle.address_bytes(withdrawal_address)
+
+
+def deposit_message_root(deposit: Deposit) -> bytes:
+    """hash_tree_root(DepositMessage), 32 bytes."""
+    return merkle.container(*_message_leaves(deposit))[0]
+
+
+def deposit_data_root(deposit: Deposit) -> bytes:
+    """hash_tree_root(DepositData), 32 bytes."""
+    return merkle.container(*_message_leaves(deposit), merkle.fixed_bytes(deposit.signature, 96))[0]
+
+
+def deposit_signing_root(deposit: Deposit, fork_version: bytes) -> bytes:
+    """What the group key signs, 32 bytes. fork_version: genesis fork version of the network, 4 bytes."""
+    return compute_signing_root(deposit_message_root(deposit), deposit_domain(fork_version))
+
+
+def deposit_file_name(amount_gwei: int) -> str:
+    """`deposit-data.json` for 32 ETH, `deposit-data-1eth.json` and the like for other amounts."""
+    if amount_gwei == 32 * GWEI_PER_ETH:
+        return "deposit-data.json"
+    whole, rest = divmod(amount_gwei, GWEI_PER_ETH)
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    return f"deposit-data-{whole}{fraction}eth.json"
+
+
+def encode_deposit_file(deposits: Sequence[Deposit], network_name: str, fork_version: bytes) -> bytes:
+    """The launchpad file of deposits of one amount, sorted by public key.
+
+    Raises ClusterFault when amounts differ or a signature is wrong: a wrong deposit is money lost.
+    """
+    if len({deposit.amount_gwei for deposit in deposits}) > 1:
+        raise ClusterFault("deposit datas have different amounts")
+    for deposit in deposits:
+        if not verify(deposit.pubkey, deposit_signing_root(deposit, fork_version), deposit.signature):
+            raise ClusterFault("invalid deposit data signature")
+    return encode_object(
+        [
+            {
+                "pubkey": deposit.pubkey.hex(),
+                "withdrawal_credentials": deposit.withdrawal_credentials.hex(),
+                "amount": deposit.amount_gwei,
+                "signature": deposit.signature.hex(),
+                "deposit_message_root": deposit_message_root(deposit).hex(),
+                "deposit_data_root": deposit_data_root(deposit).hex(),
+                "fork_version": fork_version.hex(),
+                "network_name": network_name,
+                "deposit_cli_version": DEPOSIT_CLI_VERSION,
+            }
+            for deposit in sorted(deposits, key=lambda deposit: deposit.pubkey)
+        ]
+    )
+
+
+def _message_leaves(deposit: Deposit) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    return (
+        merkle.fixed_bytes(deposit.pubkey, 48),
+        merkle.fixed_bytes(deposit.withdrawal_credentials, 32),
+        merkle.number(deposit.amount_gwei),
+    )

@@ -1,0 +1,155 @@
+"""Reading and writing JSON the way Charon's files have it.
+
+Reading is as lenient as Charon where that can't hurt (unknown keys ignored, missing keys and null are the zero value, keys
+match in any letter case) and stricter where two readers could see two files: the same key twice, bytes that are no UTF-8
+and lone surrogates are refused. Every method of `Fields` raises only ClusterFault, with the path of the field.
+
+Limits: MAX_FILE_BYTES; nesting is bounded by the interpreter's recursion limit. Source: specification 01, sections 1 and 2.1.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from charon_actors.cluster.faults import ClusterFault
+
+MAX_FILE_BYTES: Final = 16 << 20  # 01 §11: what Charon reads of a definition by URL
+
+_DECIMAL = re.compile(r"[0-9]{1,20}", flags=re.ASCII)
+_UNICODE_ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}  # as Go's encoder
+
+
+def decode_object(content: bytes, what: str) -> "Fields":
+    """The top-level object of a file; `what` names the file in faults. Raises ClusterFault."""
+    if len(content) > MAX_FILE_BYTES:
+        raise ClusterFault(f"{what}: larger than {MAX_FILE_BYTES} bytes")
+    try:
+        text = content.decode("utf-8")
+        text.encode("utf-8")
+        parsed = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise ClusterFault(f"{what}: byte {error.start} is no UTF-8") from error
+    except RecursionError as error:
+        raise ClusterFault(f"{what}: nested too deeply") from error
+    except ValueError as error:
+        raise ClusterFault(f"{what}: no valid JSON: {_short(error)}") from error
+    if not isinstance(parsed, dict):
+        raise ClusterFault(f"{what}: no JSON object")
+    return Fields(parsed, "")
+
+
+def encode_object(value: object) -> bytes:
+    """One space of indent, keys in the given order, LF, no newline at the end; byte for byte what Charon writes."""
+    return json.dumps(value, indent=1, ensure_ascii=False).translate(_UNICODE_ESCAPES).encode("utf-8")
+
+
+def encode_compact(value: object) -> bytes:
+    """On one line, without spaces."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).translate(_UNICODE_ESCAPES).encode("utf-8")
+
+
+def hex_text(content: bytes) -> str:
+    """`0x…` in lower case; nothing is the empty text."""
+    return "0x" + content.hex() if content else ""
+
+
+class Fields:
+    """One JSON object of a foreign file, and where it stands in it."""
+
+    def __init__(self, values: Mapping[str, Any], path: str) -> None:
+        self._values, self._path = values, path
+
+    def text(self, name: str) -> str:
+        value = self._get(name, str, "")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise self.fault(name, "no valid Unicode text") from error
+        return str(value)
+
+    def number(self, name: str) -> int:
+        """A plain integer from 0 to 2^64 - 1."""
+        return self._in_64_bits(name, self._get(name, int, 0))
+
+    def switch(self, name: str) -> bool:
+        return bool(self._get(name, bool, False))
+
+    def data(self, name: str) -> bytes:
+        """Bytes written as hex, with or without 0x."""
+        return self._data(name, self._get(name, str, ""))
+
+    def data_list(self, name: str) -> tuple[bytes, ...]:
+        return tuple(self._data(f"{name}[{i}]", self._typed(f"{name}[{i}]", v, str)) for i, v in self._items(name))
+
+    def quoted_number(self, name: str) -> int:
+        """A decimal in quotes; missing is 0."""
+        text = self._get(name, str, "")
+        return self._quoted(name, text) if text else 0
+
+    def quoted_numbers(self, name: str) -> tuple[int, ...]:
+        return tuple(self._quoted(f"{name}[{i}]", self._typed(f"{name}[{i}]", v, str)) for i, v in self._items(name))
+
+    def object(self, name: str) -> "Fields":
+        return Fields(self._get(name, dict, {}), f"{self._path}{name}.")
+
+    def objects(self, name: str) -> tuple["Fields", ...]:
+        return tuple(
+            Fields({} if v is None else self._typed(f"{name}[{i}]", v, dict), f"{self._path}{name}[{i}].")
+            for i, v in self._items(name)
+        )
+
+    def fault(self, name: str, what: str) -> ClusterFault:
+        return ClusterFault(f"{self._path}{name}: {what}")
+
+    def _items(self, name: str) -> list[tuple[int, Any]]:
+        return list(enumerate(self._get(name, list, [])))
+
+    def _get(self, name: str, kind: type, zero: Any) -> Any:
+        value = self._values.get(name)
+        return zero if value is None else self._typed(name, value, kind)
+
+    def _typed(self, name: str, value: Any, kind: type) -> Any:
+        if type(value) is not kind:  # not isinstance: true is no number
+            raise self.fault(name, f"expected {_KIND_NAMES[kind]}")
+        return value
+
+    def _data(self, name: str, text: str) -> bytes:
+        digits = text.removeprefix("0x")
+        if not re.fullmatch(r"(?:[0-9a-fA-F]{2})*", digits):
+            raise self.fault(name, "expected hex digits, two a byte")
+        return bytes.fromhex(digits)
+
+    def _quoted(self, name: str, text: str) -> int:
+        if not _DECIMAL.fullmatch(text):
+            raise self.fault(name, "expected a decimal number in quotes")
+        return self._in_64_bits(name, int(text))
+
+    def _in_64_bits(self, name: str, number: int) -> int:
+        if not 0 <= number < 2**64:
+            raise self.fault(name, "the number is out of range")
+        return number
+
+
+_KIND_NAMES: Final = {
+    str: "a text",
+    int: "a plain whole number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = {key.lower(): value for key, value in pairs}
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _short(error: ValueError) -> str:
+    return str(error).split("\n", 1)[0][:120]

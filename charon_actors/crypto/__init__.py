@@ -1,5 +1,6 @@
 """Keys, signatures, groups and keystores. Pure: randomness is passed in, nothing touches a file or a socket."""
 
+from charon_actors.crypto.batch import Check, verify_all
 from charon_actors.crypto.bls import (
     aggregate_signatures,
     fast_aggregate_verify,
@@ -10,6 +11,13 @@ from charon_actors.crypto.bls import (
 )
 from charon_actors.crypto.faults import CryptoFault, Entropy, KeystoreFault
 from charon_actors.crypto.group import CURVE_ORDER, G1, G2, g1_linear_combination
+from charon_actors.crypto.keystore import (
+    INSECURE_ITERATIONS,
+    decode_keystore,
+    decrypt_keystore,
+    encode_keystore,
+    encrypt_keystore,
+)
 from charon_actors.crypto.secp256k1 import (
     checksum_address,
     ethereum_address,
@@ -32,11 +40,17 @@ __all__ = [
     "CURVE_ORDER",
     "G1",
     "G2",
+    "INSECURE_ITERATIONS",
+    "Check",
     "CryptoFault",
     "Entropy",
     "KeystoreFault",
     "aggregate_signatures",
     "checksum_address",
+    "decode_keystore",
+    "decrypt_keystore",
+    "encode_keystore",
+    "encrypt_keystore",
     "ethereum_address",
     "fast_aggregate_verify",
     "g1_linear_combination",
@@ -60,4 +74,5 @@ __all__ = [
     "sign",
     "split_secret",
     "verify",
+    "verify_all",
 ]

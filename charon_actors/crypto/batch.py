@@ -1,0 +1,125 @@
+"""Many BLS checks at once, and who of them lied.
+
+Theory of operation: n signatures are checked by one product of pairings. Each check i gets a random weight rᵢ that nobody could
+know when the signatures were made, and with keys of one message summed first
+
+    Π over messages m  e(Σ rᵢ·keyᵢ, H(m))  =  e(g1, Σ rᵢ·signatureᵢ)
+
+holds for wrong signatures only with probability 2^-127. Plain sums (all rᵢ = 1) are not an option: two signatures that are wrong
+by +δ and -δ cancel, and two peers could so blame, or slip something past, a third.
+
+If the product fails, the batch is halved until every culprit stands alone. The weighted points are computed once and reused, so a
+half costs additions and pairings only; if a failing batch has a good left half, the right half is bad without asking. Halving is
+cheap for few culprits and wasteful for many, so it has a budget: what all checks would cost one by one. When that is spent, the
+rest is checked one by one. So the worst case, all signatures wrong, costs a bit more than twice the plain way, never more.
+
+Measured: 31 checks of one message 0.35 ms each, of distinct messages 0.7 ms, one by one 1 ms; the interpreter lock is held.
+Source: specification 08-beacon-node section 8.1; Bellare, Garay, Rabin: Fast batch verification (small exponents test).
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from charon_actors.crypto.faults import CryptoFault, Entropy
+from charon_actors.crypto.group import G1, G2, decode_public_key, pairings_agree
+
+WEIGHT_BYTES: Final = 16  # 127 random bits; in pyblst a multiplication costs the same for any scalar
+
+MILLER_COST: Final = 2  # in tenths of a millisecond, measured: 0.21 ms and 0.28 ms (08-beacon-node, section 8)
+FINAL_COST: Final = 3
+SINGLE_COST: Final = 2 * MILLER_COST + FINAL_COST
+
+
+class Check(NamedTuple):
+    """Did this key (48 bytes) sign this message (any bytes, mostly a 32-byte root) with this signature (96 bytes)?"""
+
+    public_key: bytes
+    message: bytes
+    signature: bytes
+
+
+def verify_all(checks: Sequence[Check], entropy: Entropy) -> list[bool]:
+    """One answer a check, in their order; each is what `bls.verify` would answer, up to a chance of 2^-127.
+
+    Never raises for what the checks hold: malformed, infinite and out-of-subgroup values are False, and cost the others nothing.
+    Raises CryptoFault only when `entropy` returns the wrong number of bytes. Entropy must be unpredictable for the signers.
+    """
+    answers = [False] * len(checks)
+    points = _decode(checks)
+    if points:
+        search = _Search(points, _weights(len(points), entropy))
+        for place in search.good():
+            answers[place] = True
+    return answers
+
+
+class _Point(NamedTuple):
+    place: int  # in the caller's order
+    key: G1
+    message: bytes
+    signature: G2
+
+
+class _Search:
+    def __init__(self, points: list[_Point], weights: list[int]) -> None:
+        # Neighbours share a message, so that a half has half of the messages, not all of them.
+        points.sort(key=lambda point: point.message)
+        self._points = points
+        if len(points) > 1:
+            self._points = [
+                _Point(point.place, point.key * weight, point.message, point.signature * weight)
+                for point, weight in zip(points, weights, strict=True)
+            ]
+        self._budget = SINGLE_COST * len(points)
+
+    def good(self) -> list[int]:
+        """Places of the checks that hold. A stack instead of recursion: (first, behind last, known to fail)."""
+        good: list[int] = []
+        ranges = [(0, len(self._points), False)]
+        while ranges:
+            first, end, fails = ranges.pop()
+            if not fails and self._holds(first, end):
+                good.extend(point.place for point in self._points[first:end])
+            elif end - first == 1:
+                continue  # a culprit
+            elif self._budget <= 0:
+                good.extend(self._points[i].place for i in range(first, end) if self._holds(i, i + 1))
+            else:
+                middle = (first + end) // 2
+                if self._holds(first, middle):
+                    good.extend(point.place for point in self._points[first:middle])
+                    ranges.append((middle, end, True))
+                else:
+                    ranges.append((middle, end, False))
+                    ranges.append((first, middle, True))
+        return good
+
+    def _holds(self, first: int, end: int) -> bool:
+        keys: dict[bytes, G1] = {}
+        signature = G2.identity()
+        for point in self._points[first:end]:
+            known = keys.get(point.message)
+            keys[point.message] = point.key if known is None else known + point.key
+            signature = signature + point.signature
+        self._budget -= MILLER_COST * (len(keys) + 1) + FINAL_COST
+        return pairings_agree(((key, G2.hash_message(message)) for message, key in keys.items()), signature)
+
+
+def _decode(checks: Sequence[Check]) -> list[_Point]:
+    points = []
+    for place, check in enumerate(checks):
+        try:
+            if isinstance(check.message, bytes):
+                key, signature = decode_public_key(check.public_key), G2.decode(check.signature)
+                points.append(_Point(place, key, check.message, signature))
+        except (CryptoFault, TypeError):  # TypeError: not bytes at all, which the cache cannot hash
+            continue
+    return points
+
+
+def _weights(count: int, entropy: Entropy) -> list[int]:
+    drawn = entropy(WEIGHT_BYTES * count)
+    if len(drawn) != WEIGHT_BYTES * count:
+        raise CryptoFault("entropy source returned too few or too many bytes")
+    # Odd, so never zero: a weight of zero would wave its signature through.
+    return [int.from_bytes(drawn[i : i + WEIGHT_BYTES], "big") | 1 for i in range(0, len(drawn), WEIGHT_BYTES)]

@@ -1,0 +1,261 @@
+"""Keystores of EIP-2335: one BLS secret in a JSON object, under a password.
+
+    DK = kdf(normalised password)      pbkdf2-hmac-sha256 or scrypt, 32 bytes
+    checksum = sha256(DK[16:32] ‖ ciphertext)                          says whether the password is right
+    secret   = AES-128-CTR(DK[0:16], iv, ciphertext)                   32 bytes
+
+Passwords are normalised (NFKD) and lose control characters. EIP-2335 drops C0, DEL and C1; the library that Charon uses keeps C1
+(U+0080 … U+009F). Where that makes a difference both are tried for reading; we write what EIP-2335 says.
+
+A keystore may come from anywhere, so reading is bounded: the parameters of the table are checked before anything is computed,
+and each fault names its field. No fault holds a password, a key or a value of the file.
+
+    field                      limit                                      reason
+    whole file                 64 KiB                                     real ones have 1 KiB
+    password                   1024 characters
+    pbkdf2 c                   1 … 10 million (usual 262 144)             some 3 s
+    scrypt n                   power of two from 2
+    scrypt 128·n·r             512 MiB (usual 256 MiB)                    memory
+    scrypt n·r·p               2^24 (usual 2^21)                          some 8 s
+    scrypt r, p                1 … 64, 1 … 64
+    dklen                      32 … 64
+    salt                       0 … 128 bytes
+
+Source: specification 01-cluster-files section 7.1; EIP-2335.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Any, Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from charon_actors.crypto.bls import public_key
+from charon_actors.crypto.faults import CryptoFault, Entropy, KeystoreFault
+from charon_actors.crypto.group import decode_scalar
+
+PBKDF2_ITERATIONS: Final = 262_144  # 2^18, of EIP-2335
+INSECURE_ITERATIONS: Final = 16  # of `--insecure-keys`, for tests only
+PATH: Final = "m/12381/3600/0/0/0"  # Charon writes it into every keystore; shares are not derived from a seed
+
+MAX_FILE_BYTES: Final = 64 * 1024
+MAX_PASSWORD_CHARACTERS: Final = 1024
+MAX_PBKDF2_ITERATIONS: Final = 10_000_000
+MAX_SCRYPT_MEMORY_BYTES: Final = 512 * 1024 * 1024
+MAX_SCRYPT_WORK: Final = 2**24
+MAX_SCRYPT_FACTOR: Final = 64
+MAX_SALT_BYTES: Final = 128
+MIN_DERIVED_BYTES: Final = 32
+MAX_DERIVED_BYTES: Final = 64
+
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2})*\Z")
+
+
+def encrypt_keystore(secret: bytes, password: str, entropy: Entropy, *, iterations: int = PBKDF2_ITERATIONS) -> dict[str, Any]:
+    """The keystore of a 32-byte secret, as a JSON object in Charon's order of keys. Costs some 0.1 s: see crypto_workers.
+
+    iterations: of PBKDF2; less than the default only for tests (INSECURE_ITERATIONS).
+    Raises CryptoFault for a malformed secret, KeystoreFault for an unusable password or number of iterations.
+    """
+    pubkey = public_key(secret)
+    if type(iterations) is not int or not 1 <= iterations <= MAX_PBKDF2_ITERATIONS:
+        raise KeystoreFault("crypto.kdf.params.c", f"not from 1 to {MAX_PBKDF2_ITERATIONS}")
+    normalised = normalise_password(password)
+    if not normalised:
+        raise KeystoreFault("", "password is empty")
+    salt, iv, uuid = _draw(entropy, 32), _draw(entropy, 16), _draw(entropy, 16)
+    derived = PBKDF2HMAC(hashes.SHA256(), 32, salt, iterations).derive(normalised)
+    ciphertext = _aes_128_ctr(derived[:16], iv, secret)
+    digits = uuid.hex().upper()
+    return {
+        "crypto": {
+            "checksum": {
+                "function": "sha256",
+                "message": sha256(derived[16:32] + ciphertext).hexdigest(),
+                "params": {},
+            },
+            "cipher": {"function": "aes-128-ctr", "message": ciphertext.hex(), "params": {"iv": iv.hex()}},
+            "kdf": {
+                "function": "pbkdf2",
+                "message": "",
+                "params": {"c": iterations, "dklen": 32, "prf": "hmac-sha256", "salt": salt.hex()},
+            },
+        },
+        "description": "",
+        "pubkey": pubkey.hex(),
+        "path": PATH,
+        "uuid": "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])),
+        "version": 4,
+    }
+
+
+def decrypt_keystore(keystore: Mapping[str, Any], password: str) -> bytes:
+    """The 32-byte secret of a keystore, as decoded from JSON. Costs up to some seconds and 512 MiB (table of limits above).
+
+    A `pubkey` that the file names must be the secret's; without one (or with an empty one) that is not checked.
+    Raises KeystoreFault with the field at fault; "crypto.checksum.message" mostly means that the password is wrong.
+    """
+    _as_object(keystore, "")
+    if "version" in keystore and (type(keystore["version"]) is not int or keystore["version"] != 4):
+        raise KeystoreFault("version", "not 4")
+    crypto = _object(keystore, "", "crypto")
+    checksum, cipher, kdf = (_object(crypto, "crypto", name) for name in ("checksum", "cipher", "kdf"))
+    _expect(checksum, "crypto.checksum", "function", "sha256")
+    _expect(cipher, "crypto.cipher", "function", "aes-128-ctr")
+    wanted = _hex(checksum, "crypto.checksum", "message", 32, 32)
+    ciphertext = _hex(cipher, "crypto.cipher", "message", 32, 32)
+    iv = _hex(_object(cipher, "crypto.cipher", "params"), "crypto.cipher.params", "iv", 16, 16)
+    kdf_params = _kdf_params(kdf)
+
+    for candidate in _password_candidates(password):
+        derived = kdf_params.derive(candidate)
+        if compare_digest(sha256(derived[16:32] + ciphertext).digest(), wanted):
+            secret = _aes_128_ctr(derived[:16], iv, ciphertext)
+            break
+    else:
+        raise KeystoreFault("crypto.checksum.message", "invalid checksum: wrong password, or the file is damaged")
+
+    try:
+        decode_scalar(secret)
+    except CryptoFault:
+        raise KeystoreFault("crypto.cipher.message", "does not hold a BLS secret key") from None
+    if keystore.get("pubkey"):
+        named = _hex(keystore, "", "pubkey", 48, 48)
+        if public_key(secret) != named:
+            raise KeystoreFault("pubkey", "is not the public key of the secret inside")
+    return secret
+
+
+def encode_keystore(keystore: Mapping[str, Any]) -> bytes:
+    """The file: JSON with an indent of one space, no trailing newline."""
+    return json.dumps(keystore, indent=1, ensure_ascii=False).encode()
+
+
+def decode_keystore(content: bytes) -> dict[str, Any]:
+    """A file's JSON object, not looked at any further. Raises KeystoreFault: longer than 64 KiB, not JSON, not an object."""
+    if len(content) > MAX_FILE_BYTES:
+        raise KeystoreFault("", f"longer than {MAX_FILE_BYTES} bytes")
+    try:
+        decoded = json.loads(content)
+    except (ValueError, RecursionError):  # ValueError: not UTF-8, not JSON, or a number of thousands of digits
+        raise KeystoreFault("", "not JSON") from None
+    if not isinstance(decoded, dict):
+        raise KeystoreFault("", "not a JSON object")
+    return decoded
+
+
+def normalise_password(password: str, *, keep_c1: bool = False) -> bytes:
+    """NFKD without control characters, as UTF-8. `keep_c1` keeps U+0080 … U+009F, as Charon's library does.
+
+    Raises KeystoreFault when it is not text or longer than 1024 characters.
+    """
+    if not _is_short_text(password, MAX_PASSWORD_CHARACTERS):
+        raise KeystoreFault("", f"password is not text of up to {MAX_PASSWORD_CHARACTERS} characters")
+    kept = "".join(
+        character
+        for character in unicodedata.normalize("NFKD", password)
+        if not (character < " " or character == "\x7f" or ("\x80" <= character <= "\x9f" and not keep_c1))
+    )
+    try:
+        return kept.encode()
+    except UnicodeEncodeError:  # half a surrogate pair; its text would show a part of the password
+        raise KeystoreFault("", "password is not valid Unicode") from None
+
+
+class _Pbkdf2:
+    def __init__(self, salt: bytes, iterations: int, length: int) -> None:
+        self._salt, self._iterations, self._length = salt, iterations, length
+
+    def derive(self, password: bytes) -> bytes:
+        return PBKDF2HMAC(hashes.SHA256(), self._length, self._salt, self._iterations).derive(password)
+
+
+class _Scrypt:
+    def __init__(self, salt: bytes, n: int, r: int, p: int, length: int) -> None:
+        self._salt, self._n, self._r, self._p, self._length = salt, n, r, p, length
+
+    def derive(self, password: bytes) -> bytes:
+        try:
+            return Scrypt(self._salt, self._length, self._n, self._r, self._p).derive(password)
+        except (ValueError, MemoryError):  # OpenSSL has limits of its own, such as n < 2^(16·r)
+            raise KeystoreFault("crypto.kdf.params", "the machine cannot compute this scrypt") from None
+
+
+def _kdf_params(kdf: Mapping[str, Any]) -> _Pbkdf2 | _Scrypt:
+    where = "crypto.kdf.params"
+    params = _object(kdf, "crypto.kdf", "params")
+    function = kdf.get("function")
+    if function not in ("pbkdf2", "scrypt"):
+        raise KeystoreFault("crypto.kdf.function", "neither pbkdf2 nor scrypt")
+    length = _integer(params, where, "dklen", MIN_DERIVED_BYTES, MAX_DERIVED_BYTES)
+    salt = _hex(params, where, "salt", 0, MAX_SALT_BYTES)
+    if function == "pbkdf2":
+        _expect(params, where, "prf", "hmac-sha256")
+        return _Pbkdf2(salt, _integer(params, where, "c", 1, MAX_PBKDF2_ITERATIONS), length)
+    n = _integer(params, where, "n", 2, MAX_SCRYPT_WORK)
+    r = _integer(params, where, "r", 1, MAX_SCRYPT_FACTOR)
+    p = _integer(params, where, "p", 1, MAX_SCRYPT_FACTOR)
+    if n & (n - 1):
+        raise KeystoreFault(f"{where}.n", "not a power of two")
+    if 128 * n * r > MAX_SCRYPT_MEMORY_BYTES:
+        raise KeystoreFault(f"{where}.n", f"wants more than {MAX_SCRYPT_MEMORY_BYTES // 2**20} MiB of memory")
+    if n * r * p > MAX_SCRYPT_WORK:
+        raise KeystoreFault(f"{where}.n", "wants more work than a real keystore, n·r·p above 2^24")
+    return _Scrypt(salt, n, r, p, length)
+
+
+def _password_candidates(password: str) -> list[bytes]:
+    return list(dict.fromkeys((normalise_password(password), normalise_password(password, keep_c1=True))))
+
+
+def _object(parent: Mapping[str, Any], where: str, name: str) -> Mapping[str, Any]:
+    return _as_object(parent.get(name), f"{where}.{name}".lstrip("."))
+
+
+def _as_object(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise KeystoreFault(where, "missing or not an object")
+    return value
+
+
+def _is_short_text(value: object, most: int) -> bool:
+    return isinstance(value, str) and len(value) <= most
+
+
+def _expect(parent: Mapping[str, Any], where: str, name: str, wanted: str) -> None:
+    if parent.get(name) != wanted:
+        raise KeystoreFault(f"{where}.{name}", f"not {wanted}")
+
+
+def _integer(parent: Mapping[str, Any], where: str, name: str, least: int, most: int) -> int:
+    value = parent.get(name)
+    if type(value) is not int or not least <= value <= most:
+        raise KeystoreFault(f"{where}.{name}", f"not a whole number from {least} to {most}")
+    return value
+
+
+def _hex(parent: Mapping[str, Any], where: str, name: str, least: int, most: int) -> bytes:
+    value = parent.get(name, "0")  # missing: odd, so no hex
+    if not _is_short_text(value, 2 * most) or len(value) < 2 * least or not _HEX.match(value):
+        size = f"{least}" if least == most else f"{least} to {most}"
+        raise KeystoreFault(f"{where}.{name}".lstrip("."), f"not {size} bytes in hex")
+    return bytes.fromhex(value)
+
+
+def _aes_128_ctr(key: bytes, iv: bytes, content: bytes) -> bytes:
+    encryptor = Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor()
+    return encryptor.update(content) + encryptor.finalize()
+
+
+def _draw(entropy: Entropy, count: int) -> bytes:
+    drawn = entropy(count)
+    if len(drawn) != count:
+        raise CryptoFault("entropy source returned too few or too many bytes")
+    return drawn

@@ -1,0 +1,239 @@
+"""Whether a definition or a lock may be trusted: hashes first, then signatures, in Charon's order. Pure.
+
+    definition, hashes        config hash, definition hash
+    definition, signatures    EIP-712 of operators and creator; all unsigned, solo creator, or everybody signed
+    lock, hashes              the definition's, count of validators, lock hash
+    lock, signatures          the definition's; public shares lie on one polynomial of degree t-1 whose constant term is the
+                              validator's key; the aggregate of all shares over the recomputed lock hash; builder
+                              registrations; node signatures by the ENR keys over the file's lock hash
+
+Deposit signatures are checked when deposit files are written, not here. Signatures of contract wallets (ERC-1271) need an
+execution client; without one they are invalid. The first fault found is raised as ClusterFault with the specification's text.
+
+Source: specification 01-cluster-files, sections 4.1 and 5.1 (with the checks that v1.11 added).
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from charon_actors.cluster import eip712, merkle
+from charon_actors.cluster.definition import Definition
+from charon_actors.cluster.faults import ClusterFault
+from charon_actors.cluster.hashes import config_hash, definition_hash, lock_hash
+from charon_actors.cluster.lock import DistributedValidator, Lock
+from charon_actors.cluster.peers import peers_of
+from charon_actors.cluster.registration import Registration, registration_signing_root
+from charon_actors.cluster.schema import Schema, schema_of
+from charon_actors.crypto.batch import Check, verify_all
+from charon_actors.crypto.bls import fast_aggregate_verify
+from charon_actors.crypto.faults import CryptoFault, Entropy
+from charon_actors.crypto.secp256k1 import ethereum_address, k1_recover
+from charon_actors.crypto.threshold import recover_public_key
+from charon_actors.eth2.networks import Network, network_by_fork_version
+
+PUBLIC_KEY_BYTES = 48
+SIGNATURE_BYTES = 96
+
+
+def verify_definition(definition: Definition, networks_extra: Sequence[Network] = ()) -> None:
+    """All checks of a definition. networks_extra: custom networks of this process. Raises ClusterFault."""
+    verify_definition_hashes(definition)
+    verify_definition_signatures(definition, networks_extra)
+
+
+def verify_lock(lock: Lock, networks_extra: Sequence[Network] = ()) -> None:
+    """All checks of a lock; about 1 ms a validator and 0.1 ms a share. Raises ClusterFault."""
+    verify_lock_hashes(lock)
+    verify_lock_signatures(lock, networks_extra)
+
+
+def verify_definition_hashes(definition: Definition) -> None:
+    """Raises ClusterFault when a stored hash is not the recomputed one."""
+    if config_hash(definition) != definition.config_hash:
+        raise ClusterFault("invalid config hash")
+    if definition_hash(definition) != definition.definition_hash:
+        raise ClusterFault("invalid definition hash")
+
+
+def verify_lock_hashes(lock: Lock) -> None:
+    """Raises ClusterFault when a stored hash is not the recomputed one or validators are missing."""
+    try:
+        verify_definition_hashes(lock.definition)
+    except ClusterFault as error:
+        raise ClusterFault(f"invalid definition: {error}") from error
+    if len(lock.validators) != lock.definition.num_validators:
+        raise ClusterFault("lock validators count mismatch")
+    if lock_hash(lock) != lock.lock_hash:
+        raise ClusterFault("invalid lock hash")
+
+
+def verify_definition_signatures(definition: Definition, networks_extra: Sequence[Network] = ()) -> None:
+    """Who signed what, by 01 §4.1. Raises ClusterFault."""
+    schema, creator = schema_of(definition.version), definition.creator
+    _check_signature_length(schema, creator.config_signature)
+    network = network_by_fork_version(definition.fork_version, networks_extra)
+    if network is None:
+        raise ClusterFault("invalid fork version")
+    operator_digest = eip712.operator_config_digest(definition.config_hash, network.chain_id)
+    unsigned = 0
+    for operator in definition.operators:
+        if not operator.address and not operator.config_signature and not operator.enr_signature:
+            unsigned += 1
+            continue
+        if not operator.enr_signature:
+            raise ClusterFault("empty operator enr signature")
+        if not operator.config_signature:
+            raise ClusterFault("empty operator config signature")
+        _check_signature_length(schema, operator.config_signature)
+        _check_signature_length(schema, operator.enr_signature)
+        if not _signed_by(operator.address, operator_digest, operator.config_signature):
+            raise ClusterFault("invalid operator config signature")
+        enr_digest = eip712.enr_digest(operator.enr, network.chain_id)
+        if not _signed_by(operator.address, enr_digest, operator.enr_signature):
+            raise ClusterFault("invalid operator enr signature")
+    if 0 < unsigned < len(definition.operators):
+        raise ClusterFault("some operators signed while others did not")
+    if not creator.address and not creator.config_signature:
+        if not unsigned and definition.operators:
+            raise ClusterFault("operators signed while creator did not")
+        return
+    if not creator.config_signature:
+        raise ClusterFault("empty creator config signature")
+    creator_digest = eip712.creator_config_digest(definition.config_hash, network.chain_id)
+    if not _signed_by(creator.address, creator_digest, creator.config_signature):
+        raise ClusterFault("invalid creator config signature")
+
+
+def verify_lock_signatures(lock: Lock, networks_extra: Sequence[Network] = ()) -> None:
+    """By 01 §5.1, checks 1 to 12. Raises ClusterFault."""
+    try:
+        verify_definition_signatures(lock.definition, networks_extra)
+    except ClusterFault as error:
+        raise ClusterFault(f"invalid definition: {error}") from error
+    if not lock.signature_aggregate:
+        raise ClusterFault("empty lock aggregate signature")
+    if len(lock.signature_aggregate) != SIGNATURE_BYTES:
+        raise ClusterFault("invalid data length")
+    verify_public_shares(lock)
+    recomputed = lock_hash(lock)
+    shares = [share for validator in lock.validators for share in validator.public_shares]
+    if not fast_aggregate_verify(shares, recomputed, lock.signature_aggregate):
+        raise ClusterFault("verify lock signature aggregate: signature verification failed")
+    _verify_registrations(lock)
+    _verify_node_signatures(lock)
+
+
+def verify_public_shares(lock: Lock) -> None:
+    """Each validator has one share an operator, all on one polynomial of degree t-1 with the validator's key at 0."""
+    seen: set[bytes] = set()
+    operators, threshold = len(lock.definition.operators), lock.definition.threshold
+    for validator in lock.validators:
+        if len(validator.public_shares) != operators:
+            raise ClusterFault("invalid public share count")
+        if len(validator.public_key) != PUBLIC_KEY_BYTES:
+            raise ClusterFault("invalid data length")
+        if validator.public_key in seen:
+            raise ClusterFault("duplicate distributed validator public key")
+        seen.add(validator.public_key)
+        if any(len(share) != PUBLIC_KEY_BYTES for share in validator.public_shares):
+            raise ClusterFault("parse public shares: invalid data length")
+        if len(set(validator.public_shares)) != operators:
+            raise ClusterFault("parse public shares: duplicate public share")
+        if not 1 <= threshold <= operators:
+            raise ClusterFault("verify share reconstruction: invalid threshold")
+        _verify_reconstruction(validator, threshold)
+
+
+def _verify_reconstruction(validator: DistributedValidator, threshold: int) -> None:
+    shares = dict(enumerate(validator.public_shares, start=1))
+    first = {index: shares[index] for index in range(1, threshold)}  # t-1 shares that every further one completes
+    for index in range(threshold, len(shares) + 1):
+        try:
+            agrees = recover_public_key({**first, index: shares[index]}) == validator.public_key
+        except CryptoFault as error:
+            raise ClusterFault(f"verify share reconstruction: {error}") from error
+        if not agrees and index == threshold:
+            raise ClusterFault("verify share reconstruction: public shares do not reconstruct distributed public key")
+        if not agrees:
+            raise ClusterFault("verify share reconstruction: extra share does not lie on distributed key polynomial")
+
+
+def _verify_registrations(lock: Lock) -> None:
+    if len(lock.validators) != len(lock.definition.validators):
+        raise ClusterFault("lock validators count mismatch")
+    checks: list[Check] = []
+    for validator, addresses in zip(lock.validators, lock.definition.validators, strict=True):
+        signed = validator.registration
+        if not signed.signature or not signed.fee_recipient or not signed.pubkey:
+            raise ClusterFault("verify pre-generated builder registrations: missing validator registration")
+        rebuilt = Registration(
+            fee_recipient=merkle.address_bytes(addresses.fee_recipient_address),
+            gas_limit=signed.gas_limit,
+            timestamp_s=signed.timestamp_s,
+            pubkey=validator.public_key,
+        )
+        root = registration_signing_root(rebuilt, lock.definition.fork_version)
+        checks.append(Check(validator.public_key, root, signed.signature))
+    if not all(verify_all(checks, _weights_bound_to(checks))):
+        raise ClusterFault(
+            "verify pre-generated builder registrations: verify builder registration signature: signature not verified"
+        )
+
+
+def _verify_node_signatures(lock: Lock) -> None:
+    if len(lock.node_signatures) != len(lock.definition.operators):
+        raise ClusterFault("invalid node signature count")
+    if len(lock.lock_hash) != 32:
+        raise ClusterFault("invalid node signature")
+    for peer, signature in zip(peers_of(lock.definition), lock.node_signatures, strict=True):
+        try:
+            signer = k1_recover(lock.lock_hash, signature)
+        except CryptoFault as error:
+            raise ClusterFault("invalid node signature") from error
+        if signer != peer.public_key:
+            raise ClusterFault("invalid node signature")
+
+
+def _check_signature_length(schema: Schema, signature: bytes) -> None:
+    if schema.signature_pieces == 1:
+        if len(signature) not in (0, merkle.SIGNATURE_BYTES):
+            raise ClusterFault("invalid signature length: signature must be 65 bytes")
+        return
+    if len(signature) % merkle.SIGNATURE_BYTES:
+        raise ClusterFault("invalid signature length: signature must be multiple of 65 bytes")
+    if len(signature) > schema.signature_pieces * merkle.SIGNATURE_BYTES:
+        raise ClusterFault("invalid signature length: signature exceeds maximum length")
+
+
+def _signed_by(address: str, digest: bytes, signature: bytes) -> bool:
+    """An externally owned account signs with one 65-byte signature; longer ones are contract wallets'."""
+    if len(signature) != merkle.SIGNATURE_BYTES:
+        return False
+    if len(address) != 42 or not address.startswith("0x"):
+        raise ClusterFault("invalid ethereum address")
+    if signature[64] not in (0, 1, 27, 28):
+        raise ClusterFault("pubkey from signature: invalid recovery id")
+    try:
+        signer = k1_recover(digest, signature)
+    except CryptoFault as error:
+        raise ClusterFault(f"pubkey from signature: {error}") from error
+    return ethereum_address(signer).lower() == address.lower()
+
+
+def _weights_bound_to(checks: Sequence[Check]) -> Entropy:
+    """Batch weights hashed from everything that is checked: whoever chose the signatures could not know them before."""
+    seed = sha256(b"charon-actors cluster lock registrations")
+    for check in checks:
+        for part in check:
+            seed.update(len(part).to_bytes(4, "big") + part)
+    key, count = seed.digest(), 0
+
+    def entropy(size: int) -> bytes:
+        nonlocal count
+        content = b""
+        while len(content) < size:
+            content += sha256(key + count.to_bytes(8, "big")).digest()
+            count += 1
+        return content[:size]
+
+    return entropy

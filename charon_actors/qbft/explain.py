@@ -50,8 +50,7 @@ class RoundReport(msgspec.Struct, frozen=True):
 
     def _stars(self, seen: frozenset[int], is_applicable: Callable[[int], bool]) -> str:
         return "".join(
-            _PRESENT if peer in seen else _MISSING if is_applicable(peer) else _NOT_APPLICABLE
-            for peer in range(self.nodes)
+            _PRESENT if peer in seen else _MISSING if is_applicable(peer) else _NOT_APPLICABLE for peer in range(self.nodes)
         )
 
     def _missing(self, seen: frozenset[int], names: Sequence[str]) -> str:

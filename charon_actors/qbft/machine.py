@@ -348,9 +348,7 @@ class Instance:
                 if round_ != self.round:
                     return 0, ()
                 same = _first_by_source(
-                    m
-                    for m in self._all()
-                    if m.type is message.type and m.round == round_ and m.value == message.value
+                    m for m in self._all() if m.type is message.type and m.round == round_ and m.value == message.value
                 )
                 rule = 2 if message.type is MessageType.PREPARE else 3
                 return (rule, same) if len(same) >= self.quorum else (0, ())
@@ -433,9 +431,7 @@ class Instance:
             len(proof) >= self.quorum
             and len({m.source for m in proof}) == len(proof)
             and all(
-                m.type is MessageType.PREPARE
-                and m.round == message.prepared_round
-                and m.value == message.prepared_value
+                m.type is MessageType.PREPARE and m.round == message.prepared_round and m.value == message.prepared_value
                 for m in proof
             )
         )

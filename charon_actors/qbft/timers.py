@@ -40,9 +40,7 @@ class EagerDoubleLinear:
 
     label = "eager_dlinear"
 
-    def __init__(
-        self, duty_type: DutyType, duty_start_s: float, profile: Profile, *, proposal_timeout: bool = True
-    ) -> None:
+    def __init__(self, duty_type: DutyType, duty_start_s: float, profile: Profile, *, proposal_timeout: bool = True) -> None:
         self._duty_start_s = duty_start_s
         self._has_extra = duty_type is DutyType.PROPOSER and proposal_timeout
         self._extra_in_first_round_only = profile is Profile.V1_10

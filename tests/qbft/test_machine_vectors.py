@@ -42,25 +42,19 @@ def value(number: int) -> bytes:
 
 def named_message(of: dict[str, Any]) -> Message:
     justification = tuple(named_message(entry) for entry in of.get("justification", []))
-    return Message(
-        MessageType[of["type"]], of["source"], of["round"], value(of["value"]), justification=justification
-    )
+    return Message(MessageType[of["type"]], of["source"], of["round"], value(of["value"]), justification=justification)
 
 
 def listed_message(of: list[Any]) -> Message:
     kind, source, round_, chosen, prepared_round, prepared_value, *rest = of
     justification = tuple(listed_message(entry) for entry in (rest[0] if rest else []))
-    return Message(
-        MessageType(kind), source, round_, value(chosen), prepared_round, value(prepared_value), justification
-    )
+    return Message(MessageType(kind), source, round_, value(chosen), prepared_round, value(prepared_value), justification)
 
 
 @pytest.mark.parametrize("hardened", [True, False])
 @pytest.mark.parametrize("scenario", DECIDE, ids=lambda s: s["name"])
 def test_decides_what_charon_decides(scenario: dict[str, Any], hardened: bool) -> None:
-    machine = Instance(
-        nodes=4, own_index=0, leader_of=partial(rotation, 0, 4), timer=OneSecond(), hardened=hardened
-    )
+    machine = Instance(nodes=4, own_index=0, leader_of=partial(rotation, 0, 4), timer=OneSecond(), hardened=hardened)
     machine.start(0.0)
     decisions = [
         effect

@@ -1,0 +1,34 @@
+"""The duties of the cluster's validators: when they are due, how each lives, what was decided."""
+
+from actors.duties.actor import Duties, Settings
+from actors.duties.messages import (
+    AttesterAt,
+    AwaitAttestationData,
+    AwaitProposal,
+    ChainReorganised,
+    DutyEnded,
+    GroupArrived,
+    Message,
+    NoDuty,
+    NotReady,
+    ProposerOf,
+    PubkeyOfAttester,
+    UnknownValidator,
+)
+
+__all__ = [
+    "AttesterAt",
+    "AwaitAttestationData",
+    "AwaitProposal",
+    "ChainReorganised",
+    "Duties",
+    "DutyEnded",
+    "GroupArrived",
+    "Message",
+    "NoDuty",
+    "NotReady",
+    "ProposerOf",
+    "PubkeyOfAttester",
+    "Settings",
+    "UnknownValidator",
+]

@@ -1,0 +1,401 @@
+"""Duties: the slot clock. Resolves who has to do what, starts a task a duty, ends it at its deadline, serves what was decided.
+
+Accepts     AwaitAttestationData, AwaitProposal, ProposerOf, PubkeyOfAttester, AttesterAt (ask) · GroupArrived, ChainReorganised (tell)
+Emits       DutyEnded to the `on_ended` it was made with, once a duty; each slot as it starts to `on_slot`
+Owns        duty definitions of the last epochs, decided values, one task a duty
+May touch   the beacon, consensus and signatures actors. Not: sockets, disk, another actor's state
+Mailbox     4096, policy `reject`
+Cancelled   duties in flight end; what a threshold signed stays with the signatures actor and the peers
+Restart     resolves the current epoch anew; decided values are gone, the validator clients' requests get ActorDown and are repeated.
+            Consensus does not join duties that began before it started, so nothing is voted twice (06 §10)
+Source      specification 05-core-workflow §5 (scheduler), §7 (decided values), §15; 06 §8
+
+Timing of an epoch: its duties are resolved when its first slot comes into sight, that is in the last slot of the epoch before, whether
+or not that slot has a duty (05 §21.1), and again after a reorganisation that reaches into it.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Final, TypeVar, assert_never
+
+import msgspec
+import structlog
+import trio
+from charon_actors.eth2.signed_data import SignedData
+from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, EncodingFault, Proposal
+
+from actors.beacon import (
+    AttesterDuties,
+    BeaconFault,
+    ClusterValidators,
+    PrepareProposers,
+    ProposerDuties,
+    SyncStatus,
+)
+from actors.beacon import Message as BeaconMessage
+from actors.consensus import DeadlinePassed
+from actors.consensus import Message as ConsensusMessage
+from actors.duties.decided import ClashingValue, DecidedValues
+from actors.duties.messages import (
+    AttesterAt,
+    AwaitAttestationData,
+    AwaitProposal,
+    ChainReorganised,
+    DutyEnded,
+    GroupArrived,
+    Message,
+    NoDuty,
+    NotReady,
+    ProposerOf,
+    PubkeyOfAttester,
+    UnknownValidator,
+)
+from actors.duties.story import DutyContext, Timeline, attest, propose, submit
+from actors.mailbox import Address, Inbox, Reply
+from actors.signatures import DutyExpired, GroupSigned
+from actors.signatures import Message as SignaturesMessage
+from charon_actors.errors import Retryable
+from charon_actors.eth2.chain import Chain
+from charon_actors.eth2.duty import Duty, DutyType, deadline_s, start_offset_s
+from charon_actors.exception_groups import leaves
+from charon_actors.profile import Profile
+
+log = structlog.get_logger(topic="sched")
+
+EPOCHS_KEPT: Final = 3  # 05 §5: definitions of epoch − 3 are dropped
+RESOLVE_RETRY_S: Final = 1.0
+SYNC_POLL_S: Final = 1.0
+MAX_BATCHES: Final = 256  # group signatures of one duty that wait to be submitted
+
+T = TypeVar("T")
+EXPECTED: Final = (BeaconFault, Retryable, DeadlinePassed, DutyExpired, ClashingValue, EncodingFault)
+Agreement = Callable[[Timeline], Awaitable[None]]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """fee_recipients: 0x-address by group public key (48 bytes), for all validators of the lock, in the lock's order.
+
+    graffiti: 32 bytes for a group public key. builder_boost: 0 without, 2**64 - 1 with the builder (05 §6).
+    """
+
+    chain: Chain
+    fee_recipients: Mapping[bytes, str]
+    graffiti: Callable[[bytes], bytes]
+    builder_boost: int = 0
+    profile: Profile = Profile.V1_10
+
+
+class Epoch(msgspec.Struct):
+    """Duties of one epoch, by slot."""
+
+    attesters: dict[int, dict[bytes, AttesterDefinition]] = {}
+    proposers: dict[int, bytes] = {}
+
+
+class Running(msgspec.Struct):
+    """A duty at work: `groups` takes what thresholds sign for it."""
+
+    timeline: Timeline
+    groups: trio.MemorySendChannel[Mapping[bytes, SignedData]]
+
+
+class Duties:
+    """One incarnation. on_slot: called with each slot as it starts; on_ended: with each duty's end."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        beacon: Address[BeaconMessage],
+        consensus: Address[ConsensusMessage],
+        signatures: Address[SignaturesMessage],
+        wall_clock: Callable[[], float],
+        on_slot: Callable[[int, int], None] = lambda slot, active_validators: None,
+        on_ended: Callable[[DutyEnded], None] = lambda ended: None,
+    ) -> None:
+        self._settings, self._chain, self._beacon = settings, settings.chain, beacon
+        self._wall_clock, self._on_slot, self._on_ended = wall_clock, on_slot, on_ended
+        self._decided = DecidedValues()
+        self._epochs: dict[int, Epoch] = {}
+        self._running: dict[Duty, Running] = {}
+        self._active_validators = 0
+        self._on = DutyContext(
+            chain=settings.chain,
+            beacon=beacon,
+            consensus=consensus,
+            signatures=signatures,
+            put_attestations=self._decided.put_attestations,
+            put_proposal=self._decided.put_proposal,
+            graffiti=settings.graffiti,
+            builder_boost=settings.builder_boost,
+        )
+
+    async def run(self, inbox: Inbox[Message]) -> None:
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._keep_time)
+            async for mail in inbox:
+                match mail.message:
+                    case AwaitAttestationData(slot, committee_index) as request:
+                        self._await_attestation_data(slot, committee_index, mail.reply_to(request))
+                    case AwaitProposal(slot) as request:
+                        self._await_proposal(slot, mail.reply_to(request))
+                    case ProposerOf() as proposer:
+                        self._answer(mail.reply_to(proposer), partial(self._proposer_of, proposer))
+                    case PubkeyOfAttester() as attester:
+                        self._answer(mail.reply_to(attester), partial(self._pubkey_of_attester, attester))
+                    case AttesterAt() as place:
+                        self._answer(mail.reply_to(place), partial(self._attester_at, place))
+                    case GroupArrived(group):
+                        self._group_arrived(group)
+                    case ChainReorganised(epoch):
+                        log.warning("The chain was reorganised, reading duties again", epoch=epoch)
+                        for later in [known for known in self._epochs if known > epoch]:
+                            del self._epochs[later]
+                    case unknown:
+                        assert_never(unknown)
+            self._nursery.cancel_scope.cancel()
+
+    # what the validator API asks
+
+    def _await_attestation_data(self, slot: int, committee_index: int, reply: Reply[AttestationData]) -> None:
+        epoch = self._epochs.get(self._chain.epoch_of(slot))
+        if epoch is not None and slot not in epoch.attesters:
+            reply.fail(NoDuty(f"no validator of the cluster attests in slot {slot}"))
+        elif self._is_over(Duty(slot, DutyType.ATTESTER)):
+            reply.fail(NoDuty(f"the attestation duty of slot {slot} is over"))
+        else:
+            self._decided.await_attestation_data(slot, committee_index, reply)
+
+    def _await_proposal(self, slot: int, reply: Reply[Proposal]) -> None:
+        epoch = self._epochs.get(self._chain.epoch_of(slot))
+        if epoch is not None and slot not in epoch.proposers:
+            reply.fail(NoDuty(f"no validator of the cluster proposes in slot {slot}"))
+        elif self._is_over(Duty(slot, DutyType.PROPOSER)):
+            reply.fail(NoDuty(f"the proposal of slot {slot} is over"))
+        else:
+            self._decided.await_proposal(slot, reply)
+
+    def _answer(self, reply: Reply[T], look_up: Callable[[], T]) -> None:
+        try:
+            reply.send(look_up())
+        except (NoDuty, NotReady, UnknownValidator) as error:
+            reply.fail(error)
+
+    def _known(self, slot: int) -> Epoch:
+        epoch = self._epochs.get(self._chain.epoch_of(slot))
+        if epoch is None:
+            raise NotReady(f"the duties of epoch {self._chain.epoch_of(slot)} are not known yet")
+        return epoch
+
+    def _proposer_of(self, asked: ProposerOf) -> bytes:
+        proposer = self._known(asked.slot).proposers.get(asked.slot)
+        if proposer is None:
+            raise NoDuty(f"no validator of the cluster proposes in slot {asked.slot}")
+        return proposer
+
+    def _pubkey_of_attester(self, asked: PubkeyOfAttester) -> bytes:
+        for pubkey, duty in self._known(asked.slot).attesters.get(asked.slot, {}).items():
+            if duty.validator_index == asked.validator_index and asked.committee_index in (0, duty.committee_index):
+                return pubkey
+        raise UnknownValidator(
+            f"validator {asked.validator_index} of the cluster has no duty in slot {asked.slot}, committee {asked.committee_index}"
+        )
+
+    def _attester_at(self, asked: AttesterAt) -> AttesterDefinition:
+        for duty in self._known(asked.slot).attesters.get(asked.slot, {}).values():
+            if (duty.committee_index, duty.validator_committee_index) == (asked.committee_index, asked.position):
+                return duty
+        raise UnknownValidator(
+            f"no validator of the cluster is at position {asked.position} of committee {asked.committee_index} in slot {asked.slot}"
+        )
+
+    # the clock
+
+    async def _keep_time(self) -> None:
+        await self._sleep_until(self._chain.genesis_time_s)
+        await self._wait_for_sync()
+        slot = max(self._chain.slot_at(self._wall_clock()), 0)
+        while True:
+            epoch = self._chain.epoch_of(slot)
+            self._on_slot(slot, self._active_validators)
+            if slot == self._chain.first_slot(epoch) or not self._epochs:
+                self._nursery.start_soon(self._prepare_proposers)
+            self._expire(slot)
+            if epoch not in self._epochs:
+                await self._resolve(epoch, slot)
+            self._start_duties(slot)
+            if self._chain.epoch_of(slot + 1) > epoch and epoch + 1 not in self._epochs:
+                self._nursery.start_soon(self._resolve, epoch + 1, slot)
+            await self._sleep_until(self._chain.slot_start_s(slot + 1))
+            slot = max(slot + 1, self._chain.slot_at(self._wall_clock()))  # missed slots are never replayed
+
+    async def _sleep_until(self, unix_s: float) -> None:
+        while (left_s := unix_s - self._wall_clock()) > 0:
+            await trio.sleep(min(left_s, 60.0))  # the wall clock may be set meanwhile
+
+    async def _wait_for_sync(self) -> None:
+        announced = -math.inf
+        while True:
+            with suppress(BeaconFault, Retryable):
+                status = await self._beacon.ask(SyncStatus())
+                if not status.is_syncing:
+                    return
+                if trio.current_time() - announced >= 15:
+                    announced = trio.current_time()
+                    log.info("Waiting for the beacon node to sync", distance=status.sync_distance)
+            await trio.sleep(SYNC_POLL_S)
+
+    async def _resolve(self, epoch: int, slot: int) -> None:
+        """Who does what in `epoch`. Tries until the epoch is over; a slot's duties come too late rather than never."""
+        warned = False
+        while self._chain.slot_at(self._wall_clock()) < self._chain.first_slot(epoch + 1):
+            try:
+                self._epochs[epoch] = await self._ask_for_duties(epoch)
+                return
+            except (BeaconFault, Retryable) as fault:
+                if not warned:
+                    log.warning("Duties can't be read, trying again", epoch=epoch, reason=str(fault))
+                warned = True
+            await trio.sleep(RESOLVE_RETRY_S)
+
+    async def _ask_for_duties(self, epoch: int) -> Epoch:
+        validators = await self._beacon.ask(ClusterValidators())
+        active = {
+            validator.index: validator.pubkey
+            for validator in validators
+            if validator.status.startswith("active") or validator.activation_epoch == epoch
+        }
+        self._active_validators = len(active)
+        resolved = Epoch()
+        if not active:
+            log.warning("No validator of the cluster is active", epoch=epoch)
+            return resolved
+        attesters = await self._beacon.ask(AttesterDuties(epoch=epoch, indices=tuple(sorted(active))))
+        proposers = await self._beacon.ask(ProposerDuties(epoch=epoch))
+        for duty in attesters.duties:
+            if active.get(duty.validator_index) == duty.pubkey:
+                resolved.attesters.setdefault(duty.slot, {})[duty.pubkey] = duty
+        for duty in proposers.duties:
+            if active.get(duty.validator_index) == duty.pubkey:
+                resolved.proposers[duty.slot] = duty.pubkey
+        log.info("Duties resolved", epoch=epoch, attester_slots=len(resolved.attesters), proposals=sorted(resolved.proposers))
+        return resolved
+
+    def _start_duties(self, slot: int) -> None:
+        epoch = self._epochs.get(self._chain.epoch_of(slot))
+        if epoch is None:
+            return
+        if proposer := epoch.proposers.get(slot):
+            self._start(Duty(slot, DutyType.PROPOSER), 1, lambda timeline: propose(proposer, self._on, timeline))
+        if attesters := epoch.attesters.get(slot):
+            self._start(Duty(slot, DutyType.ATTESTER), len(attesters), lambda timeline: attest(attesters, self._on, timeline))
+
+    def _start(self, duty: Duty, expected: int, agreement: Agreement) -> None:
+        if duty not in self._running and not self._is_over(duty):
+            send, receive = trio.open_memory_channel[Mapping[bytes, SignedData]](MAX_BATCHES)
+            running = self._running[duty] = Running(Timeline(duty, self._wall_clock), send)
+            self._nursery.start_soon(self._live, running, expected, agreement, receive, name=f"duty {duty}")
+
+    async def _live(
+        self,
+        running: Running,
+        expected: int,
+        agreement: Agreement | None,
+        groups: trio.MemoryReceiveChannel[Mapping[bytes, SignedData]],
+    ) -> None:
+        """One duty from its start to its end; nothing that goes wrong here leaves it."""
+        timeline, duty = running.timeline, running.timeline.duty
+        succeeded, latency_s = 0, None
+        begin_s = self._chain.slot_start_s(duty.slot) + start_offset_s(duty.type, self._chain.slot_duration_s)
+
+        def count(validators: int) -> None:
+            nonlocal succeeded, latency_s
+            succeeded += validators
+            latency_s = self._wall_clock() - begin_s
+
+        async def agree_on() -> None:
+            assert agreement is not None
+            try:
+                await agreement(timeline)
+            except (Exception, ExceptionGroup) as error:
+                for leaf in leaves(error):
+                    timeline.fault(leaf)
+                    if not isinstance(
+                        leaf, BeaconFault | Retryable | DeadlinePassed | DutyExpired | ClashingValue | EncodingFault
+                    ):
+                        log.exception("A duty failed by a fault of ours", duty=str(duty), exc_info=leaf)
+
+        deadline = deadline_s(duty, self._chain, self._settings.profile)
+        try:
+            with trio.move_on_after(math.inf if deadline is None else max(deadline - self._wall_clock(), 0)):
+                if agreement is not None:
+                    await self._sleep_until(begin_s)
+                async with trio.open_nursery() as nursery, groups:
+                    if agreement is not None:
+                        nursery.start_soon(agree_on)
+                    await submit(groups, expected, self._on, timeline, count)
+                    nursery.cancel_scope.cancel()
+        except (Exception, ExceptionGroup) as error:
+            for leaf in leaves(error):
+                timeline.fault(leaf)
+        finally:
+            self._running.pop(duty, None)
+            running.groups.close()
+        reason = None if succeeded >= expected else "; ".join(timeline.faults) or WHY_IT_STOPPED.get(timeline.at, timeline.at)
+        self._on_ended(DutyEnded(duty, timeline.at, expected, succeeded, latency_s, reason))
+        if reason is None:
+            log.debug("Duty done", duty=str(duty), latency_ms=round((latency_s or 0) * 1000))
+        else:
+            log.warning("Duty failed", duty=str(duty), step=timeline.at, succeeded=succeeded, expected=expected, reason=reason)
+
+    def _group_arrived(self, group: GroupSigned) -> None:
+        running = self._running.get(group.duty)
+        if running is None:
+            if group.duty.type is DutyType.RANDAO or self._is_over(group.duty):
+                return
+            # A threshold signed a duty that we don't know or had finished: it is broadcast all the same (05 §3).
+            send, receive = trio.open_memory_channel[Mapping[bytes, SignedData]](MAX_BATCHES)
+            running = self._running[group.duty] = Running(Timeline(group.duty, self._wall_clock), send)
+            self._nursery.start_soon(self._live, running, len(group.signed), None, receive, name=f"duty {group.duty}")
+        try:
+            running.groups.send_nowait(group.signed)
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            log.error("Group signatures could not be queued for the beacon node", duty=str(group.duty))
+
+    async def _prepare_proposers(self) -> None:
+        """Tell the beacon nodes who gets the fees, once an epoch (07 §5.10)."""
+        with suppress(Retryable):
+            try:
+                validators = await self._beacon.ask(ClusterValidators())
+                known = tuple(
+                    (validator.index, self._settings.fee_recipients[validator.pubkey])
+                    for validator in validators
+                    if validator.status.startswith("active") and validator.pubkey in self._settings.fee_recipients
+                )
+                if known:
+                    await self._beacon.ask(PrepareProposers(preparations=known))
+            except BeaconFault as fault:
+                log.warning("The beacon node did not take the fee recipients", reason=str(fault))
+
+    def _is_over(self, duty: Duty) -> bool:
+        deadline = deadline_s(duty, self._chain, self._settings.profile)
+        return deadline is not None and deadline <= self._wall_clock()
+
+    def _expire(self, slot: int) -> None:
+        attestations_until = slot - self._chain.slots_per_epoch - 1
+        self._decided.expire(attestations_until, slot - 1)
+        for epoch in [known for known in self._epochs if known <= self._chain.epoch_of(slot) - EPOCHS_KEPT]:
+            del self._epochs[epoch]
+
+
+WHY_IT_STOPPED: Final = {
+    "start": "the deadline passed before anything happened",
+    "randao": "no threshold of validator clients asked for the block in time",
+    "fetch": "the beacon node did not answer in time",
+    "agree": "the peers did not agree in time",
+    "serve": "no threshold of validator clients signed in time",
+    "collect": "for some validators no threshold of validator clients signed in time",
+    "submit": "the beacon node did not accept it in time",
+}

@@ -1,0 +1,98 @@
+"""What consensus decided, and who waits for it: the store behind the validator API's blocking requests.
+
+Once a value is decided for a duty, nothing else is ever served for it; a clash is refused. Entries leave with their slot's
+expiry. Limits: the slots of two epochs of decided values, MAX_WAITING waiting requests.
+
+Source: specification 05 §7 (keys and conflict rules).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final, TypeVar
+
+from charon_actors.eth2.unsigned_data import AttestationData, AttestationUnsigned, Proposal
+
+from actors.duties.messages import NoDuty
+from actors.mailbox import MailboxFull, Reply
+
+MAX_WAITING: Final = 16384
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+
+class ClashingValue(Exception):
+    """Consensus decided two different things for one key; the first stays."""
+
+
+class DecidedValues:
+    """Attestation data by slot and committee, proposals by slot."""
+
+    def __init__(self) -> None:
+        self._attestation_data: dict[int, dict[int, AttestationData]] = {}
+        self._proposals: dict[int, Proposal] = {}
+        self._waiting_attestations: defaultdict[int, list[tuple[int, Reply[AttestationData]]]] = defaultdict(list)
+        self._waiting_proposals: defaultdict[int, list[Reply[Proposal]]] = defaultdict(list)
+
+    def put_attestations(self, slot: int, values: Iterable[AttestationUnsigned]) -> None:
+        """Raises: ClashingValue; what was stored before stays, nothing of `values` is stored."""
+        by_committee = dict(self._attestation_data.get(slot, {}))
+        for value in values:
+            committee_index, data = value.duty.committee_index, value.data
+            if by_committee.setdefault(committee_index, data) != data and committee_index != 0:
+                raise ClashingValue(f"slot {slot}, committee {committee_index}: two attestation data were decided")
+            first = by_committee.setdefault(0, data)  # clients that always ask for committee 0
+            if (first.source_epoch, first.source_root, first.target_epoch, first.target_root) != (
+                data.source_epoch,
+                data.source_root,
+                data.target_epoch,
+                data.target_root,
+            ):
+                raise ClashingValue(f"slot {slot}: attestation data with two sources or targets were decided")
+        self._attestation_data[slot] = by_committee
+        waiting = self._waiting_attestations.pop(slot, [])
+        for committee_index, reply in waiting:
+            self.await_attestation_data(slot, committee_index, reply)
+
+    def put_proposal(self, slot: int, proposal: Proposal) -> None:
+        """Raises: ClashingValue."""
+        first = self._proposals.setdefault(slot, proposal)
+        if first != proposal:
+            raise ClashingValue(f"slot {slot}: two proposals were decided")
+        for reply in self._waiting_proposals.pop(slot, []):
+            reply.send(proposal)
+
+    def await_attestation_data(self, slot: int, committee_index: int, reply: Reply[AttestationData]) -> None:
+        """Answer now or when it is decided. A committee that nobody of ours sits in, of a decided slot: NoDuty."""
+        by_committee = self._attestation_data.get(slot)
+        if by_committee is None:
+            self._wait(self._waiting_attestations[slot], (committee_index, reply), reply)
+        elif committee_index in by_committee:
+            reply.send(by_committee[committee_index])
+        else:
+            reply.fail(NoDuty(f"no validator of the cluster attests in slot {slot}, committee {committee_index}"))
+
+    def await_proposal(self, slot: int, reply: Reply[Proposal]) -> None:
+        if slot in self._proposals:
+            reply.send(self._proposals[slot])
+        else:
+            self._wait(self._waiting_proposals[slot], reply, reply)
+
+    def expire(self, before_slot_attestations: int, before_slot_proposals: int) -> None:
+        """Forget older slots; who still waits for them gets NoDuty."""
+        for slot in [slot for slot in self._attestation_data if slot < before_slot_attestations]:
+            del self._attestation_data[slot]
+        for slot in [slot for slot in self._proposals if slot < before_slot_proposals]:
+            del self._proposals[slot]
+        for slot in [slot for slot in self._waiting_attestations if slot < before_slot_attestations]:
+            for _, reply in self._waiting_attestations.pop(slot):
+                reply.fail(NoDuty(f"the attestation duty of slot {slot} is over"))
+        for slot in [slot for slot in self._waiting_proposals if slot < before_slot_proposals]:
+            for waiting in self._waiting_proposals.pop(slot):
+                waiting.fail(NoDuty(f"the proposal of slot {slot} is over"))
+
+    def _wait(self, waiting: list[W], entry: W, reply: Reply[R]) -> None:
+        if len(waiting) >= MAX_WAITING:
+            reply.fail(MailboxFull(f"{MAX_WAITING} requests wait for one slot"))
+        else:
+            waiting.append(entry)

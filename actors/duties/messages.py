@@ -1,0 +1,93 @@
+"""What the duties actor accepts and emits. Source: specification 05 §5 to §8, 07 §5."""
+
+import msgspec
+from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, Proposal
+
+from actors.mailbox import Request
+from actors.signatures import GroupSigned
+from charon_actors.errors import Retryable
+from charon_actors.eth2.duty import Duty
+
+
+class NoDuty(Exception):
+    """The cluster's validators have nothing to do there; asking again changes nothing."""
+
+
+class NotReady(Retryable):
+    """The duties of that epoch are not known yet."""
+
+
+class UnknownValidator(Exception):
+    """No validator of the cluster has that duty."""
+
+
+class AwaitAttestationData(Request[AttestationData], frozen=True):
+    """The attestation data that the cluster agreed on for a committee.
+
+    Raises: NoDuty (no validator of ours attests in that slot, as soon as the epoch's duties are known; or the duty is over),
+    ActorDown. Waits without a limit of its own until consensus decides; cancellation leaves nothing behind.
+    """
+
+    slot: int
+    committee_index: int
+
+
+class AwaitProposal(Request[Proposal], frozen=True):
+    """The block that the cluster agreed on. Raises and waits as AwaitAttestationData."""
+
+    slot: int
+
+
+class ProposerOf(Request[bytes], frozen=True):
+    """The group public key (48 bytes) that proposes in that slot. Raises: NoDuty, NotReady."""
+
+    slot: int
+
+
+class PubkeyOfAttester(Request[bytes], frozen=True):
+    """The group public key (48 bytes) of the validator that attests there. committee_index: its own, or 0.
+
+    Raises: UnknownValidator, NotReady.
+    """
+
+    slot: int
+    committee_index: int
+    validator_index: int
+
+
+class AttesterAt(Request[AttesterDefinition], frozen=True):
+    """Who attests at that position of a committee (before Electra, attestations name nobody). Raises: UnknownValidator, NotReady."""
+
+    slot: int
+    committee_index: int
+    position: int
+
+
+class GroupArrived(msgspec.Struct, frozen=True):
+    """A threshold has signed: broadcast it."""
+
+    group: GroupSigned
+
+
+class ChainReorganised(msgspec.Struct, frozen=True):
+    """The chain was reorganised back into `epoch`: duties of later epochs may have changed."""
+
+    epoch: int
+
+
+class DutyEnded(msgspec.Struct, frozen=True):
+    """One duty's story is over, for tracker, metrics and reports.
+
+    step: the last step it was in, one of fetch, agree, serve, collect, submit, done. latency_s: from the duty's start to the
+    accepted submission, None if there was none. expected, succeeded: validators. reason: of the failure, for the operator.
+    """
+
+    duty: Duty
+    step: str
+    expected: int
+    succeeded: int
+    latency_s: float | None
+    reason: str | None
+
+
+Message = AwaitAttestationData | AwaitProposal | ProposerOf | PubkeyOfAttester | AttesterAt | GroupArrived | ChainReorganised

@@ -1,0 +1,207 @@
+"""The life of each duty, top to bottom in one function. Where it stops is why it failed.
+
+A new duty type is another such function. The steps wait for facts: the beacon node's answer, the decision of
+consensus, the signatures of a threshold; the deadline of the duty is the cancel scope around them.
+
+Consensus is joined before our own value is there (05 §6 "participate"): a peer that leads may propose while our beacon node is
+slow, and its decision is served all the same.
+
+Source: specification 05-core-workflow §3 and §6; architecture §3.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Final, TypeVar
+
+import msgspec
+import trio
+from charon_actors.eth2.signed_data import SignedData, SignedProposal, SignedRandao, VersionedAttestation
+from charon_actors.eth2.unsigned_data import (
+    AttestationUnsigned,
+    AttesterDefinition,
+    Proposal,
+    decode_unsigned,
+    encode_unsigned,
+)
+
+from actors.beacon import (
+    BeaconFault,
+    FetchAttestationData,
+    ProduceBlock,
+    SubmitAttestations,
+    SubmitProposal,
+)
+from actors.beacon import Message as BeaconMessage
+from actors.consensus import Agree, ProposeValue
+from actors.consensus import Message as ConsensusMessage
+from actors.mailbox import Address
+from actors.signatures import AwaitGroupSignature, DutyExpired
+from actors.signatures import Message as SignaturesMessage
+from charon_actors.errors import Retryable
+from charon_actors.eth2.chain import Chain
+from charon_actors.eth2.duty import Duty, DutyType
+from charon_actors.eth2.forks import Fork
+
+RETRY_FIRST_S: Final = 0.25  # 05 §15
+RETRY_FACTOR: Final = 1.6
+RETRY_MAX_S: Final = 12.0
+MAX_STEPS: Final = 64
+MAX_FAULTS: Final = 8
+
+T = TypeVar("T")
+
+
+class DutyContext(msgspec.Struct, frozen=True):
+    """What a story may touch.
+
+    put_attestations, put_proposal: serve what was decided. groups: batches of group signatures of this duty, as they arrive.
+    """
+
+    chain: Chain
+    beacon: Address[BeaconMessage]
+    consensus: Address[ConsensusMessage]
+    signatures: Address[SignaturesMessage]
+    put_attestations: Callable[[int, Iterable[AttestationUnsigned]], None]
+    put_proposal: Callable[[int, Proposal], None]
+    graffiti: Callable[[bytes], bytes]
+    builder_boost: int
+
+
+Groups = trio.MemoryReceiveChannel[Mapping[bytes, SignedData]]
+
+
+class Timeline:
+    """Where a duty is, and what went wrong on the way: its failure reason is where it stopped.
+
+    at: the current step. faults: what was tried in vain, bounded, in order. clock: Unix seconds.
+    """
+
+    def __init__(self, duty: Duty, clock: Callable[[], float]) -> None:
+        self.duty, self._clock = duty, clock
+        self.at = "start"
+        self.steps: list[tuple[str, float]] = []
+        self.faults: list[str] = []
+
+    def step(self, name: str) -> None:
+        if self.at != "done" and len(self.steps) < MAX_STEPS:
+            self.at = name
+            self.steps.append((name, self._clock()))
+
+    def fault(self, error: BaseException) -> None:
+        text = f"{self.at}: {str(error) or type(error).__name__}"
+        if text not in self.faults and len(self.faults) < MAX_FAULTS:
+            self.faults.append(text)
+
+
+async def attest(definitions: Mapping[bytes, AttesterDefinition], on: DutyContext, timeline: Timeline) -> None:
+    """Agree on what the validators of `definitions` (by group public key) attest, and serve it."""
+    decided = await agree(lambda: fetch_attestations(definitions, on, timeline), on, timeline)
+    timeline.step("serve")
+    on.put_attestations(timeline.duty.slot, [value for value in decided.values() if isinstance(value, AttestationUnsigned)])
+
+
+async def propose(proposer: bytes, on: DutyContext, timeline: Timeline) -> None:
+    """Agree on the block of the validator with group public key `proposer` (48 bytes), and serve it."""
+    decided = await agree(lambda: fetch_block(proposer, on, timeline), on, timeline)
+    timeline.step("serve")
+    for value in decided.values():
+        if isinstance(value, Proposal):
+            on.put_proposal(timeline.duty.slot, value)
+
+
+async def agree(
+    fetch: Callable[[], Awaitable[dict[str, bytes]]], on: DutyContext, timeline: Timeline
+) -> dict[str, AttestationUnsigned | Proposal]:
+    """What the cluster decides. Our own value goes in as soon as `fetch` has it; a failed fetch is a peer's chance to lead."""
+    duty = timeline.duty
+
+    async def offer() -> None:
+        try:
+            value = await until_done(fetch, timeline)
+        except (BeaconFault, DutyExpired) as fault:
+            timeline.fault(fault)
+            return
+        timeline.step("agree")
+        on.consensus.tell(ProposeValue(duty=duty, value=value))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(offer)
+        decided = await on.consensus.ask(Agree(duty=duty))
+        nursery.cancel_scope.cancel()
+    return {key: decode_unsigned(duty.type, value) for key, value in decided.items()}
+
+
+async def fetch_attestations(
+    definitions: Mapping[bytes, AttesterDefinition], on: DutyContext, timeline: Timeline
+) -> dict[str, bytes]:
+    """Attestation data for each validator. From Electra on one request serves all committees (05 §6, `fetch_only_commidx_0`)."""
+    timeline.step("fetch")
+    slot = timeline.duty.slot
+    is_electra = on.chain.fork_at(on.chain.epoch_of(slot)) >= Fork.ELECTRA
+    committees = {0} if is_electra else {definition.committee_index for definition in definitions.values()}
+    fetched = {index: await on.beacon.ask(FetchAttestationData(slot=slot, committee_index=index)) for index in sorted(committees)}
+    return {
+        "0x" + pubkey.hex(): encode_unsigned(
+            AttestationUnsigned(data=fetched[0 if is_electra else definition.committee_index], duty=definition)
+        )
+        for pubkey, definition in definitions.items()
+    }
+
+
+async def fetch_block(proposer: bytes, on: DutyContext, timeline: Timeline) -> dict[str, bytes]:
+    """An unsigned block with the group's randao, once a threshold of validator clients has asked for the block."""
+    slot = timeline.duty.slot
+    timeline.step("randao")
+    randao = await on.signatures.ask(AwaitGroupSignature(duty=Duty(slot, DutyType.RANDAO), pubkey=proposer))
+    assert isinstance(randao, SignedRandao), "the signatures actor has checked the type"
+    timeline.step("fetch")
+    proposal = await on.beacon.ask(
+        ProduceBlock(slot=slot, randao=randao.signature, graffiti=on.graffiti(proposer), builder_boost=on.builder_boost)
+    )
+    return {"0x" + proposer.hex(): encode_unsigned(proposal)}
+
+
+async def submit(groups: Groups, expected: int, on: DutyContext, timeline: Timeline, succeeded: Callable[[int], None]) -> None:
+    """Hand over to the beacon node what thresholds have signed, batch by batch, until nothing more is expected.
+
+    Only with the first batch the story's step becomes `submit`; until then it stays where agreement is.
+    """
+    done = 0
+    async for signed in groups:
+        timeline.step("submit")
+        await until_done(partial(broadcast, timeline.duty, signed, on), timeline)
+        done += len(signed)
+        succeeded(len(signed))
+        timeline.step("done" if done >= expected else "collect")
+        if done >= expected:
+            return
+
+
+async def broadcast(duty: Duty, signed: Mapping[bytes, SignedData], on: DutyContext) -> None:
+    """Submit group-signed objects of one duty. Raises: BeaconFault, Retryable."""
+    match duty.type:
+        case DutyType.ATTESTER:
+            by_fork: dict[Fork, list[VersionedAttestation]] = {}
+            for attestation in signed.values():
+                assert isinstance(attestation, VersionedAttestation), "the signatures actor has checked the type"
+                by_fork.setdefault(attestation.fork, []).append(attestation)
+            for fork, attestations in by_fork.items():
+                await on.beacon.ask(SubmitAttestations(fork=fork, attestations=tuple(attestations)))
+        case DutyType.PROPOSER:
+            for proposal in signed.values():
+                assert isinstance(proposal, SignedProposal), "the signatures actor has checked the type"
+                await on.beacon.ask(SubmitProposal(proposal))
+        case _:
+            pass  # a randao is for ourselves
+
+
+async def until_done(attempt: Callable[[], Awaitable[T]], timeline: Timeline) -> T:
+    """Try again after errors of the moment, until the caller's deadline. Raises: BeaconFault that repeating can't mend."""
+    delay_s = RETRY_FIRST_S
+    while True:
+        try:
+            return await attempt()
+        except Retryable as moment:
+            timeline.fault(moment)
+        await trio.sleep(delay_s)
+        delay_s = min(delay_s * RETRY_FACTOR, RETRY_MAX_S)

@@ -1,0 +1,214 @@
+"""Metrics: one registry a node, and the monitoring server's answers: /metrics, /livez, /readyz.
+
+The families are a table: name, kind, labels, buckets, as Charon's dashboards expect them (specification 10 §3). Whoever counts
+calls `count`, `gauge` or `observe` with a family's name; a name or label that isn't in the table is our own mistake and raises.
+Every series carries the constant labels of the cluster. There is no global registry: two nodes in one process have two.
+
+Limits: MAX_SERIES label combinations a family; further ones are counted under `app_metrics_dropped_total` and dropped, so that a
+peer can't fill the memory with label values.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+MAX_SERIES: Final = 4096
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+DEFAULT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+BEACON_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 5)
+PARTIAL_BUCKETS: Final = (0.001, 0.01, 0.05, *BEACON_BUCKETS[3:])
+BROADCAST_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
+
+
+class Family(msgspec.Struct, frozen=True):
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = DEFAULT_BUCKETS
+
+
+def _family(kind: Literal["counter", "gauge", "histogram"], name: str, labels: str, text: str, *buckets: float) -> Family:
+    return Family(name, kind, text, tuple(labels.split()), buckets or DEFAULT_BUCKETS)
+
+
+FAMILIES: Final[tuple[Family, ...]] = (
+    _family("gauge", "app_version", "version", "Constant 1, labelled with the version that peers see"),
+    _family("gauge", "app_git_commit", "git_hash", "Constant 1, labelled with the commit of the build"),
+    _family("gauge", "app_peer_name", "peer_name", "Constant 1, labelled with this node's name"),
+    _family("gauge", "app_start_time_secs", "", "Unix time at which the process started"),
+    _family("gauge", "app_monitoring_readyz", "", "State of /readyz: 1 ready, otherwise the number of the reason"),
+    _family("gauge", "app_beacon_node_peers", "", "Peers of the beacon node"),
+    _family("gauge", "cluster_threshold", "", "Threshold of the cluster"),
+    _family("gauge", "cluster_operators", "", "Operators of the cluster"),
+    _family("gauge", "cluster_validators", "", "Validators of the cluster"),
+    _family("gauge", "cluster_network", "network", "Constant 1, labelled with the network"),
+    _family(
+        "counter", "app_actor_restarts_total", "actor", "Crashes after which a supervisor restarted an actor (not in Charon)"
+    ),
+    _family("counter", "app_metrics_dropped_total", "", "Series refused because a family had too many (not in Charon)"),
+    _family("histogram", "app_eth2_latency_seconds", "endpoint", "Duration of requests to beacon nodes", *BEACON_BUCKETS),
+    _family("counter", "app_eth2_requests_total", "endpoint", "Requests to beacon nodes"),
+    _family("counter", "app_eth2_errors_total", "endpoint", "Requests to beacon nodes that failed"),
+    _family("gauge", "app_eth2_using_fallback", "", "1 while a fallback beacon node answers"),
+    _family("counter", "app_cache_hits_total", "endpoint", "Answers from a cache"),
+    _family("counter", "app_cache_misses_total", "endpoint", "Answers that were not in the cache"),
+    _family("counter", "app_cache_invalidated_reorg_total", "endpoint", "Cached answers dropped because of a reorganisation"),
+    _family("histogram", "p2p_ping_latency_secs", "peer", "Round trip of libp2p pings"),
+    _family("counter", "p2p_ping_error_total", "peer", "Pings that failed"),
+    _family("gauge", "p2p_ping_success", "peer", "1 if the last ping succeeded"),
+    _family("counter", "p2p_peer_connection_total", "peer", "New connections of cluster peers"),
+    _family("gauge", "p2p_peer_connection_types", "peer type protocol", "Connections of cluster peers by type"),
+    _family("gauge", "p2p_relay_connection_types", "peer type protocol", "Connections of relays by type"),
+    _family("gauge", "p2p_peer_streams", "peer direction protocol transport", "Open streams"),
+    _family("counter", "p2p_peer_network_sent_bytes_total", "peer protocol transport", "Stream bytes sent"),
+    _family("counter", "p2p_peer_network_receive_bytes_total", "peer protocol transport", "Stream bytes received"),
+    _family("gauge", "p2p_relay_connections", "peer", "1 while a reservation at the relay is held"),
+    _family("gauge", "app_peerinfo_clock_offset_seconds", "peer", "Clock of the peer minus ours"),
+    _family("gauge", "app_peerinfo_version", "peer version", "Constant 1, labelled with the peer's version"),
+    _family("gauge", "app_peerinfo_git_commit", "peer git_hash", "Constant 1, labelled with the peer's commit"),
+    _family("gauge", "app_peerinfo_start_time_secs", "peer", "Unix time at which the peer started"),
+    _family("gauge", "app_peerinfo_index", "peer", "Index of the peer in the lock"),
+    _family("gauge", "app_peerinfo_version_support", "peer", "1 if the peer's version is supported"),
+    _family("gauge", "app_peerinfo_builder_api_enabled", "peer", "1 if the peer has the builder API enabled"),
+    _family("gauge", "app_peerinfo_nickname", "peer peer_nickname", "Constant 1, labelled with the peer's nickname"),
+    _family("gauge", "app_peerinfo_dv_client", "peer dv_client", "Constant 1, labelled with the peer's client"),
+    _family("gauge", "core_scheduler_current_slot", "", "Current slot"),
+    _family("gauge", "core_scheduler_current_epoch", "", "Current epoch"),
+    _family("gauge", "core_scheduler_validators_active", "", "Active validators of the cluster"),
+    _family("counter", "core_scheduler_skipped_slots_total", "", "Slots whose start this process missed"),
+    _family("gauge", "core_consensus_decided_rounds", "protocol duty timer", "Round of the last decision"),
+    _family("gauge", "core_consensus_decided_leader_index", "protocol duty", "Peer index of the last decided leader"),
+    _family("histogram", "core_consensus_duration_seconds", "protocol duty timer", "Start to decision", *BEACON_BUCKETS),
+    _family("counter", "core_consensus_timeout_total", "protocol duty timer", "Consensus instances without decision"),
+    _family("counter", "core_consensus_error_total", "protocol", "Consensus errors"),
+    _family(
+        "histogram",
+        "core_parsigdb_store",
+        "duty peer_idx",
+        "Arrival of partial signatures after their due time",
+        *PARTIAL_BUCKETS,
+    ),
+    _family(
+        "histogram",
+        "core_parsigex_set_verification_seconds",
+        "duty",
+        "Verification of a set of partial signatures",
+        *PARTIAL_BUCKETS,
+    ),
+    _family("counter", "core_bcast_broadcast_total", "duty", "Duties handed to the beacon node"),
+    _family(
+        "histogram",
+        "core_bcast_broadcast_delay_seconds",
+        "duty",
+        "Duty start to acceptance by the beacon node",
+        *BROADCAST_BUCKETS,
+    ),
+    _family("counter", "core_tracker_success_duties_total", "duty", "Duties that succeeded"),
+    _family("counter", "core_tracker_failed_duties_total", "duty", "Duties that failed"),
+    _family("counter", "core_tracker_expect_duties_total", "duty", "Duties that were to be done"),
+    _family("counter", "core_validatorapi_request_total", "endpoint content_type", "Requests of the validator client"),
+    _family(
+        "counter", "core_validatorapi_request_error_total", "endpoint status_code", "Requests of the validator client that failed"
+    ),
+    _family("histogram", "core_validatorapi_request_latency_seconds", "endpoint", "Duration of intercepted requests"),
+    _family("histogram", "core_validatorapi_proxy_request_latency_seconds", "path", "Duration of passed-on requests"),
+    _family("gauge", "core_validatorapi_vc_user_agent", "user_agent", "1 for the validator client seen last"),
+)
+
+
+class Metrics:
+    """The registry of one node. constant_labels: on every series (cluster_hash, cluster_name, cluster_peer, …)."""
+
+    def __init__(self, constant_labels: Mapping[str, str]) -> None:
+        self._constant = dict(constant_labels)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._collectors: dict[str, Any] = {}
+        self._families = {family.name: family for family in FAMILIES}
+        self._series: dict[str, set[tuple[str, ...]]] = {}
+        kinds: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+        for family in FAMILIES:
+            options = {"buckets": family.buckets} if family.kind == "histogram" else {}
+            names = (*self._constant, *family.labels)
+            self._collectors[family.name] = kinds[family.kind](
+                family.name, family.help, labelnames=names, registry=self._registry, **options
+            )
+
+    def count(self, name: str, by: float = 1, **labels: str) -> None:
+        if (series := self._find(name, "counter", labels)) is not None:
+            series.inc(by)
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        if (series := self._find(name, "gauge", labels)) is not None:
+            series.set(value)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        if (series := self._find(name, "histogram", labels)) is not None:
+            series.observe(value)
+
+    def reset(self, name: str, **labels: str) -> None:
+        """Forget all series of a family that have these labels."""
+        known = self._series.get(name, set())
+        places = {label: index for index, label in enumerate(self._families[name].labels)}
+        for values in [v for v in known if all(v[places[label]] == wanted for label, wanted in labels.items())]:
+            self._collectors[name].remove(*self._constant.values(), *values)
+            known.discard(values)
+
+    def render(self) -> bytes:
+        """Prometheus text exposition."""
+        return generate_latest(self._registry)
+
+    def _find(self, name: str, kind: str, labels: Mapping[str, str]) -> Any:
+        family = self._families[name]
+        if family.kind != kind or set(labels) != set(family.labels):
+            raise KeyError(f"metric {name} is a {family.kind} with labels {family.labels}, not a {kind} with {tuple(labels)}")
+        values = tuple(labels[label] for label in family.labels)
+        known = self._series.setdefault(name, set())
+        if values not in known:
+            if len(known) >= MAX_SERIES:
+                self.count("app_metrics_dropped_total")
+                return None
+            known.add(values)
+        return self._collectors[name].labels(*self._constant.values(), *values)
+
+
+class Readiness(msgspec.Struct):
+    """What /readyz answers. state: 1 is ready, others are the numbers of specification 10 §2; text: the reason."""
+
+    state: int = 0
+    text: str = "ready check uninitialised"
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state == 1
+
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+def monitoring_app(metrics: Metrics, readiness: Readiness) -> Callable[[dict[str, Any], Receive, Send], Awaitable[None]]:
+    """The ASGI application of the monitoring address. Source: specification 10 §1."""
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        status, content_type, body = 200, "text/plain; charset=utf-8", b"ok"
+        match scope["path"]:
+            case "/metrics":
+                content_type, body = CONTENT_TYPE, metrics.render()
+            case "/livez":
+                pass
+            case "/readyz":
+                if not readiness.is_ready:
+                    status, body = 500, readiness.text.encode()
+            case _:
+                status, body = 404, b"404 page not found"
+        headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    return app

@@ -1,0 +1,401 @@
+"""Signatures: collects partial signatures of a duty until a threshold of shares makes a group signature.
+
+Accepts     SubmitPartials, AwaitGroupSignature (ask) · PeerPartials (tell)
+Emits       GroupSigned to the `on_group` it was made with, each validator of a duty once
+Owns        partial signatures by duty, group public key and share index, until the duty's deadline
+May touch   the peer mesh (own partials go to every peer), the slashing guard, the verifier of signatures. Not: the beacon node
+Mailbox     1024, policy `reject`: a peer that floods is refused and counted, nothing accepted is dropped
+Cancelled   a verification that is cut off leaves nothing behind; what was stored stays stored
+Restart     starts empty: partials of duties in flight are lost with the incarnation, askers get ActorDown and may ask again
+Source      specification 05-core-workflow §9 to §12, 07 §4.1
+
+The way of a partial signature, own or a peer's, is the same, and every step fails closed:
+
+    1 gate      the duty's type is one that this node performs, its epoch at most two ahead, its deadline not passed
+    2 match     the validator is in the lock, the share index one of its shares (own: ours), the data belongs to the duty's slot
+    3 verify    the signature, against that share's public key
+    4 guard     own signatures only: the slashing record of this share is on disk before anything leaves
+    5 store     the first one of a share stays; an equal repeat is ignored, a different one refused
+    6 combine   exactly `threshold` shares with one object root: interpolate, verify against the group public key,
+                record it for the group in the slashing guard, emit
+
+A validator's fault never touches another validator of the same message.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, assert_never
+
+import msgspec
+import structlog
+import trio
+from charon_actors.eth2.signed_data import (
+    EncodingFault,
+    SignedData,
+    SignedProposal,
+    SignedRandao,
+    VersionedAttestation,
+    decode_signed_data,
+)
+from google.protobuf.message import DecodeError
+
+from actors.mailbox import Address, Inbox, Reply, Request
+from actors.slashing import AttestationEntry, BlockEntry, Guard, SlashableFault
+from charon_actors.crypto import Check, CryptoFault, recover_signature, verify
+from charon_actors.errors import Retryable
+from charon_actors.eth2.chain import Chain
+from charon_actors.eth2.duty import Duty, DutyType, deadline_s
+from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg
+from charon_actors.profile import Profile
+
+log = structlog.get_logger(topic="sigagg")
+
+PROTOCOL: Final = "/charon/parsigex/2.0.0"
+MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024  # 05 §10: an unreleased Charon caps it here; what we send is far below
+PERFORMED: Final = frozenset({DutyType.PROPOSER, DutyType.ATTESTER, DutyType.RANDAO})
+MAX_EPOCHS_AHEAD: Final = 2  # 05 §4
+MAX_DUTIES: Final = 4096  # two epochs of all performed types, with room for a chain of long epochs
+TRIM_INTERVAL_S: Final = 1.0
+
+
+class SubmitPartials(Request[None], frozen=True):
+    """Our validator client signed: verify, record, store, and pass on to the peers.
+
+    partials: by group public key (48 bytes). Returns when everything is stored and queued for the peers.
+    Raises: InvalidPartial (nothing of the request was stored), SlashableFault (likewise), DutyExpired, MailboxFull, ActorDown.
+    Cancellation: nothing was stored, or all of it.
+    """
+
+    duty: Duty
+    partials: Mapping[bytes, SignedData]
+
+
+class PeerPartials(msgspec.Struct, frozen=True):
+    """A peer's ParSigExMsg as it came off the wire."""
+
+    peer_index: int
+    message: bytes
+
+
+class AwaitGroupSignature(Request[SignedData], frozen=True):
+    """The group's signature of a duty; answered as soon as `threshold` shares have signed the same root.
+
+    pubkey: group public key, 48 bytes. Reply: the signed object, its signature verified against the group public key.
+    Raises: DutyExpired at the duty's deadline; ActorDown, ask again; MailboxFull.
+    Cancellation: at any time; the partial signatures stay, others may be waiting for them.
+    """
+
+    duty: Duty
+    pubkey: bytes
+
+
+class GroupSigned(msgspec.Struct, frozen=True):
+    """What a threshold has signed, ready for the beacon node. signed: by group public key (48 bytes)."""
+
+    duty: Duty
+    signed: Mapping[bytes, SignedData]
+
+
+class InvalidPartial(Exception):
+    """A partial signature that this node doesn't accept. pubkey: the group public key (48 bytes) it was submitted for."""
+
+    def __init__(self, pubkey: bytes, reason: str) -> None:
+        super().__init__(f"validator 0x{pubkey.hex()}: {reason}")
+        self.pubkey, self.reason = pubkey, reason
+
+
+class DutyExpired(Exception):
+    """The duty's deadline has passed."""
+
+
+REFUSALS: Final = (InvalidPartial, SlashableFault, DutyExpired, Retryable)
+Message = SubmitPartials | PeerPartials | AwaitGroupSignature
+
+
+class Shares(msgspec.Struct, frozen=True):
+    """The shares of one validator. public_shares: by share index (from 1), 48 bytes each."""
+
+    public_shares: Mapping[int, bytes]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """validators: by group public key. own_share_index: from 1. threshold: from the lock, not the consensus quorum."""
+
+    validators: Mapping[bytes, Shares]
+    own_share_index: int
+    threshold: int
+    chain: Chain
+    profile: Profile = Profile.V1_10
+
+
+class Collected(msgspec.Struct):
+    """Of one duty and one group public key."""
+
+    partials: dict[int, SignedData] = {}
+    waiting: list[Reply[SignedData]] = []
+    group: SignedData | None = None
+    is_combined: bool = False
+
+
+Verifier = Callable[[Sequence[Check]], Awaitable[Sequence[bool]]]
+
+
+class Signatures:
+    """One incarnation. verify_all: checks a batch off the event loop or on it. broadcast: queues bytes for every peer.
+
+    observe: (duty, share_index, number of validators) for each stored set, for metrics.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        verify_all: Verifier,
+        guard: Address[Guard],
+        broadcast: Callable[[tuple[str, ...], bytes], None],
+        on_group: Callable[[GroupSigned], None],
+        wall_clock: Callable[[], float],
+        observe: Callable[[Duty, int, int], None] = lambda duty, share_index, count: None,
+    ) -> None:
+        self._settings, self._chain = settings, settings.chain
+        self._verify_all, self._guard, self._broadcast = verify_all, guard, broadcast
+        self._on_group, self._wall_clock, self._observe = on_group, wall_clock, observe
+        self._collected: dict[Duty, dict[bytes, Collected]] = {}
+
+    async def run(self, inbox: Inbox[Message]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._trim)
+            async for mail in inbox:
+                match mail.message:
+                    case SubmitPartials() as own:
+                        nursery.start_soon(partial(mail.reply_to(own).answer, self._submit, own, errors=REFUSALS))
+                    case PeerPartials(peer_index, message):
+                        nursery.start_soon(self._receive, peer_index, message)
+                    case AwaitGroupSignature() as request:
+                        self._await_group(request, mail.reply_to(request))
+                    case unknown:
+                        assert_never(unknown)
+            nursery.cancel_scope.cancel()
+
+    async def _submit(self, own: SubmitPartials) -> None:
+        self._gate(own.duty)
+        share_index = self._settings.own_share_index
+        for pubkey, signed in own.partials.items():
+            if reason := self._mismatch(own.duty, pubkey, share_index, signed) or self._conflict(
+                own.duty, pubkey, share_index, signed
+            ):
+                raise InvalidPartial(pubkey, reason)
+        verdicts = await self._verify_all([self._check(pubkey, share_index, signed) for pubkey, signed in own.partials.items()])
+        for (pubkey, _), is_valid in zip(own.partials.items(), verdicts, strict=True):
+            if not is_valid:
+                raise InvalidPartial(pubkey, "the partial signature does not verify against this node's share of the key")
+        await self._record(own.duty, {self._public_share(pubkey, share_index): signed for pubkey, signed in own.partials.items()})
+        with trio.CancelScope(shield=True):  # recorded as signed: it may leave, and must not be half stored
+            self._broadcast((PROTOCOL,), encode_message(own.duty, share_index, own.partials))
+            await self._store(own.duty, share_index, own.partials)
+
+    async def _receive(self, peer_index: int, message: bytes) -> None:
+        try:
+            duty, share_index, partials = decode_message(message)
+            self._gate(duty)
+        except (EncodingFault, DutyExpired, InvalidPartial) as fault:
+            log.debug("Partial signatures of a peer refused", peer_index=peer_index, reason=str(fault))
+            return
+        fitting: dict[bytes, SignedData] = {}
+        for pubkey, signed in partials.items():
+            if reason := self._mismatch(duty, pubkey, share_index, signed):
+                log.warning("Partial signature of a peer refused", peer_index=peer_index, duty=str(duty), reason=reason)
+            elif (collected := self._collected.get(duty, {}).get(pubkey)) and share_index in collected.partials:
+                if collected.partials[share_index] != signed:
+                    log.warning(
+                        "A peer signed two different things", peer_index=peer_index, duty=str(duty), share_index=share_index
+                    )
+            else:
+                fitting[pubkey] = signed
+        verdicts = await self._verify_all([self._check(pubkey, share_index, signed) for pubkey, signed in fitting.items()])
+        valid = {pubkey: signed for (pubkey, signed), good in zip(fitting.items(), verdicts, strict=True) if good}
+        if len(valid) < len(fitting):
+            log.warning("Invalid partial signature of a peer", peer_index=peer_index, duty=str(duty), share_index=share_index)
+        await self._store(duty, share_index, valid)
+
+    def _gate(self, duty: Duty) -> None:
+        if duty.type not in PERFORMED:
+            raise DutyExpired(f"{duty}: this node does not perform {duty.type.label} duties")
+        now = self._wall_clock()
+        if self._chain.epoch_of(duty.slot) > self._chain.epoch_of(max(self._chain.slot_at(now), 0)) + MAX_EPOCHS_AHEAD:
+            raise DutyExpired(f"{duty} is more than {MAX_EPOCHS_AHEAD} epochs ahead")
+        deadline = deadline_s(duty, self._chain, self._settings.profile)
+        if deadline is not None and deadline <= now:
+            raise DutyExpired(f"the deadline of {duty} has passed")
+        if duty not in self._collected and len(self._collected) >= MAX_DUTIES:
+            raise DutyExpired(f"{duty}: {MAX_DUTIES} duties are being collected already")
+
+    def _mismatch(self, duty: Duty, pubkey: bytes, share_index: int, signed: SignedData) -> str | None:
+        """Why this can't be a partial signature of that share for that duty; None when it can."""
+        validator = self._settings.validators.get(pubkey)
+        if validator is None:
+            return "the validator is not in the lock"
+        if share_index not in validator.public_shares:
+            return f"the lock has no share {share_index}"
+        match signed:
+            case SignedProposal():
+                belongs = duty.type is DutyType.PROPOSER and signed.slot == duty.slot
+            case VersionedAttestation():
+                belongs = duty.type is DutyType.ATTESTER and signed.data.slot == duty.slot
+            case SignedRandao():
+                belongs = duty.type is DutyType.RANDAO and signed.epoch == self._chain.epoch_of(duty.slot)
+            case _:
+                belongs = False
+        return None if belongs else f"the signed object does not belong to duty {duty}"
+
+    def _conflict(self, duty: Duty, pubkey: bytes, share_index: int, signed: SignedData) -> str | None:
+        collected = self._collected.get(duty, {}).get(pubkey)
+        if collected is None or collected.partials.get(share_index, signed) == signed:
+            return None
+        return f"this share has signed something else for duty {duty} before"
+
+    def _public_share(self, pubkey: bytes, share_index: int) -> bytes:
+        return self._settings.validators[pubkey].public_shares[share_index]
+
+    def _check(self, pubkey: bytes, share_index: int, signed: SignedData) -> Check:
+        return Check(self._public_share(pubkey, share_index), signed.signing_root(self._chain), signed.signature)
+
+    async def _record(self, duty: Duty, signed_by_key: Mapping[bytes, SignedData]) -> None:
+        """Have the slashing guard record what these keys sign, on disk. Raises: SlashableFault."""
+        entries: list[BlockEntry | AttestationEntry] = []
+        for key, signed in signed_by_key.items():
+            match signed:
+                case SignedProposal():
+                    entries.append(BlockEntry(pubkey=key, signing_root=signed.signing_root(self._chain), slot=duty.slot))
+                case VersionedAttestation():
+                    root, data = signed.signing_root(self._chain), signed.data
+                    entries.append(
+                        AttestationEntry(
+                            pubkey=key, signing_root=root, source_epoch=data.source_epoch, target_epoch=data.target_epoch
+                        )
+                    )
+        if entries:
+            await self._guard.ask(Guard(entries=tuple(entries)))
+
+    async def _store(self, duty: Duty, share_index: int, partials: Mapping[bytes, SignedData]) -> None:
+        if not partials:
+            return
+        self._observe(duty, share_index, len(partials))
+        signed: dict[bytes, SignedData] = {}
+        for pubkey, partial in partials.items():
+            collected = self._collected.setdefault(duty, {}).setdefault(pubkey, Collected())
+            if collected.partials.setdefault(share_index, partial) is not partial or collected.is_combined:
+                continue
+            root = partial.object_root()
+            agreeing = {index: other for index, other in collected.partials.items() if other.object_root() == root}
+            if len(agreeing) < self._settings.threshold:
+                continue
+            collected.is_combined = True
+            if group := self._combine(duty, pubkey, agreeing):
+                signed[pubkey] = group
+        if not signed:
+            return
+        try:
+            await self._record(duty, signed)
+        except SlashableFault as fault:
+            log.error("A threshold signed something slashable: not released", duty=str(duty), reason=str(fault))
+            return
+        for pubkey, group in signed.items():
+            collected = self._collected.get(duty, {}).get(pubkey, Collected())
+            collected.group = group
+            while collected.waiting:
+                collected.waiting.pop().send(group)
+        self._on_group(GroupSigned(duty, signed))
+
+    def _combine(self, duty: Duty, pubkey: bytes, agreeing: Mapping[int, SignedData]) -> SignedData | None:
+        carriers = sorted(agreeing.items())
+        # An attestation can only be broadcast with its validator index, which some old peers leave out (05 §11).
+        first = next(
+            (s for _, s in carriers if isinstance(s, VersionedAttestation) and s.validator_index is not None), carriers[0][1]
+        )
+        try:
+            group = first.with_signature(recover_signature({index: signed.signature for index, signed in carriers}))
+        except CryptoFault as fault:
+            log.error("Partial signatures do not combine", duty=str(duty), pubkey=short(pubkey), reason=str(fault))
+            return None
+        if not verify(pubkey, group.signing_root(self._chain), group.signature):
+            log.error("The group signature does not verify: not released", duty=str(duty), pubkey=short(pubkey))
+            return None
+        return group
+
+    def _await_group(self, request: AwaitGroupSignature, reply: Reply[SignedData]) -> None:
+        if request.pubkey not in self._settings.validators:
+            reply.fail(InvalidPartial(request.pubkey, "the validator is not in the lock"))
+            return
+        try:
+            self._gate(request.duty)
+        except DutyExpired as expired:
+            reply.fail(expired)
+            return
+        collected = self._collected.setdefault(request.duty, {}).setdefault(request.pubkey, Collected())
+        if collected.group is not None:
+            reply.send(collected.group)
+        else:
+            collected.waiting = [waiting for waiting in collected.waiting if not waiting.is_over]
+            collected.waiting.append(reply)
+
+    async def _trim(self) -> None:
+        while True:
+            await trio.sleep(TRIM_INTERVAL_S)
+            now = self._wall_clock()
+            for duty in list(self._collected):
+                deadline = deadline_s(duty, self._chain, self._settings.profile)
+                if deadline is not None and deadline <= now:
+                    for collected in self._collected.pop(duty).values():
+                        for reply in collected.waiting:
+                            reply.fail(DutyExpired(f"the deadline of {duty} has passed"))
+
+
+def encode_message(duty: Duty, share_index: int, partials: Mapping[bytes, SignedData]) -> bytes:
+    """ParSigExMsg with a deterministic map order. Source: 05 §10."""
+    message = ParSigExMsg()
+    message.duty.slot, message.duty.type = duty.slot, duty.type
+    message.data_set.SetInParent()
+    for pubkey, signed in partials.items():
+        entry = message.data_set.set["0x" + pubkey.hex()]
+        entry.data, entry.signature, entry.share_idx = signed.encode(), signed.signature, share_index
+    return message.SerializeToString(deterministic=True)
+
+
+def decode_message(encoded: bytes) -> tuple[Duty, int, dict[bytes, SignedData]]:
+    """Duty, share index and signed objects by group public key. One share index a message, as every Charon sends it.
+
+    Raises: EncodingFault, also when a required sub-message is absent (06 §4.3) or the duty type is unknown.
+    """
+    message = ParSigExMsg()
+    try:
+        message.ParseFromString(encoded)
+    except DecodeError as error:
+        raise EncodingFault("ParSigExMsg: not a protobuf message") from error
+    if not (message.HasField("duty") and message.HasField("data_set")):
+        raise EncodingFault("ParSigExMsg: duty or data set is missing")
+    try:
+        duty = Duty(message.duty.slot, DutyType(message.duty.type))
+    except ValueError as error:
+        raise EncodingFault(f"ParSigExMsg: unknown duty type {message.duty.type}") from error
+    if duty.type not in PERFORMED:
+        raise EncodingFault(f"{duty}: this node does not perform {duty.type.label} duties")
+    partials: dict[bytes, SignedData] = {}
+    share_indices = {entry.share_idx for entry in message.data_set.set.values()}
+    if len(share_indices) != 1:
+        raise EncodingFault(f"ParSigExMsg: {len(share_indices)} share indices in one message")
+    for key, entry in message.data_set.set.items():
+        try:
+            pubkey = bytes.fromhex(key.removeprefix("0x"))
+        except ValueError as error:
+            raise EncodingFault("ParSigExMsg: a key is not hexadecimal") from error
+        if len(pubkey) != 48:
+            raise EncodingFault("ParSigExMsg: a key is not a public key of 48 bytes")
+        partials[pubkey] = decode_signed_data(duty.type, entry.data)
+    return duty, share_indices.pop(), partials
+
+
+def short(pubkey: bytes) -> str:
+    """`b82_97f`: how logs name a validator (05 §1)."""
+    text = pubkey.hex()
+    return f"{text[:3]}_{text[-3:]}"

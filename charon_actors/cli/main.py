@@ -6,6 +6,7 @@ it) is imported only when that command is called; help of a group shows the summ
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -93,6 +94,8 @@ root = LazyGroup("charon", "", "charon-actors: a distributed-validator node for 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Nothing but that status and what was printed leaves here."""
+    if arguments is None:  # SIGTERM unwinds like Ctrl-C, so that whoever stages files takes them away
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = root.main(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="charon", standalone_mode=False)
         sys.stdout.flush()

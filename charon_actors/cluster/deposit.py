@@ -116,6 +116,16 @@ def encode_deposit_file(deposits: Sequence[Deposit], network_name: str, fork_ver
     )
 
 
+def encode_deposit_files(deposits: Sequence[Deposit], network_name: str, fork_version: bytes) -> dict[str, bytes]:
+    """File names and contents of deposits of any amounts, ascending. Raises ClusterFault as `encode_deposit_file`."""
+    return {
+        deposit_file_name(amount): encode_deposit_file(
+            [deposit for deposit in deposits if deposit.amount_gwei == amount], network_name, fork_version
+        )
+        for amount in sorted({deposit.amount_gwei for deposit in deposits})
+    }
+
+
 def _message_leaves(deposit: Deposit) -> tuple[list[bytes], list[bytes], list[bytes]]:
     return (
         merkle.fixed_bytes(deposit.pubkey, 48),

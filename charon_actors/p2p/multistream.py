@@ -13,8 +13,8 @@ security (muxer, unless agreed early), and on each stream.
                                            ←     proposal 2     both are done; the next byte is the protocol's
 
 A Go initiator with one proposal does not wait: header, proposal and payload arrive together, and its close waits for both
-answers. So the responder answers each token the moment it has it, and whatever stands behind the accepted proposal is `leftover`. `ls` is
-a proposal like any other here, and answered with `na`.
+answers. So the responder answers each token the moment it has it, and whatever stands behind the accepted proposal is
+`leftover`. `ls` is a proposal like any other here, and answered with `na`.
 
 Limits: tokens of 1024 bytes, 64 proposals a negotiation. Errors: MultistreamFault, and NotSupported when all was refused.
 Source: specification 03-p2p, section 11.1; libp2p specs, connections, multistream-select.

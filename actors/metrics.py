@@ -4,11 +4,12 @@ The families are a table: name, kind, labels, buckets, as Charon's dashboards ex
 calls `count`, `gauge` or `observe` with a family's name; a name or label that isn't in the table is our own mistake and raises.
 Every series carries the constant labels of the cluster. There is no global registry: two nodes in one process have two.
 
-Limits: MAX_SERIES label combinations a family; further ones are counted under `app_metrics_dropped_total` and dropped, so that a
+Limits: MAX_SERIES label combinations a family; further ones are counted under `charon_actors_metrics_dropped_total` and dropped, so that a
 peer can't fill the memory with label values.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
@@ -21,6 +22,10 @@ DEFAULT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 BEACON_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 5)
 PARTIAL_BUCKETS: Final = (0.001, 0.01, 0.05, *BEACON_BUCKETS[3:])
 BROADCAST_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
+
+
+Labels = Mapping[str, str]
+NO_LABELS: Final[Labels] = MappingProxyType({})
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -46,10 +51,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _family("gauge", "cluster_operators", "", "Operators of the cluster"),
     _family("gauge", "cluster_validators", "", "Validators of the cluster"),
     _family("gauge", "cluster_network", "network", "Constant 1, labelled with the network"),
-    _family(
-        "counter", "app_actor_restarts_total", "actor", "Crashes after which a supervisor restarted an actor (not in Charon)"
-    ),
-    _family("counter", "app_metrics_dropped_total", "", "Series refused because a family had too many (not in Charon)"),
+    _family("counter", "charon_actors_restarts_total", "actor", "Crashes after which a supervisor restarted an actor"),
+    _family("counter", "charon_actors_metrics_dropped_total", "", "Series refused because a family had too many"),
     _family("histogram", "app_eth2_latency_seconds", "endpoint", "Duration of requests to beacon nodes", *BEACON_BUCKETS),
     _family("counter", "app_eth2_requests_total", "endpoint", "Requests to beacon nodes"),
     _family("counter", "app_eth2_errors_total", "endpoint", "Requests to beacon nodes that failed"),
@@ -66,6 +69,17 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _family("gauge", "p2p_peer_streams", "peer direction protocol transport", "Open streams"),
     _family("counter", "p2p_peer_network_sent_bytes_total", "peer protocol transport", "Stream bytes sent"),
     _family("counter", "p2p_peer_network_receive_bytes_total", "peer protocol transport", "Stream bytes received"),
+    _family(
+        "histogram",
+        "p2p_send_duration_seconds",
+        "peer protocol topic",
+        "Duration of sends and exchanges",
+        *(0.0001 * 2**k for k in range(18)),
+    ),
+    _family("gauge", "p2p_reachability_status", "", "0 unknown, 1 public, 2 private"),
+    _family("counter", "charon_actors_p2p_sends_refused_total", "peer reason", "Detached sends that were refused or failed"),
+    _family("counter", "charon_actors_p2p_handler_crash_total", "peer protocol", "Handlers that failed by a fault of ours"),
+    _family("counter", "charon_actors_p2p_handshakes_total", "result", "Inbound handshakes by result"),
     _family("gauge", "p2p_relay_connections", "peer", "1 while a reservation at the relay is held"),
     _family("gauge", "app_peerinfo_clock_offset_seconds", "peer", "Clock of the peer minus ours"),
     _family("gauge", "app_peerinfo_version", "peer version", "Constant 1, labelled with the peer's version"),
@@ -137,19 +151,19 @@ class Metrics:
                 family.name, family.help, labelnames=names, registry=self._registry, **options
             )
 
-    def count(self, name: str, by: float = 1, **labels: str) -> None:
+    def count(self, name: str, labels: Labels = NO_LABELS, by: float = 1) -> None:
         if (series := self._find(name, "counter", labels)) is not None:
             series.inc(by)
 
-    def gauge(self, name: str, value: float, **labels: str) -> None:
+    def gauge(self, name: str, labels: Labels, value: float) -> None:
         if (series := self._find(name, "gauge", labels)) is not None:
             series.set(value)
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, labels: Labels, value: float) -> None:
         if (series := self._find(name, "histogram", labels)) is not None:
             series.observe(value)
 
-    def reset(self, name: str, **labels: str) -> None:
+    def clear(self, name: str, labels: Labels = NO_LABELS) -> None:
         """Forget all series of a family that have these labels."""
         known = self._series.get(name, set())
         places = {label: index for index, label in enumerate(self._families[name].labels)}
@@ -169,7 +183,7 @@ class Metrics:
         known = self._series.setdefault(name, set())
         if values not in known:
             if len(known) >= MAX_SERIES:
-                self.count("app_metrics_dropped_total")
+                self.count("charon_actors_metrics_dropped_total")
                 return None
             known.add(values)
         return self._collectors[name].labels(*self._constant.values(), *values)

@@ -282,11 +282,11 @@ class Signatures:
             return
         self._observe(duty, share_index, len(partials))
         signed: dict[bytes, SignedData] = {}
-        for pubkey, partial in partials.items():
+        for pubkey, mine in partials.items():
             collected = self._collected.setdefault(duty, {}).setdefault(pubkey, Collected())
-            if collected.partials.setdefault(share_index, partial) is not partial or collected.is_combined:
+            if collected.partials.setdefault(share_index, mine) is not mine or collected.is_combined:
                 continue
-            root = partial.object_root()
+            root = mine.object_root()
             agreeing = {index: other for index, other in collected.partials.items() if other.object_root() == root}
             if len(agreeing) < self._settings.threshold:
                 continue

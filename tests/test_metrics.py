@@ -1,0 +1,85 @@
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from actors import metrics as module
+from actors.metrics import FAMILIES, Metrics, Readiness, monitoring_app
+
+LABELS = {"cluster_hash": "abcdef0", "cluster_peer": "happy-floor"}
+
+
+def families(metrics: Metrics) -> dict[str, list[tuple[dict[str, str], float]]]:
+    return {
+        sample.name: [(other.labels, other.value) for other in family.samples if other.name == sample.name]
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+
+
+def test_every_series_carries_the_constant_labels() -> None:
+    metrics = Metrics(LABELS)
+    metrics.count("p2p_ping_error_total", {"peer": "calm-tree"}, 2)
+    metrics.gauge("p2p_ping_success", {"peer": "calm-tree"}, 1)
+    metrics.observe("p2p_ping_latency_secs", {"peer": "calm-tree"}, 0.02)
+    found = families(metrics)
+    assert found["p2p_ping_error_total"] == [(LABELS | {"peer": "calm-tree"}, 2)]
+    assert found["p2p_ping_success"] == [(LABELS | {"peer": "calm-tree"}, 1)]
+    assert (LABELS | {"peer": "calm-tree", "le": "0.025"}, 1) in found["p2p_ping_latency_secs_bucket"]
+
+
+def test_two_nodes_in_one_process_do_not_share_anything() -> None:
+    one, two = Metrics(LABELS), Metrics(LABELS)
+    one.gauge("cluster_threshold", {}, 3)
+    assert "cluster_threshold" not in families(two) or families(two)["cluster_threshold"] == [(LABELS, 0)]
+
+
+def test_clear_forgets_only_the_series_with_these_labels() -> None:
+    metrics = Metrics(LABELS)
+    for peer, version in [("a", "v1.9.0"), ("b", "v1.10.3")]:
+        metrics.gauge("app_peerinfo_version", {"peer": peer, "version": version}, 1)
+    metrics.clear("app_peerinfo_version", {"peer": "a"})
+    assert [labels["peer"] for labels, _ in families(metrics)["app_peerinfo_version"]] == ["b"]
+
+
+def test_label_values_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SERIES", 10)
+    metrics = Metrics(LABELS)
+    for number in range(50):
+        metrics.count("p2p_ping_error_total", {"peer": str(number)})
+    found = families(metrics)
+    assert len(found["p2p_ping_error_total"]) == 10
+    assert found["charon_actors_metrics_dropped_total"] == [(LABELS, 40)]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"), [("nonsense", {}), ("p2p_ping_error_total", {}), ("p2p_ping_success", {"peer": "a"})]
+)
+def test_a_metric_that_is_not_in_the_table_is_a_mistake(name: str, labels: dict[str, str]) -> None:
+    with pytest.raises(KeyError):
+        Metrics(LABELS).count(name, labels)
+
+
+def test_the_table_has_each_family_once() -> None:
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("path", "state", "status", "body"),
+    [
+        ("/livez", 2, 200, b"ok"),
+        ("/readyz", 0, 500, b"beacon node down"),
+        ("/readyz", 1, 200, b"ok"),
+        ("/nonsense", 1, 404, b"404 page not found"),
+    ],
+)
+async def test_answers_of_the_monitoring_server(path: str, state: int, status: int, body: bytes) -> None:
+    sent: list[dict[str, object]] = []
+
+    async def send(event: dict[str, object]) -> None:
+        sent.append(event)
+
+    async def receive() -> dict[str, object]:
+        raise AssertionError("the monitoring server reads no bodies")
+
+    app = monitoring_app(Metrics(LABELS), Readiness(state, "beacon node down"))
+    await app({"type": "http", "method": "GET", "path": path}, receive, send)
+    assert (sent[0]["status"], sent[1]["body"]) == (status, body)

@@ -1,0 +1,202 @@
+"""Signature exchange: every node signs the same things with its key shares, and everybody gets everybody's. Sans-IO.
+
+Theory of operation: an exchange is a slot; in it each operator sends each other one message with its partial signatures of all
+validators. An exchange is complete when all n operators (not a threshold) have delivered: the lock needs everybody's.
+
+    slot      what is signed                                             combined as
+    101       the lock hash itself, 32 bytes                             plain sum over all validators and shares
+    102       builder registration, under the builder domain             threshold signature a validator
+    200 + i   deposit of the i-th amount, under the deposit domain       threshold signature a validator
+
+    a message                                                            outcome
+    malformed, of another slot or duty type, not exactly one entry a     CeremonyFault
+    validator, share index not the sender's
+    the same again                                                       harmless
+    different from what this peer has sent for this slot                 CeremonyFault
+    of a slot that we have not reached                                   kept; peers may be ahead of us
+    a signature that its public share does not verify                    CeremonyFault, that names peer and validator
+
+Each partial signature is verified against its public share, in batches with random weights; a combined signature of verified
+shares is then right by construction. The signature is read from `data` (base64 in JSON), as Go does; `signature` must repeat it.
+
+Limits: one message a peer and slot, the slots known at the start, a message at most `limit_bytes`. `combine` and `sign` are long
+calculations (some ms a validator). Source: specification 04 §6.1, §6.2.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from charon_actors.crypto import Entropy, aggregate_signatures, recover_signature, sign
+from charon_actors.crypto.batch import Check, verify_all
+from charon_actors.dkg.faults import CeremonyFault, share_index_of
+from charon_actors.dkg.frost import ValidatorKeys
+from charon_actors.p2p.protobuf import core_pb2
+
+LOCK_HASH_SLOT: Final = 101
+REGISTRATION_SLOT: Final = 102
+FIRST_DEPOSIT_SLOT: Final = 200
+SIGNATURE_DUTY: Final = 3  # duty type "signature"
+SIGNATURE_BYTES: Final = 96
+ENTRY_BYTES: Final = 400  # 339 on the wire (04 §10), with room for encodings we do not write
+BATCH: Final = 64  # partial signatures verified in one go
+
+
+def signature_data(signature: bytes) -> bytes:
+    """What stands in `data`: a JSON text of base64."""
+    return b'"' + base64.b64encode(signature) + b'"'
+
+
+def encode_partials(slot: int, share_index: int, signatures: Mapping[bytes, bytes]) -> bytes:
+    """A ParSigExMsg: partial signatures (96 bytes) by group public key (48 bytes)."""
+    message = core_pb2.ParSigExMsg()
+    message.duty.slot, message.duty.type = slot, SIGNATURE_DUTY
+    for group_public_key, signature in signatures.items():
+        entry = message.data_set.set["0x" + group_public_key.hex()]
+        entry.data, entry.signature, entry.share_idx = signature_data(signature), signature, share_index
+    return message.SerializeToString(deterministic=True)
+
+
+def decode_partials(peer_index: int, body: bytes) -> tuple[int, dict[bytes, bytes]]:
+    """Slot, and partial signatures by group public key. Raises CeremonyFault that names the peer."""
+    try:
+        message = core_pb2.ParSigExMsg.FromString(body)
+    except DecodeError:
+        raise CeremonyFault(peer_index, "malformed partial signatures") from None
+    if not message.HasField("duty") or not message.HasField("data_set") or message.duty.type != SIGNATURE_DUTY:
+        raise CeremonyFault(peer_index, "partial signatures without a duty of the ceremony")
+    slot = int(message.duty.slot)
+    signatures: dict[bytes, bytes] = {}
+    for key, entry in message.data_set.set.items():
+        group_public_key = _public_key(key)
+        if group_public_key is None or group_public_key in signatures:
+            raise CeremonyFault(peer_index, f"partial signatures of slot {slot}: an entry for no validator or one twice")
+        if entry.share_idx != share_index_of(peer_index):
+            raise CeremonyFault(peer_index, f"partial signatures of slot {slot} in the name of share {entry.share_idx}")
+        signature = _signature(entry.data)
+        if signature is None or (entry.signature and entry.signature != signature):
+            raise CeremonyFault(peer_index, f"partial signatures of slot {slot}: an entry holds no signature")
+        signatures[group_public_key] = signature
+    return slot, signatures
+
+
+class SignatureExchange:
+    """All exchanges of one ceremony. own_index: our peer index. slots: those of this ceremony. validators: how many."""
+
+    def __init__(self, own_index: int, operators: int, slots: Sequence[int], validators: int) -> None:
+        self._own_index, self._operators, self._validators = own_index, operators, validators
+        self._partials: dict[int, dict[int, dict[bytes, bytes]]] = {slot: {} for slot in slots}
+        self._keys: tuple[ValidatorKeys, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"SignatureExchange({sorted(self._partials)})"
+
+    @property
+    def limit_bytes(self) -> int:
+        """No honest message is longer."""
+        return 1024 + ENTRY_BYTES * self._validators
+
+    def start(self, keys: Sequence[ValidatorKeys]) -> None:
+        """The keys exist. Raises CeremonyFault if a peer has already sent signatures of other keys."""
+        self._keys = tuple(keys)
+        for slot, by_peer in self._partials.items():
+            for peer_index, signatures in by_peer.items():
+                self._check_validators(peer_index, slot, signatures)
+
+    def sign(self, slot: int, messages: Sequence[bytes]) -> bytes:
+        """Sign one message a validator with our shares; what to send to every peer."""
+        assert self._keys, "key generation is over"
+        assert len(messages) == self._validators, "one message a validator"
+        pairs = zip(self._keys, messages, strict=True)
+        signatures = {keys.group_public_key: sign(keys.secret_share, message) for keys, message in pairs}
+        self._partials[slot][self._own_index] = signatures
+        return encode_partials(slot, share_index_of(self._own_index), signatures)
+
+    def receive(self, peer_index: int, body: bytes) -> int:
+        """A peer's ParSigExMsg; its slot. Raises CeremonyFault (table on top)."""
+        if len(body) > self.limit_bytes:
+            raise CeremonyFault(peer_index, f"partial signatures of {len(body)} bytes")
+        if not 0 <= peer_index < self._operators or peer_index == self._own_index:
+            raise CeremonyFault(peer_index, "sent partial signatures, but is no peer of this ceremony")
+        slot, signatures = decode_partials(peer_index, body)
+        if slot not in self._partials:
+            raise CeremonyFault(peer_index, f"partial signatures of slot {slot}, which this ceremony does not have")
+        if len(signatures) != self._validators:
+            what = f"{len(signatures)} partial signatures of slot {slot} for {self._validators} validators"
+            raise CeremonyFault(peer_index, what)
+        if self._keys:
+            self._check_validators(peer_index, slot, signatures)
+        if self._partials[slot].setdefault(peer_index, signatures) != signatures:
+            raise CeremonyFault(peer_index, f"sent two different sets of partial signatures of slot {slot}")
+        return slot
+
+    def missing(self, slot: int) -> list[int]:
+        """Peer indices whose signatures of this slot have not come yet."""
+        return [index for index in range(self._operators) if index not in self._partials[slot]]
+
+    def combine(self, slot: int, messages: Sequence[bytes], threshold: int, entropy: Entropy) -> list[bytes]:
+        """Group signatures of the messages, one a validator. Raises CeremonyFault that names who signed something else."""
+        self._verify(slot, messages, entropy)
+        chosen = range(threshold)  # of verified shares any threshold gives the same signature
+        return [
+            recover_signature({share_index_of(peer): self._partials[slot][peer][keys.group_public_key] for peer in chosen})
+            for keys in self._keys
+        ]
+
+    def sum_up(self, slot: int, message: bytes, entropy: Entropy) -> bytes:
+        """The plain sum of everybody's signatures of one message with all shares: the lock's aggregate. Raises CeremonyFault."""
+        self._verify(slot, [message] * self._validators, entropy)
+        signatures = self._partials[slot].values()
+        return aggregate_signatures([signature for of_peer in signatures for signature in of_peer.values()])
+
+    def _verify(self, slot: int, messages: Sequence[bytes], entropy: Entropy) -> None:
+        assert not self.missing(slot), "all operators have delivered"
+        places: list[tuple[int, int]] = []
+        checks: list[Check] = []
+        for validator, (keys, message) in enumerate(zip(self._keys, messages, strict=True)):
+            for peer_index in range(self._operators):
+                if peer_index != self._own_index:
+                    signature = self._partials[slot][peer_index][keys.group_public_key]
+                    checks.append(Check(keys.public_shares[share_index_of(peer_index) - 1], message, signature))
+                    places.append((peer_index, validator))
+        for first in range(0, len(checks), BATCH):
+            answers = verify_all(checks[first : first + BATCH], entropy)
+            for (peer_index, validator), is_good in zip(places[first : first + BATCH], answers, strict=True):
+                if not is_good:
+                    raise CeremonyFault(peer_index, f"invalid {_name(slot)} partial signature for validator {validator}")
+
+    def _check_validators(self, peer_index: int, slot: int, signatures: Mapping[bytes, bytes]) -> None:
+        for validator, keys in enumerate(self._keys):
+            if keys.group_public_key not in signatures:
+                raise CeremonyFault(peer_index, f"no partial signature of slot {slot} for validator {validator}")
+
+
+def _name(slot: int) -> str:
+    if slot == LOCK_HASH_SLOT:
+        return "lock hash"
+    return "validator registration" if slot == REGISTRATION_SLOT else "deposit data"
+
+
+def _public_key(text: str) -> bytes | None:
+    if len(text) != 98 or not text.startswith("0x") or text != text.lower():
+        return None
+    try:
+        decoded = bytes.fromhex(text[2:])
+    except ValueError:
+        return None
+    return decoded if len(decoded) == 48 else None  # white space counts for nothing in fromhex
+
+
+def _signature(data: bytes) -> bytes | None:
+    if len(data) > ENTRY_BYTES:
+        return None
+    try:
+        text = json.loads(data)
+        decoded = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    except (ValueError, RecursionError, binascii.Error):
+        return None
+    return decoded if len(decoded) == SIGNATURE_BYTES else None

@@ -4,7 +4,7 @@ Reading is as lenient as Charon where that can't hurt (unknown keys ignored, mis
 match in any letter case) and stricter where two readers could see two files: the same key twice, bytes that are no UTF-8
 and lone surrogates are refused. Every method of `Fields` raises only ClusterFault, with the path of the field.
 
-Limits: MAX_FILE_BYTES; nesting is bounded by the interpreter's recursion limit. Source: specification 01, sections 1 and 2.1.
+Limits: MAX_JSON_BYTES; nesting is bounded by the interpreter's recursion limit. Source: specification 01, sections 1 and 2.1.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from charon_actors.cluster.faults import ClusterFault
 
-MAX_FILE_BYTES: Final = 16 << 20  # 01 §11: what Charon reads of a definition by URL
+MAX_JSON_BYTES: Final = 16 << 20  # 01 §11: what Charon reads of a definition by URL
 
 _DECIMAL = re.compile(r"[0-9]{1,20}", flags=re.ASCII)
 _UNICODE_ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}  # as Go's encoder
@@ -22,8 +22,8 @@ _UNICODE_ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u20
 
 def decode_object(content: bytes, what: str) -> "Fields":
     """The top-level object of a file; `what` names the file in faults. Raises ClusterFault."""
-    if len(content) > MAX_FILE_BYTES:
-        raise ClusterFault(f"{what}: larger than {MAX_FILE_BYTES} bytes")
+    if len(content) > MAX_JSON_BYTES:
+        raise ClusterFault(f"{what}: larger than {MAX_JSON_BYTES} bytes")
     try:
         text = content.decode("utf-8")
         text.encode("utf-8")

@@ -37,8 +37,12 @@ CHUNK_BYTES: Final = 32
 MAX_DEPTH: Final = 48
 
 
-class SszFault(ValueError):
-    """Bytes or JSON that are no value of the type."""
+class EncodingFault(ValueError):
+    """Foreign bytes or JSON that are not what they should be; says where, never quotes more than a few characters."""
+
+
+class SszFault(EncodingFault):
+    """Bytes or JSON that are no value of a schema type."""
 
 
 def _zero_roots() -> tuple[bytes, ...]:

@@ -1,0 +1,669 @@
+"""Beacon: speaks to the beacon nodes; everything that other actors want of the chain goes through it.
+
+Accepts     the requests of `messages.py` (ask)
+Emits       HeadEvent, ReorgEvent, BlockEvent to the `on_event` it was made with, each once, from whichever node tells first
+Owns        an HTTP client, an event stream and a state (synced, right network) a beacon node; caches of duties and validators
+May touch   the beacon nodes. Not: keys, peers, the disk
+Mailbox     1024, policy `reject`; at most MAX_IN_FLIGHT requests are worked on, more are answered BeaconUnavailable
+Cancelled   an asker that leaves cancels the HTTP calls made for it; a submission runs on to its own time limit on every node
+Restart     starts with empty caches and new connections; the chain's facts survive in `KnownChain`
+Source      specification 08 §2 to §5, §10; 20 §2.4
+
+    kind of call    asks                                                    answer                             fallback nodes
+    read            all primaries (for duties and data: the synced ones)    first good one, rest cancelled     if all failed, if worth it
+    submission      all primaries, each to its own time limit               first success, or known already    likewise
+    forward         all primaries                                           first 2xx, streamed                likewise
+
+Differences from Charon, all of them from 08 §3.1 and §13: submissions are not cut off when one node was faster; a node that says it is
+syncing makes the fallback nodes work; a lost event stream is always opened again; every beacon node is checked to be on the
+right network, also one that comes up later.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+import trio
+
+from actors.beacon import messages
+from actors.beacon.duties_cache import DutiesCache
+from actors.beacon.events import Events
+from actors.beacon.forwarding import Forwarding
+from actors.beacon.messages import BeaconFault, BeaconUnavailable, DutiesAnswer, Message, SyncState
+from actors.beacon.node import BeaconNode, CallFailed
+from actors.beacon.race import AllFailed, race
+from actors.beacon.validators_cache import ValidatorsCache
+from actors.mailbox import Inbox, MailboxFull, Reply
+from charon_actors.errors import Retryable, UserError
+from charon_actors.eth2 import beacon_api as api
+from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call, ChainEvent, DutyList, NodeUrl, Validator
+from charon_actors.eth2.chain import Chain, ChainFault, chain_from_answers
+from charon_actors.eth2.containers import proposal_type, signed_proposal_type
+from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_label
+from charon_actors.eth2.signed_data import EncodingFault
+from charon_actors.eth2.ssz import SszFault
+from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, Proposal
+
+log = structlog.get_logger(topic="beacon")
+T = TypeVar("T")
+
+MAX_IN_FLIGHT: Final = 512
+STATE_INTERVAL_S: Final = 30.0  # 08 §2
+STATE_TIMEOUT_S: Final = 2.0
+BLOCK_TIMEOUT_S: Final = 4.0  # blocks may take longer than the flags say (08 §13); a proposal is late after 5 s anyway
+REPORT_INTERVAL_S: Final = 15.0
+RETRY_FIRST_S: Final = 0.25
+RETRY_MOST_S: Final = 3.0
+SYNC_STATUS_AGE_S: Final = 1.0
+IDS_PER_CALL: Final = 500  # 08 §13
+SECONDS_PER_KEY: Final = 0.05  # 08 §5.1: 200 keys and more take longer than the flag allows
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """primaries: at least one. headers: sent to every node. timeout_s, submit_timeout_s: a request (08 §1).
+
+    cluster_keys: group public keys of the lock, in its order.
+    """
+
+    primaries: tuple[NodeUrl, ...]
+    fallbacks: tuple[NodeUrl, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout_s: float = 2.0
+    submit_timeout_s: float = 2.0
+    cluster_keys: tuple[bytes, ...] = ()
+
+
+class KnownChain:
+    """The chain's facts, once a beacon node has told them. Make one for all incarnations of the actor."""
+
+    def __init__(self) -> None:
+        self.chain: Chain | None = None
+
+
+class CallSeen(msgspec.Struct, frozen=True):
+    """For metrics: one request of an asker has ended. error: None if it succeeded."""
+
+    name: str
+    seconds: float
+    error: str | None
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+class Beacon:
+    """One incarnation. on_event, on_call: called in the actor's task, must return at once; MailboxFull from `on_event` drops it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        known: KnownChain,
+        *,
+        on_event: Callable[[ChainEvent], None] = _ignore,
+        on_call: Callable[[CallSeen], None] = _ignore,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings, self._known, self._wall_clock = settings, known, wall_clock
+        self._on_event, self._on_call = on_event, on_call
+        self._primaries = [BeaconNode(url, settings.headers) for url in settings.primaries]
+        self._fallbacks = [BeaconNode(url, settings.headers) for url in settings.fallbacks]
+        self._cluster = frozenset(settings.cluster_keys)
+        self._attester, self._sync = DutiesCache(1), DutiesCache(0)
+        self._proposer = {1: DutiesCache(0), 2: DutiesCache(1)}
+        self._locks: dict[tuple[str, int], trio.Lock] = {}
+        self._validators, self._validators_lock = ValidatorsCache(), trio.Lock()
+        self._sync_state: tuple[float, SyncState] | None = None
+        self._sync_state_lock = trio.Lock()
+        self._in_flight = 0
+        self._nursery: trio.Nursery | None = None
+        self._handlers: dict[type[Any], Callable[[Any], Awaitable[Any]]] = {
+            messages.LoadChain: self._load_chain,
+            messages.FetchAttestationData: self._fetch_attestation_data,
+            messages.ProduceBlock: self._produce_block,
+            messages.AttesterDuties: self._attester_duties,
+            messages.ProposerDuties: self._proposer_duties,
+            messages.SyncDuties: self._sync_duties,
+            messages.ClusterValidators: self._cluster_validators,
+            messages.LookUpValidators: self._look_up_validators,
+            messages.SubmitAttestations: self._submit_attestations,
+            messages.SubmitProposal: self._submit_proposal,
+            messages.PrepareProposers: self._prepare_proposers,
+            messages.RegisterValidators: self._register_validators,
+            messages.SyncStatus: self._sync_status,
+            messages.NodeVersion: self._node_version,
+        }
+
+    async def run(self, inbox: Inbox[Message]) -> None:
+        async with AsyncExitStack() as stack:
+            for node in (*self._primaries, *self._fallbacks):
+                await stack.enter_async_context(node.connected())
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                forwarding = Forwarding(nursery, self._usable, self._settings.timeout_s, self._settings.submit_timeout_s)
+                events = Events(nursery, self._primaries_by_wins, self._settings.timeout_s)
+                self._handlers[messages.Forward] = forwarding.forward
+                self._handlers[messages.OpenEvents] = events.open
+                for node in (*self._primaries, *self._fallbacks):
+                    nursery.start_soon(self._watch, node)
+                for node in self._primaries:
+                    nursery.start_soon(events.listen, node, self._publish)
+                async for mail in inbox:
+                    reply: Reply[Any] = mail.reply_to(mail.message)
+                    if self._in_flight >= MAX_IN_FLIGHT:
+                        reply.fail(BeaconUnavailable(None, f"more than {MAX_IN_FLIGHT} requests are under way"))
+                        continue
+                    self._in_flight += 1
+                    nursery.start_soon(self._answer, mail.message, reply)
+                nursery.cancel_scope.cancel()
+
+    async def _answer(self, request: Message, reply: Reply[Any]) -> None:
+        started, error = trio.current_time(), None
+
+        async def handle() -> Any:
+            nonlocal error
+            try:
+                return await self._handlers[type(request)](request)
+            except Exception as fault:
+                error = str(fault)[:200]
+                raise
+
+        try:
+            await reply.answer(handle, errors=(BeaconFault, Retryable, UserError))
+        finally:
+            self._in_flight -= 1
+        self._on_call(CallSeen(type(request).__name__, trio.current_time() - started, error))
+
+    # -- which nodes, and what became of the call ----------------------------------------------------------------------------
+
+    def _usable(self) -> tuple[list[BeaconNode], list[BeaconNode]]:
+        """Primaries and fallbacks that are on the right network."""
+        good = [[node for node in nodes if not node.is_wrong_network] for nodes in (self._primaries, self._fallbacks)]
+        return good[0], good[1]
+
+    def _primaries_by_wins(self) -> list[BeaconNode]:
+        return sorted(self._usable()[0], key=lambda node: -node.wins)
+
+    async def _read(
+        self, call: Call, decode: Callable[[Answer], T], timeout_s: float | None = None, *, needs_synced: bool = False
+    ) -> T:
+        """First good answer of the primaries, else of the fallbacks. Raises: BeaconFault."""
+        limit_s = self._settings.timeout_s if timeout_s is None else timeout_s
+
+        async def attempt(node: BeaconNode) -> T:
+            answer = await node.call(call, limit_s)
+            try:
+                return decode(answer)
+            except AnswerFault as fault:
+                raise node.failed(f"{call.name}: {fault}", retryable=False) from None
+
+        primaries, fallbacks = self._usable()
+        if needs_synced:
+            primaries = await self._synced(primaries)
+        try:
+            if not primaries:
+                raise AllFailed([_NO_PRIMARY])
+            return await race(primaries, attempt)
+        except AllFailed as failed:
+            fault, failures = failed.as_fault(call.name), failed
+        if fallbacks and failures.is_fallback_worthy:
+            if needs_synced:
+                fallbacks = await self._synced(fallbacks)
+            if fallbacks:
+                try:
+                    return await race(fallbacks, attempt)
+                except AllFailed as failed:
+                    raise AllFailed([*failures.failures, *failed.failures]).as_fault(call.name) from None
+        raise fault
+
+    async def _synced(self, nodes: Sequence[BeaconNode]) -> list[BeaconNode]:
+        """Those that are not known to be syncing; if all are, ask them again first."""
+        if nodes and all(node.is_synced is False for node in nodes):
+            async with trio.open_nursery() as nursery:
+                for node in nodes:
+                    nursery.start_soon(self._check_state, node)
+        return [node for node in nodes if node.is_synced is not False]
+
+    async def _submit(self, call: Call, timeout_s: float | None = None, *, instead: Call | None = None) -> None:
+        """Send to every primary; return at the first success, let the others go on. `instead`: for nodes that answer 415.
+
+        Raises: BeaconFault, when all have failed (after the fallbacks were tried, if that is worth it).
+        """
+        limit_s = self._settings.submit_timeout_s if timeout_s is None else timeout_s
+        primaries, fallbacks = self._usable()
+        failures: list[CallFailed] = []
+        for nodes in (primaries, fallbacks):
+            if nodes:
+                failed = await self._submit_to(nodes, call, instead, limit_s)
+                if failed is None:
+                    return
+                failures += failed
+            if failures and not any(failure.is_fallback_worthy for failure in failures):
+                break
+        raise AllFailed(failures or [_NO_PRIMARY]).as_fault(call.name)
+
+    async def _submit_to(
+        self, nodes: Sequence[BeaconNode], call: Call, instead: Call | None, limit_s: float
+    ) -> list[CallFailed] | None:
+        assert self._nursery is not None
+        send, receive = trio.open_memory_channel[CallFailed | None](len(nodes))  # room for all: nobody ever waits to send
+        failures: list[CallFailed] = []
+        with receive:
+            for node in nodes:
+                self._nursery.start_soon(self._submit_one, node, call, instead, limit_s, send)
+            for _ in nodes:
+                failure = await receive.receive()
+                if failure is None:
+                    return None
+                failures.append(failure)
+        return failures
+
+    async def _submit_one(
+        self,
+        node: BeaconNode,
+        call: Call,
+        instead: Call | None,
+        limit_s: float,
+        send: "trio.MemorySendChannel[CallFailed | None]",
+    ) -> None:
+        outcome: CallFailed | None = None
+        try:
+            try:
+                await node.call(call, limit_s)
+            except CallFailed as failure:
+                if failure.status != 415 or instead is None:
+                    raise
+                await node.call(instead, limit_s)
+            node.wins += 1
+        except CallFailed as failure:
+            if failure.status is None or not api.is_repeat(failure.body):
+                outcome = failure
+                log.warning("submission failed", call=call.name, node=node.label, error=failure.text)
+        with suppress(trio.BrokenResourceError):  # the asker has its success, or has left
+            send.send_nowait(outcome)
+
+    # -- the state of a node --------------------------------------------------------------------------------------------------
+
+    async def _watch(self, node: BeaconNode) -> None:
+        """Ask the node every 30 s how it is, from now on."""
+        while not node.is_wrong_network:
+            await self._check_state(node)
+            await trio.sleep(STATE_INTERVAL_S if node.is_synced is not None else RETRY_MOST_S)
+
+    async def _check_state(self, node: BeaconNode) -> None:
+        """Ask whether the node is synced and, once it can be told, whether it is on our network."""
+        try:
+            answer = await node.call(api.SYNCING, STATE_TIMEOUT_S)
+            is_synced = api.decode_syncing(answer.body).is_synced
+            if node.is_synced is None and self._known.chain is not None:
+                await self._check_network(node, self._known.chain)
+        except (CallFailed, AnswerFault):
+            node.is_synced = None
+            return
+        if node.is_synced is not None and node.is_synced != is_synced:
+            log.info("beacon node is synced" if is_synced else "beacon node is syncing", node=node.label)
+        node.is_synced = is_synced
+
+    async def _check_network(self, node: BeaconNode, chain: Chain) -> None:
+        genesis = api.as_object(api.decode_data((await node.call(api.GENESIS, STATE_TIMEOUT_S)).body), "genesis")
+        root = api.hex_of(genesis.get("genesis_validators_root"), 32, "genesis_validators_root")
+        if root != chain.genesis_validators_root:
+            node.is_wrong_network = True
+            log.error(
+                "beacon node is on another network; it is not used", node=node.label, genesis_validators_root=f"0x{root.hex()}"
+            )
+
+    # -- the chain ------------------------------------------------------------------------------------------------------------
+
+    async def _load_chain(self, request: messages.LoadChain) -> Chain:
+        delay_s, reported_at = RETRY_FIRST_S, -REPORT_INTERVAL_S
+        while True:
+            failures: list[str] = []
+            chains: list[Chain] = []
+            for nodes in self._usable():
+                if not chains:
+                    await self._ask_for_chain(nodes, request, chains, failures)
+            if chains:
+                self._known.chain = chains[0]
+                return chains[0]
+            now = trio.current_time()
+            if now - reported_at >= REPORT_INTERVAL_S:
+                reported_at = now
+                log.warning("waiting for a beacon node", errors="; ".join(failures), hint="see --beacon-node-endpoints")
+            await trio.sleep(delay_s)
+            delay_s = min(delay_s * 1.6, RETRY_MOST_S)
+
+    async def _ask_for_chain(
+        self, nodes: Sequence[BeaconNode], request: messages.LoadChain, chains: list[Chain], failures: list[str]
+    ) -> None:
+        """Ask all of them, stop when one has answered and the others had the same time again. Raises: UserError."""
+        mismatches: list[UserError] = []
+
+        async def ask(node: BeaconNode) -> None:
+            try:
+                facts = [
+                    api.decode_object((await node.call(call, max(self._settings.timeout_s, STATE_TIMEOUT_S))).body)
+                    for call in (api.GENESIS, api.SPEC, api.FORK_SCHEDULE)
+                ]
+                chain = chain_from_answers(facts[0], facts[1], facts[2], request.capella_fork_version)
+            except CallFailed as failure:
+                failures.append(str(failure))
+            except (AnswerFault, ChainFault) as fault:
+                failures.append(f"{node.label}: {fault}")
+            else:
+                if not any(entry.version == request.genesis_fork_version for entry in chain.fork_schedule):
+                    mismatches.append(_mismatch(node, request, chain))
+                else:
+                    chains.append(chain)
+
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                nursery.start_soon(ask, node)
+        if mismatches:
+            raise mismatches[0]
+        if len({chain.genesis_validators_root for chain in chains}) > 1:
+            labels = ", ".join(node.label for node in nodes)
+            raise UserError(labels, "these beacon nodes are on different networks", "correct --beacon-node-endpoints")
+
+    def _chain(self) -> Chain:
+        if self._known.chain is None:
+            raise BeaconUnavailable(None, "no beacon node has told the chain's parameters yet")
+        return self._known.chain
+
+    def _current_epoch(self, chain: Chain) -> int:
+        return chain.epoch_of(max(chain.slot_at(self._wall_clock()), 0))
+
+    # -- reads ----------------------------------------------------------------------------------------------------------------
+
+    async def _fetch_attestation_data(self, request: messages.FetchAttestationData) -> AttestationData:
+        slots_per_epoch = self._chain().slots_per_epoch
+        return await self._read(
+            api.attestation_data(request.slot, request.committee_index),
+            lambda answer: api.decode_attestation_data(answer.body, request.slot, request.committee_index, slots_per_epoch),
+            needs_synced=True,
+        )
+
+    async def _produce_block(self, request: messages.ProduceBlock) -> Proposal:
+        chain = self._chain()
+
+        def decode(answer: Answer) -> Proposal:
+            proposal = decode_proposal(answer, chain)
+            if proposal.slot != request.slot:
+                raise AnswerFault(f"a block of slot {proposal.slot} instead of {request.slot}")
+            if proposal.message[RANDAO_IN_MESSAGE] != request.randao:
+                raise AnswerFault("a block with another randao reveal than ours")
+            return proposal
+
+        call = api.produce_block(request.slot, request.randao, request.graffiti, request.builder_boost)
+        return await self._read(call, decode, max(self._settings.timeout_s, BLOCK_TIMEOUT_S), needs_synced=True)
+
+    @asynccontextmanager
+    async def _alone(self, kind: str, epoch: int) -> AsyncIterator[None]:
+        """One question a kind and epoch at a time: whoever comes second finds the answer in the cache."""
+        lock = self._locks.setdefault((kind, epoch), trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            statistics = lock.statistics()
+            if not statistics.locked and not statistics.tasks_waiting:
+                self._locks.pop((kind, epoch), None)
+
+    async def _attester_duties(self, request: messages.AttesterDuties) -> DutiesAnswer:
+        chain, epoch = self._chain(), request.epoch
+
+        async def fetch(indices: Sequence[int]) -> DutyList:
+            return await self._read(
+                api.attester_duties(epoch, indices),
+                lambda answer: api.decode_attester_duties(answer.body, epoch, chain.slots_per_epoch),
+                self._time_for(len(indices)),
+                needs_synced=True,
+            )
+
+        return await self._duties("attester", self._attester, epoch, request.indices, fetch)
+
+    async def _sync_duties(self, request: messages.SyncDuties) -> DutiesAnswer:
+        async def fetch(indices: Sequence[int]) -> DutyList:
+            call = api.sync_duties(request.epoch, indices)
+            return await self._read(call, lambda answer: api.decode_sync_duties(answer.body), self._time_for(len(indices)))
+
+        return await self._duties("sync", self._sync, request.epoch, request.indices, fetch)
+
+    async def _duties(
+        self,
+        kind: str,
+        cache: DutiesCache,
+        epoch: int,
+        indices: Sequence[int],
+        fetch: Callable[[Sequence[int]], Awaitable[DutyList]],
+    ) -> DutiesAnswer:
+        chain = self._chain()
+        if not indices:
+            await self._refresh_validators()
+            indices = self._validators.active_indices()
+        if not indices:
+            return DutiesAnswer((), bytes(32), False)
+        async with self._alone(kind, epoch):
+            current = self._current_epoch(chain)
+            missing = cache.missing(epoch, current, indices)
+            if missing and not cache.add(epoch, current, missing, await fetch(missing)):
+                cache.add(epoch, current, indices, await fetch(indices))
+            entry = cache.entry(epoch, current)
+        if entry is None:  # the epoch's end, or another chain, in the very moment
+            raise BeaconUnavailable(None, f"{kind} duties of epoch {epoch} changed while they were asked for")
+        wanted = set(indices)
+        duties = tuple(duty for (index, _), duty in entry.duties.items() if index in wanted)
+        return DutiesAnswer(duties, entry.dependent_root, entry.execution_optimistic)
+
+    async def _proposer_duties(self, request: messages.ProposerDuties) -> DutiesAnswer:
+        chain, epoch, cache = self._chain(), request.epoch, self._proposer[2 if request.version == 2 else 1]
+
+        async def fetch(version: int) -> DutyList:
+            return await self._read(
+                api.proposer_duties(epoch, version),
+                lambda answer: api.decode_proposer_duties(answer.body, epoch, chain.slots_per_epoch),
+            )
+
+        async with self._alone(f"proposer v{request.version}", epoch):
+            current = self._current_epoch(chain)
+            entry = cache.entry(epoch, current)
+            if entry is None:
+                try:
+                    answer = await fetch(request.version)
+                except BeaconFault as fault:
+                    if request.version != 2 or fault.status not in (404, 405, 501):
+                        raise
+                    answer = await fetch(1)
+                ours = tuple(duty for duty in answer.duties if duty.pubkey in self._cluster)
+                cache.add(epoch, current, (), DutyList(ours, answer.dependent_root, answer.execution_optimistic))
+                entry = cache.entry(epoch, current)
+        if entry is None:
+            raise BeaconUnavailable(None, f"proposer duties of epoch {epoch} changed while they were asked for")
+        return DutiesAnswer(tuple(entry.duties.values()), entry.dependent_root, entry.execution_optimistic)
+
+    def _time_for(self, keys: int) -> float:
+        return max(self._settings.timeout_s, SECONDS_PER_KEY * keys)
+
+    async def _cluster_validators(self, request: messages.ClusterValidators) -> tuple[Validator, ...]:
+        wanted = request.pubkeys or self._settings.cluster_keys
+        await self._refresh_validators()
+        known = {key: self._validators.get(key) for key in wanted}
+        unknown = [key for key, validator in known.items() if validator is None]
+        found = await self._ask_for_validators(request.state, unknown) if unknown else ()
+        return (*(validator for validator in known.values() if validator is not None), *found)
+
+    async def _refresh_validators(self) -> None:
+        chain = self._chain()
+        async with self._validators_lock:
+            slot = chain.slot_at(self._wall_clock())
+            states = self._validators.states_to_ask(slot, chain.slots_per_epoch)
+            for state in states:
+                try:
+                    found = await self._ask_for_validators(state, self._settings.cluster_keys)
+                except BeaconFault:
+                    if state == states[-1]:
+                        raise
+                else:
+                    self._validators.replace(slot, chain.slots_per_epoch, state, found)
+                    return
+
+    async def _ask_for_validators(self, state: str, keys: Sequence[bytes]) -> tuple[Validator, ...]:
+        return await self._ask_by_id(state, [f"0x{key.hex()}" for key in keys])
+
+    async def _look_up_validators(self, request: messages.LookUpValidators) -> tuple[Validator, ...]:
+        return await self._ask_by_id(request.state, request.ids)
+
+    async def _ask_by_id(self, state: str, ids: Sequence[str]) -> tuple[Validator, ...]:
+        found: list[Validator] = []
+        for start in range(0, len(ids), IDS_PER_CALL):
+            some = ids[start : start + IDS_PER_CALL]
+            call = api.validators(state, some)
+            found += await self._read(call, lambda answer: api.decode_validators(answer.body), self._time_for(len(some)))
+        return tuple(found)
+
+    async def _sync_status(self, _: messages.SyncStatus) -> SyncState:
+        async with self._sync_state_lock:
+            if self._sync_state is not None and trio.current_time() - self._sync_state[0] < SYNC_STATUS_AGE_S:
+                return self._sync_state[1]
+            state = await self._ask_sync_state()
+            self._sync_state = (trio.current_time(), state)
+            return state
+
+    async def _ask_sync_state(self) -> SyncState:
+        syncing: list[SyncState] = []
+
+        async def attempt(node: BeaconNode) -> SyncState:
+            try:
+                answer = api.decode_syncing((await node.call(api.SYNCING, self._settings.timeout_s)).body)
+            except AnswerFault as fault:
+                raise node.failed(str(fault), retryable=False) from None
+            try:
+                peers = api.decode_peer_count((await node.call(api.PEER_COUNT, self._settings.timeout_s)).body)
+            except (CallFailed, AnswerFault):
+                peers = None
+            state = SyncState(not answer.is_synced, answer.sync_distance, peers, answer.raw)
+            if state.is_syncing:
+                syncing.append(state)
+                raise node.failed("is syncing")
+            return state
+
+        fault: BeaconFault = BeaconUnavailable(None, "no beacon node")
+        for nodes in self._usable():
+            if nodes:
+                try:
+                    return await race(nodes, attempt)
+                except AllFailed as failed:
+                    fault = failed.as_fault(api.SYNCING.name)
+        if syncing:
+            return min(syncing, key=lambda state: state.sync_distance)
+        raise fault
+
+    async def _node_version(self, _: messages.NodeVersion) -> str:
+        return await self._read(api.NODE_VERSION, lambda answer: api.decode_node_version(answer.body))
+
+    # -- submissions ----------------------------------------------------------------------------------------------------------
+
+    async def _submit_attestations(self, request: messages.SubmitAttestations) -> None:
+        objects = []
+        for attestation in request.attestations:
+            try:
+                is_single = attestation.fork >= Fork.ELECTRA
+                objects.append(attestation.to_single_attestation_json() if is_single else attestation.attestation.to_json())
+            except EncodingFault as fault:
+                log.warning("attestation left out", fork=request.fork.label, error=str(fault))
+        if not objects:
+            raise BeaconFault(None, "none of the attestations has a place in a committee")
+        await self._submit(api.submit_attestations(request.fork.label, objects))
+
+    async def _submit_proposal(self, request: messages.SubmitProposal) -> None:
+        proposal, preset = request.proposal, self._chain().preset
+        label = proposal.fork.label
+        schema = signed_proposal_type(proposal.fork, proposal.blinded, preset)
+        as_json = schema.to_json(schema.decode(proposal.body))
+        limit_s = max(self._settings.submit_timeout_s, BLOCK_TIMEOUT_S)
+        if proposal.blinded:
+            await self._submit(api.submit_blinded_block(label, as_json), limit_s)
+        else:
+            await self._submit(api.submit_block(label, proposal.body), limit_s, instead=api.submit_block_json(label, as_json))
+
+    async def _prepare_proposers(self, request: messages.PrepareProposers) -> None:
+        if request.preparations:
+            await self._submit(api.prepare_proposers(request.preparations))
+
+    async def _register_validators(self, request: messages.RegisterValidators) -> None:
+        if request.registrations:
+            await self._submit(api.register_validators(request.registrations))
+
+    # -- events ---------------------------------------------------------------------------------------------------------------
+
+    def _publish(self, event: ChainEvent) -> None:
+        """Let the caches know, then the subscriber."""
+        chain = self._known.chain
+        if chain is not None:
+            caches = (self._attester, self._sync, *self._proposer.values())
+            if isinstance(event, api.HeadEvent):
+                for cache in (self._attester, *self._proposer.values()):
+                    cache.on_head(event, chain.slots_per_epoch)
+            elif isinstance(event, api.ReorgEvent):
+                epoch = (event.slot - event.depth) // chain.slots_per_epoch
+                dropped = sum(cache.on_reorg(epoch) for cache in caches)
+                log.info("chain reorganisation", slot=event.slot, depth=event.depth, duties_dropped=dropped)
+        try:
+            self._on_event(event)
+        except MailboxFull:
+            log.warning("nobody has room for a chain event", slot=event.slot)
+
+
+_NO_PRIMARY: Final = CallFailed(
+    "beacon nodes", None, "none is synced and on the right network (syncing)", retryable=True, worthy=True
+)
+RANDAO_IN_MESSAGE: Final = slice(84, 180)  # of a BeaconBlock: after slot, proposer, two roots and the body's offset
+
+
+def decode_proposal(answer: Answer, chain: Chain) -> Proposal:
+    """The unsigned block of an answer of `/eth/v3/validator/blocks/{slot}`, SSZ or JSON. Raises: AnswerFault."""
+    try:
+        if answer.is_ssz:
+            fields: dict[str, Any] = {}
+        else:
+            fields = api.decode_object(answer.body)
+        label = answer.headers.get(api.VERSION_HEADER.lower(), fields.get("version"))
+        blinded = answer.headers.get("eth-execution-payload-blinded", fields.get("execution_payload_blinded"))
+        if not isinstance(label, str) or str(blinded).lower() not in ("true", "false"):
+            raise AnswerFault("the answer doesn't say its fork, or whether the block is blinded")
+        fork, is_blinded = fork_from_label(label), str(blinded).lower() == "true"
+        schema = proposal_type(fork, is_blinded, chain.preset)
+        body = answer.body if answer.is_ssz else schema.encode(schema.from_json(fields.get("data")))
+        if answer.is_ssz:
+            schema.decode(body)
+        return Proposal(fork, is_blinded, body)
+    except (UnknownFork, SszFault, EncodingFault) as fault:
+        raise AnswerFault(str(fault)) from None
+
+
+def _mismatch(node: BeaconNode, request: messages.LoadChain, chain: Chain) -> UserError:
+    versions = ", ".join(f"0x{entry.version.hex()}" for entry in chain.fork_schedule)
+    return UserError(
+        f"beacon node {node.label}",
+        "mismatch between lock file fork version and beacon node fork schedule"
+        f" (lock 0x{request.genesis_fork_version.hex()}, beacon node {versions})",
+        "Ensure the beacon node is on the correct network",
+    )
+
+
+def beacon_factory(
+    settings: Settings,
+    *,
+    on_event: Callable[[ChainEvent], None] = _ignore,
+    on_call: Callable[[CallSeen], None] = _ignore,
+    wall_clock: Callable[[], float] = time.time,
+) -> Callable[[], Beacon]:
+    """What a supervisor calls for each incarnation; they share what is known of the chain."""
+    known = KnownChain()
+    return lambda: Beacon(settings, known, on_event=on_event, on_call=on_call, wall_clock=wall_clock)
+
+
+__all__ = ["AttesterDefinition", "Beacon", "CallSeen", "KnownChain", "Settings", "beacon_factory", "decode_proposal"]

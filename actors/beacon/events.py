@@ -1,0 +1,223 @@
+"""Event streams of the beacon nodes: the one we listen to ourselves, and those that validator clients hold open through us.
+
+Ours: one connection to every primary, for as long as the node runs. Whatever ends it (a clean end, an error status, nonsense in an
+event, silence) it is opened again: at once after a stream that lived, else after a delay that grows from RETRY_FIRST_S to
+RETRY_MOST_S. What several nodes tell is passed on once.
+
+A validator client's: one connection to the primary that wins most, and to the next one when that breaks off; the client keeps its own
+stream meanwhile (07 §7.3 #10). A node that answers 400 doesn't know some topic: it is asked again for those of the topics that
+every node knows.
+
+Limits: MAX_STREAMS streams of clients; SILENCE_S without a byte ends a connection (a healthy chain has a head event every slot).
+Source: specification 08 §10, 07 §6.2, §7.3 #10.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, quote, urlencode
+
+import structlog
+import trio
+
+from actors.beacon.forwarding import CHUNKS_AHEAD, end_to_end, stream_of
+from actors.beacon.messages import BeaconUnavailable, ByteStream, ForwardAnswer, OpenEvents
+from actors.beacon.node import HTTP_SUCCESS, BeaconNode, CallFailed
+from actors.beacon.race import AllFailed
+from charon_actors.eth2.beacon_api import EVENT_STREAM, LISTENED_TOPICS, MINIMAL_TOPICS, AnswerFault, ChainEvent, decode_event
+from charon_actors.eth2.event_stream import Event, EventFault, EventParser, encode_event
+
+if TYPE_CHECKING:
+    import httpx
+
+log = structlog.get_logger(topic="sse")
+
+RETRY_FIRST_S: Final = 0.25
+RETRY_MOST_S: Final = 5.0
+LIVED_S: Final = 5.0  # a connection that held that long is opened again at once
+SILENCE_S: Final = 90.0
+MAX_STREAMS: Final = 64
+REMEMBERED_EVENTS: Final = 64
+STALL_S: Final = 30.0
+SURE_TOPICS: Final = frozenset({"head", "block", "chain_reorg", "finalized_checkpoint", "attestation", "voluntary_exit"})
+
+
+class Events:
+    """nursery: where streams of clients are kept up. primaries: those on the right network, best first."""
+
+    def __init__(self, nursery: trio.Nursery, primaries: Callable[[], list[BeaconNode]], timeout_s: float) -> None:
+        self._nursery, self._primaries, self._timeout_s = nursery, primaries, timeout_s
+        self._seen: OrderedDict[ChainEvent, None] = OrderedDict()
+        self._streams = 0
+
+    # -- ours ---------------------------------------------------------------------------------------------------------------
+
+    async def listen(self, node: BeaconNode, publish: Callable[[ChainEvent], None]) -> None:
+        """Publish this node's events, for ever (until it turns out to be on another network)."""
+        topics: Sequence[str] = LISTENED_TOPICS
+        delay_s = RETRY_FIRST_S
+        while not node.is_wrong_network:
+            started = trio.current_time()
+            try:
+                response = await self._connect(node, urlencode([("topics", topic) for topic in topics]).encode())
+                async with aclosing(_events(response)) as events:
+                    async for event in events:
+                        self._take(node, event, publish)
+            except CallFailed as failure:
+                if failure.status == 400 and topics is LISTENED_TOPICS:
+                    topics = MINIMAL_TOPICS
+                    continue
+                log.debug("event stream lost", node=node.label, reason=failure.text)
+            delay_s = RETRY_FIRST_S if trio.current_time() - started >= LIVED_S else min(delay_s * 1.6, RETRY_MOST_S)
+            await trio.sleep(delay_s)
+
+    def _take(self, node: BeaconNode, event: Event, publish: Callable[[ChainEvent], None]) -> None:
+        try:
+            decoded = decode_event(event.topic, event.data)
+        except AnswerFault as fault:
+            log.warning("event that makes no sense", node=node.label, topic=event.topic, reason=str(fault))
+            return
+        if decoded is None or decoded in self._seen:
+            return
+        self._seen[decoded] = None
+        if len(self._seen) > REMEMBERED_EVENTS:
+            self._seen.popitem(last=False)
+        publish(decoded)
+
+    # -- those of validator clients -------------------------------------------------------------------------------------------
+
+    async def open(self, request: OpenEvents) -> ForwardAnswer:
+        """Raises: BeaconFault."""
+        if self._streams >= MAX_STREAMS:
+            raise BeaconUnavailable(None, f"{MAX_STREAMS} event streams are open already")
+        failures: list[CallFailed] = []
+        for node in self._primaries():
+            try:
+                response = await self._connect_or_reduce(node, request.query)
+            except CallFailed as failure:
+                failures.append(failure)
+                continue
+            if _is_event_stream(response):
+                self._streams += 1
+                send, receive = trio.open_memory_channel[bytes | None](CHUNKS_AHEAD)
+                self._nursery.start_soon(self._keep_up, request.query, node, response, send)
+                head = (("content-type", EVENT_STREAM), ("cache-control", "no-cache"))
+                return ForwardAnswer(200, head, ByteStream(receive))
+            return await _whole(node, response, self._timeout_s)
+        if not failures:
+            raise BeaconUnavailable(None, "no beacon node is on the right network")
+        raise AllFailed(failures).as_fault("events")
+
+    async def _keep_up(
+        self, query: bytes, node: BeaconNode, response: "httpx.Response", send: "trio.MemorySendChannel[bytes | None]"
+    ) -> None:
+        upstream: httpx.Response | None = response
+        delay_s = RETRY_FIRST_S
+        try:
+            with send:
+                while send.statistics().open_receive_channels:
+                    started = trio.current_time()
+                    if upstream is not None:
+                        try:
+                            async with aclosing(_events(upstream)) as events:
+                                async for event in events:
+                                    with trio.fail_after(STALL_S):
+                                        await send.send(encode_event(event))
+                        except CallFailed:
+                            pass
+                        finally:
+                            with trio.CancelScope(shield=True):
+                                await upstream.aclose()
+                    lived = trio.current_time() - started >= LIVED_S
+                    delay_s = RETRY_FIRST_S if lived else min(delay_s * 1.6, RETRY_MOST_S)
+                    await trio.sleep(0 if lived else delay_s)
+                    upstream = await self._reconnect(query, after=node)
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            pass  # the client has left, or doesn't read
+        finally:
+            self._streams -= 1
+
+    async def _reconnect(self, query: bytes, after: BeaconNode) -> "httpx.Response | None":
+        """A stream of the next node that has one; the one that just broke off comes last."""
+        nodes = self._primaries()
+        for node in sorted(nodes, key=lambda node: node is after):
+            try:
+                response = await self._connect_or_reduce(node, query)
+            except CallFailed:
+                continue
+            if _is_event_stream(response):
+                return response
+            await response.aclose()
+        return None
+
+    async def _connect_or_reduce(self, node: BeaconNode, query: bytes) -> "httpx.Response":
+        try:
+            return await self._connect(node, query)
+        except CallFailed as failure:
+            reduced = _known_topics(query)
+            if failure.status != 400 or reduced is None:
+                raise
+            return await self._connect(node, reduced)
+
+    async def _connect(self, node: BeaconNode, query: bytes) -> "httpx.Response":
+        headers = (("Accept", EVENT_STREAM), ("Accept-Encoding", "identity"), ("Cache-Control", "no-cache"))
+        try:
+            with trio.fail_after(self._timeout_s):
+                response = await node.send("GET", b"/eth/v1/events", query, headers, b"")
+        except trio.TooSlowError:
+            raise node.failed(f"no event stream within {self._timeout_s:g} s") from None
+        if response.status_code not in HTTP_SUCCESS:
+            raise await node.read_error(response, self._timeout_s)
+        return response
+
+
+async def _events(response: "httpx.Response") -> AsyncGenerator[Event, None]:
+    """The events of a stream until its end. Raises: CallFailed, when it breaks off, is silent or no event stream. Closes it."""
+    import httpx
+
+    parser = EventParser()
+    lost = "silent"
+    try:
+        chunks = response.aiter_raw()
+        while True:
+            with trio.move_on_after(SILENCE_S) as silence:
+                chunk = await anext(chunks, None)
+            if silence.cancelled_caught:
+                break
+            if chunk is None:
+                return
+            for event in parser.feed(chunk):
+                yield event
+    except (httpx.HTTPError, httpx.StreamError, EventFault) as error:
+        lost = f"{type(error).__name__}: {str(error)[:100]}"
+    finally:
+        with trio.CancelScope(shield=True):
+            await response.aclose()
+    raise CallFailed("event stream", None, lost, retryable=True, worthy=False)
+
+
+def _is_event_stream(response: "httpx.Response") -> bool:
+    return bool(response.headers.get("content-type", "").lower().startswith(EVENT_STREAM))
+
+
+async def _whole(node: BeaconNode, response: "httpx.Response", timeout_s: float) -> ForwardAnswer:
+    """A 2xx answer that is no event stream, as it is."""
+    failed = await node.read_error(response, timeout_s)
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
+    headers = [(name, value) for name, value in end_to_end(pairs) if name != "content-length"]
+    return ForwardAnswer(response.status_code, tuple(headers), stream_of(failed.body))
+
+
+def _known_topics(query: bytes) -> bytes | None:
+    """The query with only the topics that every node knows; None if that changes nothing or nothing is left."""
+    wanted = [
+        topic
+        for name, value in parse_qsl(query.decode("latin-1"), max_num_fields=100)
+        if name == "topics"
+        for topic in value.split(",")
+    ]
+    sure = [topic for topic in wanted if topic in SURE_TOPICS]
+    if not sure or len(sure) == len(wanted):
+        return None
+    return "&".join(f"topics={quote(topic)}" for topic in sure).encode()

@@ -1,0 +1,31 @@
+"""Agreement of the cluster on the unsigned data of a duty (QBFT)."""
+
+from actors.consensus.actor import PROTOCOL, Consensus, Flags
+from actors.consensus.handler import consensus_handler
+from actors.consensus.messages import (
+    Agree,
+    Broadcaster,
+    DeadlinePassed,
+    Message,
+    Metrics,
+    NoMetrics,
+    ProposeValue,
+    QbftReceived,
+    UnsupportedDuty,
+)
+
+__all__ = [
+    "PROTOCOL",
+    "Agree",
+    "Broadcaster",
+    "Consensus",
+    "DeadlinePassed",
+    "Flags",
+    "Message",
+    "Metrics",
+    "NoMetrics",
+    "ProposeValue",
+    "QbftReceived",
+    "UnsupportedDuty",
+    "consensus_handler",
+]

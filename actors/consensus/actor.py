@@ -1,0 +1,377 @@
+"""Consensus: lets the cluster agree on the unsigned data of each duty. One task a duty, so that one instance fails alone.
+
+Accepts     Agree (ask) · ProposeValue, QbftReceived (tell)
+Emits       signed consensus messages to the mesh; numbers to Metrics
+Owns        one session a duty, from its first message or request until the duty's deadline; verified signatures by their bytes
+May touch   the mesh (`broadcast`), the ground floor. Not: sockets, disk, another actor's state
+Mailbox     1024, policy `reject`; the peers' messages move on at once into queues of their own (`intake.py`)
+Cancelled   every session ends; askers get ActorDown. Handlers don't await, so nothing is left half done
+Restart     forgets everything. Duties that had begun before are only listened to: a node that has forgotten what it prepared would
+            act like a liar. For the same reason no instance starts before its duty does, however early it is asked for
+Source      specification 06-consensus-qbft §5, §8, §10, §12; 05 §4 (gater, deadliner)
+
+A decided instance stays until the duty's deadline and answers late peers (06 §8, decided catch-up). An instance that crashes goes on
+as a listener, so that its askers may still get what the others decide.
+
+Limits: SESSIONS in all and SESSIONS_A_PEER that one peer's messages began, ours not counted; ASKERS a duty; WARNINGS_EVERY_S a peer;
+those of Intake, Session and Verifier.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, assert_never
+
+import msgspec
+import structlog
+import trio
+
+from actors.consensus.intake import Intake
+from actors.consensus.messages import (
+    Agree,
+    Broadcaster,
+    DeadlinePassed,
+    Message,
+    Metrics,
+    NoMetrics,
+    ProposeValue,
+    QbftReceived,
+    UnsupportedDuty,
+)
+from actors.mailbox import Inbox, MailboxFull, Reply
+from charon_actors.errors import Retryable
+from charon_actors.eth2.chain import Chain
+from charon_actors.eth2.duty import Duty, DutyType, deadline_s, start_offset_s
+from charon_actors.profile import Profile
+from charon_actors.qbft import explain
+from charon_actors.qbft.machine import RoundChanged
+from charon_actors.qbft.messages import MessageFault, Verifier
+from charon_actors.qbft.session import Allowance, Comparison, Decided, Differs, Output, Send, Session
+from charon_actors.qbft.timers import round_timer
+
+log = structlog.get_logger(topic="qbft")
+
+PROTOCOL: Final = "/charon/consensus/qbft/2.0.0"
+SUPPORTED: Final = frozenset({DutyType.PROPOSER, DutyType.ATTESTER, DutyType.AGGREGATOR, DutyType.SYNC_CONTRIBUTION})
+STARTED_BY_MESSAGES: Final = frozenset({DutyType.AGGREGATOR, DutyType.SYNC_CONTRIBUTION})
+EPOCHS_AHEAD: Final = 2  # gater (05 §4)
+SESSIONS: Final = 1024
+SESSIONS_A_PEER: Final = 256  # attester and aggregator live for an epoch: some 70 in ordinary life
+ASKERS: Final = 64
+WARNINGS_EVERY_S: Final = 60.0
+ROUNDS_LOGGED: Final = 5  # the rounds after these only at level debug; an attester instance may run through 380
+CLOCK_GRAIN_S: Final = 1e-6  # Unix seconds as floats are no finer than 2.4e-7
+
+
+class Flags(msgspec.Struct, frozen=True):
+    """Feature flags that all nodes of a cluster must set alike. Source: specification 06 §6, 05 §18."""
+
+    linear: bool = False
+    eager_double_linear: bool = True
+    proposal_timeout: bool = True
+
+
+class Life:
+    """A duty's session and who waits for it."""
+
+    def __init__(self, session: Session, start_s: float, deadline_s: float, begun_by: int | None) -> None:
+        self.session, self.start_s, self.deadline_s, self.begun_by = session, start_s, deadline_s, begun_by
+        self.is_asked_for = False
+        self.askers: list[Reply[dict[str, bytes]]] = []
+        self.proposal: dict[str, bytes] | None = None
+        self.wakeup = trio.Event()
+        self.measured_from_s: float | None = None
+        self.had_insufficient_round_changes = False
+
+
+class Consensus:
+    """One incarnation.
+
+    own_index: our place among `public_keys` (33 bytes each, lock order). private_key: ours, 32 bytes. wall_clock: Unix seconds.
+    profile: which release's round timers the cluster uses. compare: chain_split_halt, for attesters. peer_names: for the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        mesh: Broadcaster,
+        own_index: int,
+        private_key: bytes,
+        public_keys: Sequence[bytes],
+        chain: Chain,
+        profile: Profile,
+        wall_clock: Callable[[], float],
+        metrics: Metrics | None = None,
+        flags: Flags | None = None,
+        compare: Comparison | None = None,
+        peer_names: Sequence[str] = (),
+    ) -> None:
+        self._mesh, self._own_index, self._private_key = mesh, own_index, private_key
+        self._nodes, self._chain, self._profile, self._wall_clock = len(public_keys), chain, profile, wall_clock
+        self._metrics = NoMetrics() if metrics is None else metrics
+        self._flags = Flags() if flags is None else flags
+        self._compare, self._peer_names = compare, peer_names
+        self._verifier = Verifier(public_keys)
+        self._allowance = Allowance(self._nodes)
+        self._intake = Intake()
+        self._lives: dict[Duty, Life] = {}
+        self._warned_at: dict[int, float] = {}
+        self._born_s = wall_clock()
+
+    async def run(self, inbox: Inbox[Message]) -> None:
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._check_messages)
+            async for mail in inbox:
+                match mail.message:
+                    case Agree(duty) as request:
+                        self._agree(duty, mail.reply_to(request))
+                    case ProposeValue(duty, value):
+                        self._propose(duty, value)
+                    case QbftReceived(peer_index, message):
+                        if not self._intake.put(peer_index, message):
+                            self._refuse(peer_index, "too many messages waiting")
+                    case unknown:
+                        assert_never(unknown)
+            self._nursery.cancel_scope.cancel()
+
+    # requests of our own node
+
+    def _agree(self, duty: Duty, reply: Reply[dict[str, bytes]]) -> None:
+        if duty.type not in SUPPORTED:
+            reply.fail(UnsupportedDuty(f"{duty}: this type of duty has no consensus on unsigned data"))
+            return
+        life = self._life_of(duty)
+        if life is None:
+            reply.fail(DeadlinePassed(f"{duty}: its deadline has passed"))
+            return
+        life.is_asked_for = True
+        if life.session.decided is not None:
+            reply.send(dict(life.session.decided.unsigned_data))
+            return
+        life.askers = [asker for asker in life.askers if not asker.is_over]
+        if len(life.askers) >= ASKERS:
+            reply.fail(MailboxFull(f"{duty}: {ASKERS} askers wait already"))
+            return
+        life.askers.append(reply)
+        life.wakeup.set()
+
+    def _propose(self, duty: Duty, value: dict[str, bytes]) -> None:
+        life = self._life_of(duty) if duty.type in SUPPORTED else None
+        if life is None:
+            log.warning("Proposal comes too late or for a duty without consensus", duty=str(duty))
+            return
+        if life.proposal is not None:
+            log.warning("A second proposal for a duty is ignored", duty=str(duty))
+            return
+        life.proposal, life.measured_from_s = value, self._wall_clock()
+        life.wakeup.set()
+
+    # messages of peers
+
+    async def _check_messages(self) -> None:
+        while True:
+            peer_index, content = await self._intake.take()
+            try:
+                received = self._verifier.decode(content, self._refusal)
+                if received.duty.type is DutyType.INFO_SYNC:
+                    continue  # the priority protocol isn't spoken yet; its messages are in order
+                life = self._life_of(received.duty, begun_by=peer_index)
+                if life is None:
+                    raise MessageFault("duty is over")
+                life.session.offer(received)
+                life.wakeup.set()
+            except MessageFault as fault:
+                self._refuse(peer_index, str(fault))
+
+    def _refusal(self, duty: Duty) -> str | None:
+        """Why messages about this duty aren't welcome: the gater and the deadliner."""
+        now = self._wall_clock()
+        if self._chain.epoch_of(duty.slot) > self._chain.epoch_of(max(0, self._chain.slot_at(now))) + EPOCHS_AHEAD:
+            return "duty is too far ahead"
+        deadline = deadline_s(duty, self._chain, self._profile)
+        if deadline is None or deadline <= now:
+            return "duty is over"
+        if duty.type not in SUPPORTED and duty.type is not DutyType.INFO_SYNC:
+            return "duty has no consensus"
+        return None
+
+    def _refuse(self, peer_index: int, reason: str) -> None:
+        self._metrics.error()
+        now = trio.current_time()
+        if now - self._warned_at.get(peer_index, -WARNINGS_EVERY_S) >= WARNINGS_EVERY_S:
+            self._warned_at[peer_index] = now
+            log.warning("Consensus message refused", peer=self._name(peer_index), reason=reason)
+
+    def _name(self, peer_index: int) -> str:
+        return self._peer_names[peer_index] if 0 <= peer_index < len(self._peer_names) else str(peer_index)
+
+    # sessions
+
+    def _life_of(self, duty: Duty, begun_by: int | None = None) -> Life | None:
+        """The duty's life, begun if there is none yet; None when the duty is over. Raises: MessageFault at a peer's limit."""
+        life = self._lives.get(duty)
+        if life is not None:
+            return life
+        deadline = deadline_s(duty, self._chain, self._profile)
+        if deadline is None or deadline <= self._wall_clock():
+            return None
+        if begun_by is not None:
+            counts = [other.begun_by for other in self._lives.values() if other.begun_by is not None]
+            if len(counts) >= SESSIONS or counts.count(begun_by) >= SESSIONS_A_PEER:
+                raise MessageFault("too many duties at once")
+        start_s = self._chain.slot_start_s(duty.slot) + start_offset_s(duty.type, self._chain.slot_duration_s)
+        is_listening = start_s < self._born_s
+        if is_listening:
+            log.info("Duty began before we did: listening only", duty=str(duty))
+        life = Life(self._session(duty, start_s, is_listening=is_listening), start_s, deadline, begun_by)
+        self._lives[duty] = life
+        self._nursery.start_soon(self._live, life, name=f"consensus {duty}")
+        return life
+
+    def _session(self, duty: Duty, start_s: float, *, is_listening: bool) -> Session:
+        timer = round_timer(
+            duty.type,
+            start_s,
+            self._profile,
+            linear=self._flags.linear,
+            eager_double_linear=self._flags.eager_double_linear,
+            proposal_timeout=self._flags.proposal_timeout,
+        )
+        return Session(
+            duty,
+            nodes=self._nodes,
+            own_index=self._own_index,
+            private_key=self._private_key,
+            timer=timer,
+            allowance=self._allowance,
+            is_listening=is_listening,
+            compare=self._compare if duty.type is DutyType.ATTESTER else None,
+        )
+
+    async def _live(self, life: Life) -> None:
+        """A duty's task: until its deadline, whatever happens inside."""
+        try:
+            while self._wall_clock() < life.deadline_s:
+                try:
+                    await self._run_session(life)
+                except Exception:
+                    self._metrics.error()
+                    log.exception("Consensus instance crashed, listening from now on", duty=str(life.session.duty))
+                    life.session.close()
+                    life.session = self._session(life.session.duty, life.start_s, is_listening=True)
+        finally:
+            self._end(life)
+
+    async def _run_session(self, life: Life) -> None:
+        session = life.session
+        while (now := self._wall_clock()) < life.deadline_s:
+            life.wakeup = trio.Event()
+            if life.proposal is not None and not session.has_proposal:
+                self._offer_proposal(life, life.proposal)
+            if self._may_start(life, now):
+                if life.measured_from_s is None:
+                    life.measured_from_s = now
+                self._do(life, session.start(now))
+            if session.has_work(now + CLOCK_GRAIN_S):
+                self._do(life, session.step(now + CLOCK_GRAIN_S))
+                await trio.lowlevel.checkpoint()
+                continue
+            until = [life.deadline_s]
+            if session.wake_at is not None:
+                until.append(session.wake_at)
+            if not session.is_started and now < life.start_s:
+                until.append(life.start_s)
+            with trio.move_on_after(max(min(until) - now, CLOCK_GRAIN_S)):
+                await life.wakeup.wait()
+
+    def _offer_proposal(self, life: Life, proposal: dict[str, bytes]) -> None:
+        try:
+            self._do(life, life.session.propose(proposal))
+        except MessageFault as fault:
+            life.proposal = None
+            self._metrics.error()
+            log.error("Our own value cannot be proposed", duty=str(life.session.duty), reason=str(fault))
+
+    def _may_start(self, life: Life, now: float) -> bool:
+        session = life.session
+        if session.is_started or session.is_listening or now + CLOCK_GRAIN_S < life.start_s:
+            return False
+        if session.duty.type in STARTED_BY_MESSAGES:
+            return session.has_proposal or session.has_messages
+        return session.has_proposal or life.is_asked_for
+
+    def _end(self, life: Life) -> None:
+        session = life.session
+        del self._lives[session.duty]
+        if session.is_started and session.decided is None and self._wall_clock() >= life.deadline_s:
+            self._metrics.timed_out(session.duty.type, session.timer_label)
+            self._count_insufficient(life, "timeout")
+            log.warning("Consensus timeout: the duty's deadline has passed without a decision", duty=str(session.duty))
+        session.close()
+        for reply in life.askers:
+            if self._wall_clock() >= life.deadline_s:
+                reply.fail(DeadlinePassed(f"{session.duty}: no decision before its deadline"))
+
+    # what sessions want done
+
+    def _do(self, life: Life, outputs: list[Output]) -> None:
+        for output in outputs:
+            match output:
+                case Send(content):
+                    self._broadcast(content)
+                case Decided():
+                    self._on_decided(life, output)
+                case RoundChanged():
+                    self._on_round_changed(life, output)
+                case Differs(round_):
+                    log.warning(
+                        "The leader's proposal contradicts ours, we do not support it", duty=str(life.session.duty), round=round_
+                    )
+                case unknown:
+                    assert_never(unknown)
+
+    def _broadcast(self, content: bytes) -> None:
+        try:
+            self._mesh.broadcast((PROTOCOL,), content)
+        except Retryable as error:  # like a lost packet: the next round tries again
+            self._metrics.error()
+            log.warning("Consensus message could not be sent", reason=str(error))
+
+    def _on_decided(self, life: Life, decided: Decided) -> None:
+        session = life.session
+        for reply in life.askers:
+            reply.send(dict(decided.unsigned_data))
+        life.askers.clear()
+        if session.is_started:
+            began_s = life.start_s if life.measured_from_s is None else life.measured_from_s
+            duration_s = max(0.0, self._wall_clock() - began_s)
+            self._metrics.decided(session.duty.type, session.timer_label, decided.round, decided.leader_index, duration_s)
+            self._count_insufficient(life, "decided")
+        log.debug(
+            "Consensus decided",
+            duty=str(session.duty),
+            round=decided.round,
+            leader=self._name(decided.leader_index),
+            value_hash=decided.value_hash.hex(),
+        )
+
+    def _count_insufficient(self, life: Life, outcome: str) -> None:
+        if life.had_insufficient_round_changes:
+            self._metrics.insufficient_round_changes(life.session.duty.type, life.session.timer_label, outcome)
+
+    def _on_round_changed(self, life: Life, change: RoundChanged) -> None:
+        report = change.report
+        is_timeout = change.by == "timeout"
+        if is_timeout and report.has_insufficient_round_changes():
+            life.had_insufficient_round_changes = True
+        if change.by == "decision":
+            return
+        reason = report.reason(self._peer_names) if is_timeout else change.by
+        write = log.info if report.round <= ROUNDS_LOGGED else log.debug
+        write(
+            "Consensus round changed",
+            duty=str(life.session.duty),
+            round=report.round,
+            new_round=change.new_round,
+            reason=reason,
+            hint=explain.remedy(reason),
+            **report.fields(),
+        )

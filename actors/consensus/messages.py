@@ -1,0 +1,84 @@
+"""What one may say to the consensus actor, and how it fails."""
+
+from typing import Protocol
+
+import msgspec
+
+from actors.mailbox import Request
+from charon_actors.eth2.duty import Duty, DutyType
+
+
+class DeadlinePassed(Exception):
+    """The duty is over and the cluster has not decided on it, as far as we have heard."""
+
+
+class UnsupportedDuty(Exception):
+    """The duties of this type don't go through consensus here."""
+
+
+class Agree(Request[dict[str, bytes]], frozen=True):
+    """Take part in the consensus on `duty` and wait for what the cluster decides.
+
+    The first one starts the instance (aggregators and sync contributions wait for a message or our own value: often there is
+    nothing to do). Any number of askers may wait for a duty. A duty that began before this incarnation of the actor is only
+    listened to: the answer still comes if the peers' COMMITs do (06 §10).
+    Reply: UnsignedDataSet as a dict, "0x" and 96 hex digits of the group public key to its encoding (05 §10.1); use exactly
+    this set, whatever we proposed.
+    Raises: DeadlinePassed; UnsupportedDuty; ActorDown, ask again; MailboxFull.
+    Cancellation: at any time; the instance goes on, for the peers count on us.
+    Source: specification 06 §8 (participate).
+    """
+
+    duty: Duty
+
+
+class ProposeValue(msgspec.Struct, frozen=True):
+    """Our own value for `duty`; starts the instance. value: as the reply of Agree. Only the first one counts. Source: 06 §8."""
+
+    duty: Duty
+    value: dict[str, bytes]
+
+
+class QbftReceived(msgspec.Struct, frozen=True):
+    """A QBFTConsensusMsg came from a peer, unchecked. peer_index: whose connection it came over, for fairness only."""
+
+    peer_index: int
+    message: bytes
+
+
+Message = Agree | ProposeValue | QbftReceived
+
+
+class Broadcaster(Protocol):
+    """What the actor needs of the mesh."""
+
+    def broadcast(self, protocols: tuple[str, ...], message: bytes) -> None:
+        """Send to all other peers; returns at once."""
+
+
+class Metrics(Protocol):
+    """Where the numbers go: `core_consensus_…` of specification 10 §3. timer: label of the round timer."""
+
+    def decided(self, duty_type: DutyType, timer: str, round_: int, leader_index: int, duration_s: float) -> None:
+        """decided_rounds, decided_leader_index and duration_seconds (from our proposal or start to the decision)."""
+
+    def timed_out(self, duty_type: DutyType, timer: str) -> None:
+        """timeout_total: an instance that we took part in has reached the duty's deadline without a decision."""
+
+    def error(self) -> None:
+        """error_total: a message was refused or an instance crashed."""
+
+    def insufficient_round_changes(self, duty_type: DutyType, timer: str, outcome: str) -> None:
+        """insufficient_round_changes_total: of an instance that had such a round. outcome: `decided` or `timeout`."""
+
+
+class NoMetrics:
+    """Counts nothing."""
+
+    def decided(self, duty_type: DutyType, timer: str, round_: int, leader_index: int, duration_s: float) -> None: ...
+
+    def timed_out(self, duty_type: DutyType, timer: str) -> None: ...
+
+    def error(self) -> None: ...
+
+    def insufficient_round_changes(self, duty_type: DutyType, timer: str, outcome: str) -> None: ...

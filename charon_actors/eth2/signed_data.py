@@ -22,7 +22,7 @@ Signatures are not checked here; all of them have 96 bytes. Source: specificatio
 
 import base64
 import binascii
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -67,6 +67,8 @@ __all__ = [
     "same_message",
 ]
 
+S = TypeVar("S", bound=msgspec.Struct)
+
 SIGNATURE_BYTES: Final = 96
 _BARE_AGGREGATE_OFFSET: Final = (100).to_bytes(4, "little")  # a SignedAggregateAndProof without a version around it
 
@@ -100,7 +102,7 @@ def _checked(signature: bytes) -> bytes:
     return signature
 
 
-def _replaced(value: "Any", name: str, signature: bytes) -> "Any":
+def _replaced(value: S, name: str, signature: bytes) -> S:
     return msgspec.structs.replace(value, **{name: _checked(signature)})
 
 

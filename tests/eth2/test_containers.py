@@ -9,7 +9,7 @@ import pytest
 
 from charon_actors.eth2 import containers as c
 from charon_actors.eth2.forks import Fork
-from charon_actors.eth2.preset import GNOSIS, MINIMAL
+from charon_actors.eth2.preset import GNOSIS, MAINNET, MINIMAL
 from charon_actors.eth2.ssz import UINT64, Bitlist, Bitvector, ByteList, Container, List, SszType
 from tests.eth2.vectors import load, raw, unhex
 
@@ -93,12 +93,12 @@ def test_roots_of_primitives(case: dict[str, str]) -> None:
 def test_gnosis_has_another_root_for_full_blocks_only() -> None:
     value = c.beacon_block(Fork.FULU).decode(raw("eth2/fulu_beacon_block.ssz"))
     value["body"]["execution_payload"]["withdrawals"] = value["body"]["execution_payload"]["withdrawals"][:8]
-    root, gnosis_root = (c.beacon_block(Fork.FULU, False, preset).hash_tree_root(value) for preset in (c.MAINNET, GNOSIS))
+    root, gnosis_root = (c.beacon_block(Fork.FULU, False, preset).hash_tree_root(value) for preset in (MAINNET, GNOSIS))
     assert root != gnosis_root
     data = raw("eth2/fulu_blinded_beacon_block.ssz")
     roots = {
         c.blinded_beacon_block(Fork.FULU, preset).hash_tree_root(c.blinded_beacon_block(Fork.FULU, preset).decode(data))
-        for preset in (c.MAINNET, GNOSIS)
+        for preset in (MAINNET, GNOSIS)
     }
     assert len(roots) == 1
 

@@ -72,6 +72,11 @@ def exit_status(error: BaseException) -> int:
     return 1
 
 
+def notice(text: str) -> None:
+    """One line on stderr that is no error: a warning before logging is set up."""
+    print(f"Notice: {one_line(text)}", file=sys.stderr)
+
+
 def one_line(text: str) -> str:
     """Printable, without line breaks or control characters, of bounded length."""
     flat = " ".join(text.split())

@@ -52,3 +52,38 @@ TESTNET: Final = (
 TESTNET_CAPELLA: Final = Flag(
     "testnet-capella-hard-fork", Kind.TEXT, "", "Capella fork version of the custom network, 0x and 8 hex digits"
 )
+
+FORMER_ENR: Final = tuple(
+    Flag(name, Kind.TEXT, "", "", inert="an ENR holds the key only, peers learn addresses from each other")
+    for name in ("p2p-external-ip", "p2p-external-hostname", "p2p-tcp-address", "p2p-udp-address")
+)
+EXECUTION_CLIENT: Final = Flag(
+    "execution-client-rpc-endpoint", Kind.TEXT, "", "", inert="this build does not verify contract wallet signatures"
+)
+
+# What a new cluster is: shared by `create dkg` and `create cluster` (09 §3.4, §3.5).
+TERMS: Final = (
+    Flag("name", Kind.TEXT, "", "Name of the cluster"),
+    Flag("network", Kind.TEXT, "mainnet", "Ethereum network: mainnet, hoodi, sepolia, gnosis, chiado, holesky or goerli"),
+    Flag(
+        "fee-recipient-addresses",
+        Kind.TEXTS,
+        (),
+        "Addresses that receive fees: one for all validators, or one each",
+        aliases=("fee-recipient-address",),
+    ),
+    Flag(
+        "withdrawal-addresses",
+        Kind.TEXTS,
+        (),
+        "Addresses that receive stake and rewards, EIP-55: one for all validators, or one each",
+        aliases=("withdrawal-address",),
+    ),
+    Flag("deposit-amounts", Kind.NUMBERS, (), "Partial deposits in whole ETH, together at least 32"),
+    Flag("compounding", Kind.SWITCH, False, "Make compounding validators (0x02 withdrawal credentials)"),
+    Flag("target-gas-limit", Kind.NATURAL, 60_000_000, "Gas limit that builders are told"),
+    Flag("consensus-protocol", Kind.TEXT, "", "Preferred consensus protocol: qbft, or empty"),
+    Flag("schema-version", Kind.TEXT, "v1.10.0", "Version of the files: v1.10.0, or v1.11.0 that needs Charon v1.11"),
+    *TESTNET,
+    EXECUTION_CLIENT,
+)

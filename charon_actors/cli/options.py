@@ -19,8 +19,6 @@ Older names of a flag (`aliases`) work and warn once; flags without effect any m
 
 import itertools
 import os
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +28,7 @@ import click
 import msgspec
 
 from charon_actors.cli.config_file import read_config_file
+from charon_actors.cli.door import notice
 from charon_actors.cli.values import Kind, Value, ValueFault, parse_value, strip_quotes
 from charon_actors.errors import UserError
 
@@ -74,6 +73,10 @@ class Values:
     def text(self, name: str) -> str:
         value: str = self._value(name, str)
         return value
+
+    def text_of(self, name: str) -> str:
+        """A value of any kind as text; for questions that don't care about kinds, not for logs."""
+        return str(self._raw(name))
 
     def texts(self, name: str) -> tuple[str, ...]:
         value: tuple[str, ...] = self._value(name, tuple)
@@ -216,7 +219,7 @@ def resolve(
                 given[flag.name] = found
                 break
         if flag.inert and flag.name in given:
-            _notice(f"{given[flag.name][0]} has no effect: {flag.inert}")
+            notice(f"{given[flag.name][0]} has no effect: {flag.inert}")
     missing = [flag.name for flag in flags if flag.required and flag.name not in given]
     if missing:
         names = ", ".join(f'"{name}"' for name in missing)
@@ -232,7 +235,7 @@ def _from_arguments(flag: Flag, arguments: Mapping[str, Any]) -> tuple[str, Valu
             continue
         where = f"--{name}"
         if name != flag.name:
-            _notice(f"{where} is now called --{flag.name}")
+            notice(f"{where} is now called --{flag.name}")
         if not flag.kind.is_list:
             return where, _parsed(flag, texts[-1], where)
         merged: list[Any] = []
@@ -249,7 +252,7 @@ def _from_environment(flag: Flag, environment: Mapping[str, str]) -> tuple[str, 
         if not text:
             continue
         if name != flag.name:
-            _notice(f"{where} is now called {flag.environment_name}")
+            notice(f"{where} is now called {flag.environment_name}")
         return where, _parsed(flag, text, where)
     return None
 
@@ -344,7 +347,3 @@ def _masked_text(flag: Flag, text: str) -> str:
             return "xxxxx"
         return text.replace(host + "@", "xxxxx@", 1) if host else text
     return text
-
-
-def _notice(text: str) -> None:
-    print(re.sub(r"\s+", " ", f"Notice: {text}"), file=sys.stderr)

@@ -64,7 +64,7 @@ def parse_texts(text: str) -> tuple[str, ...]:
     if not text.strip():
         return ()
     try:
-        rows = list(csv.reader([text.strip()], strict=True, skipinitialspace=True))
+        rows = list(csv.reader([" ".join(text.split())], strict=True, skipinitialspace=True))
     except csv.Error as error:
         raise ValueFault("expected a comma separated list, with quotes closed") from error
     if len(rows) != 1:

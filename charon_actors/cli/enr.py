@@ -1,0 +1,28 @@
+"""`charon enr`: print the ENR of the identity key, alone on one line. Source: specification 01, section 1.1."""
+
+from charon_actors.cli.door import notice
+from charon_actors.cli.flags import DATA_DIR, FORMER_ENR
+from charon_actors.cli.options import Flag, Values, charon_command
+from charon_actors.cli.values import Kind
+from charon_actors.cluster.identity import KEY_FILE, load_key_file
+from charon_actors.enr import new_record
+
+
+def run(values: Values) -> int:
+    record = new_record(load_key_file(values.path("data-dir") / KEY_FILE, notice))
+    print(record.encode())
+    if values.switch("verbose"):
+        print()
+        print("***** Decoded ENR *****")
+        print(f"secp256k1 pubkey: 0x{record.public_key.hex()}")
+        print(f"signature: 0x{record.signature.hex()}")
+    return 0
+
+
+command = charon_command(
+    "enr",
+    "Print the ENR of the identity key.",
+    run,
+    [DATA_DIR, Flag("verbose", Kind.SWITCH, False, "Also print public key and signature"), *FORMER_ENR],
+    example="charon enr",
+)

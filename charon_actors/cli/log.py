@@ -1,0 +1,190 @@
+"""Log records on stderr and in a file: the three forms that Charon's users and tools know.
+
+    form      line
+    console   TIME LEVL TOPIC      MESSAGE                                  {"field": value}      stack lines after it
+    json      {"level", "ts", "caller", "msg", "stacktrace"?, fields…, "topic"?}
+    logfmt    ts= level= caller= msg= fields… pretty="the console line without time"
+
+A line is at most MAX_LINE_CHARACTERS long; control characters are escaped, so that no peer can forge a line or colour a terminal.
+Source: specification 09 §7.1, §7.2.
+"""
+
+import json
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from charon_actors.errors import UserError
+
+LEVELS: Final = {"debug": 10, "info": 20, "warn": 30, "error": 40}
+SHORT: Final = {"debug": ("DEBG", 35), "info": ("INFO", 34), "warn": ("WARN", 33), "error": ("ERRO", 31)}
+MAX_LINE_CHARACTERS: Final = 16384
+MAX_FILE_BYTES: Final = 100 * 1024 * 1024
+BACKUPS: Final = 10
+
+Record = MutableMapping[str, Any]
+
+
+def console_line(record: Mapping[str, Any], clock_text: str, *, is_coloured: bool) -> str:
+    """One record for people. record: level, topic, msg, stacktrace (text, may be empty) and the fields in `fields`."""
+    level, colour = SHORT[record["level"]]
+    topic = f"{record['topic'][:10]:10}"
+    if is_coloured:
+        level, topic = f"\x1b[{colour}m{level}\x1b[0m", f"\x1b[32m{topic}\x1b[0m"
+    fields = json.dumps(record["fields"], ensure_ascii=False, default=str) if record["fields"] else ""
+    head = f"{clock_text} " if clock_text else ""
+    line = f"{head}{level} {topic} {escape(record['msg']):40}" + (f" {fields}" if fields else "")
+    return _cut(line) + (f"\n{record['stacktrace']}" if record["stacktrace"] else "")
+
+
+def json_line(record: Mapping[str, Any], timestamp: str) -> str:
+    line: dict[str, Any] = {"level": record["level"], "ts": timestamp, "caller": record["caller"], "msg": record["msg"]}
+    if record["stacktrace"]:
+        line["stacktrace"] = record["stacktrace"]
+    line |= record["fields"]
+    if record["topic"]:
+        line["topic"] = record["topic"]
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def logfmt_line(record: Mapping[str, Any], timestamp: str) -> str:
+    pairs: dict[str, Any] = {"ts": timestamp, "level": record["level"], "caller": record["caller"], "msg": record["msg"]}
+    if record["stacktrace"]:
+        pairs["stacktrace"] = record["stacktrace"]
+    pairs |= record["fields"]
+    if record["topic"]:
+        pairs["topic"] = record["topic"]
+    pairs["pretty"] = console_line({**record, "stacktrace": ""}, "", is_coloured=False) + "\n"
+    return " ".join(f"{key}={_logfmt_value(value)}" for key, value in pairs.items())
+
+
+def _logfmt_value(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(text, ensure_ascii=False) if re.search(r'[\s"=\\\x00-\x1f]', text) or not text else text
+
+
+def escape(text: str) -> str:
+    """Printable: control characters and line breaks as Python writes them in a string."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= MAX_LINE_CHARACTERS else line[:MAX_LINE_CHARACTERS] + "…"
+
+
+class _Renderer:
+    """Last of structlog's processors: writes the record to stderr in the chosen form, and to the file for people."""
+
+    def __init__(self, form: str, level: str, is_coloured: bool, file: "_RotatingFile | None", out: TextIO) -> None:
+        self._form, self._least, self._is_coloured, self._file, self._out = form, LEVELS[level], is_coloured, file, out
+
+    def __call__(self, logger: Any, method: str, event: Record) -> Any:
+        import structlog
+
+        level = {"warning": "warn", "exception": "error", "critical": "error"}.get(method, method)
+        if LEVELS[level] < self._least and self._file is None:
+            raise structlog.DropEvent
+        error = event.pop("exc_info", None)
+        record: dict[str, Any] = {
+            "level": level,
+            "topic": str(event.pop("topic", "")),
+            "msg": str(event.pop("event", "")),
+            "caller": str(event.pop("caller", "")),
+            "stacktrace": _stack(error),
+        }
+        record["fields"] = {key: _plain(value) for key, value in event.items()}
+        now = time.time()
+        if LEVELS[level] >= self._least:
+            self._out.write(self._line(record, now) + "\n")
+            self._out.flush()
+        if self._file is not None:
+            self._file.write(console_line(record, _clock_text(now), is_coloured=False) + "\n")
+        raise structlog.DropEvent
+
+    def _line(self, record: Mapping[str, Any], now: float) -> str:
+        if self._form == "console":
+            return console_line(record, _clock_text(now), is_coloured=self._is_coloured)
+        timestamp = datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z")
+        if self._form == "json":
+            return json_line({**record, "caller": _caller()}, timestamp)
+        return logfmt_line({**record, "caller": _caller()}, timestamp)
+
+
+def _clock_text(now: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now * 1000) % 1000:03d}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return escape(value)
+    return value if isinstance(value, int | float | bool | list | dict | type(None)) else escape(str(value))
+
+
+def _stack(error: Any) -> str:
+    if error is True:
+        error = sys.exc_info()[1]
+    if not isinstance(error, BaseException):
+        return ""
+    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    return "\n".join(f"\t{line}" for line in lines)
+
+
+def _caller() -> str:
+    frame = sys._getframe(2)
+    while frame.f_back is not None and ("structlog" in frame.f_code.co_filename or frame.f_code.co_filename == __file__):
+        frame = frame.f_back
+    path = Path(frame.f_code.co_filename)
+    return f"{path.parent.name}/{path.name}:{frame.f_lineno}"
+
+
+class _RotatingFile:
+    """Appends; at MAX_FILE_BYTES the file becomes FILE.1, and so on up to BACKUPS. Mode 0600."""
+
+    def __init__(self, path: Path) -> None:
+        import logging.handlers
+
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(0o600)
+            self._handler = logging.handlers.RotatingFileHandler(
+                path, maxBytes=MAX_FILE_BYTES, backupCount=BACKUPS, encoding="utf-8"
+            )
+        except OSError as error:
+            raise UserError(
+                str(path), f"the log file can't be written ({error.strerror})", "choose another --log-output-path"
+            ) from error
+        self._handler.terminator = ""
+        self._make = logging.makeLogRecord
+
+    def write(self, line: str) -> None:
+        self._handler.emit(self._make({"msg": "%s", "args": (line,)}))
+
+
+def set_up_log(form: str, level: str, colour: str, output_path: str = "", out: TextIO | None = None) -> None:
+    """Where log records go from now on. Raises: UserError for a form, level or colour that doesn't exist, or an unwritable file."""
+    import structlog
+
+    _one_of("--log-format", form, ("console", "json", "logfmt"))
+    _one_of("--log-level", level, tuple(LEVELS))
+    _one_of("--log-color", colour, ("auto", "force", "disable"))
+    stream = sys.stderr if out is None else out
+    is_coloured = colour == "force" or (colour == "auto" and stream.isatty())
+    file = _RotatingFile(Path(output_path).expanduser()) if output_path else None
+    processors: list[Callable[..., Any]] = [
+        structlog.contextvars.merge_contextvars,
+        _Renderer(form, level, is_coloured, file, stream),
+    ]
+    least = 10 if file is not None else LEVELS[level]
+    structlog.configure(
+        processors=processors, wrapper_class=structlog.make_filtering_bound_logger(least), cache_logger_on_first_use=False
+    )
+
+
+def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(flag, f'"{value}" is not known', f"use one of {', '.join(choices)}")

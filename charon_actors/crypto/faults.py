@@ -19,7 +19,10 @@ class KeystoreFault(CryptoFault):
 
     def __init__(self, field: str, what: str) -> None:
         super().__init__(f"keystore field {field}: {what}" if field else f"keystore: {what}")
-        self.field = field
+        self.field, self.what = field, what
+
+    def __reduce__(self) -> tuple[object, ...]:  # it may come from a worker process
+        return (KeystoreFault, (self.field, self.what))
 
 
 def is_bytes_of(value: object, *lengths: int) -> bool:

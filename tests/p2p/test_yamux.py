@@ -20,6 +20,7 @@ from charon_actors.p2p.yamux import (
     MAX_WINDOW_BYTES,
     PING,
     RESOURCE_LIMIT,
+    RST,
     SYN,
     WINDOW_UPDATE,
     Credited,

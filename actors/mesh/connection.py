@@ -1,0 +1,546 @@
+"""Connection: one authenticated libp2p connection; noise and yamux over any Trio byte stream.
+
+Accepts     `open_stream` of any task; `close` at any time; the frames that its streams queue
+Owns        the raw stream, the noise session, the yamux session; one task that reads, one that writes, one that pings
+May touch   nothing else: it knows neither addresses of actors nor the cluster
+Cancelled   a user task may be cancelled at every await without harm: user tasks never encrypt and never write, they queue whole
+            frames. Cancelling `run` aborts the connection at once.
+Ends        `run` returns after `close`, raises ConnectionLost when the peer, the wire or its rules ended it
+Source      specification 03-p2p, sections 2.1, 9, 10 and 11.1 to 11.4
+
+Why these three tasks (each rule was paid for, specification 03 §9):
+
+    reader      decrypts and hands out, and never waits for whoever reads a stream: flow control is per stream
+    writer      alone encrypts and writes, takes many frames at once; cancelled only when the connection ends, so no nonce and no
+                half frame is ever lost
+    keepalive   pings every 30 s; a peer from which nothing at all comes for 10 s after a ping is gone, though TCP does not know
+
+Limits: 512 inbound streams, 256 unacknowledged outbound ones, 512 KiB in the queue before senders wait, 32 MiB unread (the stream
+that goes above is reset), 1024 streams that we have closed and the peer has not, each for 120 s and 64 KiB.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+import trio
+
+from actors.mesh.stream import (
+    ConnectionLost,
+    MessageFault,
+    ProtocolNotSupported,
+    Stream,
+    StreamEnded,
+    StreamFault,
+    StreamReset,
+)
+from charon_actors.crypto import Entropy, k1_public_key
+from charon_actors.p2p.connection import (
+    HANDSHAKE_TIMEOUT_S,
+    KEEPALIVE_ANSWER_S,
+    KEEPALIVE_INTERVAL_S,
+    NEGOTIATION_TIMEOUT_S,
+    Upgrade,
+)
+from charon_actors.p2p.multiaddr import Multiaddr
+from charon_actors.p2p.multistream import Initiator, MultistreamFault, NotSupported, Responder
+from charon_actors.p2p.noise import MAX_PLAINTEXT_BYTES, NoiseFault, NoiseSession, PeerMismatch
+from charon_actors.p2p.peer_id import PeerId, peer_id_of, peer_name
+from charon_actors.p2p.yamux import (
+    GO_AWAY_NORMAL,
+    MAX_UNACKNOWLEDGED,
+    NEGOTIATION_FAILED,
+    RESOURCE_LIMIT,
+    Credited,
+    Event,
+    Finished,
+    GoneAway,
+    Killed,
+    Opened,
+    Ponged,
+    Received,
+    YamuxFault,
+    YamuxSession,
+)
+
+__all__ = [
+    "Connection",
+    "ConnectionLost",
+    "HandshakeFault",
+    "HostIdentity",
+    "MessageFault",
+    "PeerRefused",
+    "ProtocolNotSupported",
+    "Stream",
+    "StreamEnded",
+    "StreamFault",
+    "StreamReset",
+    "upgrade",
+]
+
+READ_BYTES: Final = 131_072
+WRITE_BYTES: Final = 4 * MAX_PLAINTEXT_BYTES  # plaintext of one socket write
+QUEUE_MARK_BYTES: Final = 512 * 1024
+MAX_UNREAD_BYTES: Final = 32 * 2**20
+WRITE_TIMEOUT_S: Final = 60.0  # for one socket write
+LINGER_S: Final = 120.0  # the longest handler of a peer (03 §5.1)
+LINGER_BYTES: Final = 65_536  # an answer that nobody reads may be small, as bcast's `00`; what sends on and on is cut off
+MAX_LINGERING: Final = 1024
+CLOSE_TIMEOUT_S: Final = 0.5  # to send what is queued and the go-away, and to see the peer close
+HANDLER_GRACE_S: Final = 5.0  # 03 §5.2: what a handler has; it may have read its message before the connection went
+
+
+class HandshakeFault(Exception):
+    """The upgrade failed; the raw stream is closed."""
+
+
+class PeerRefused(HandshakeFault):
+    """The peer proved an identity that is not the expected one, or is not allowed."""
+
+
+class HostIdentity:
+    """What a handshake needs of us: the secp256k1 key (32 bytes), the peer id made from it, and a source of randomness."""
+
+    def __init__(self, private_key: bytes, entropy: Entropy) -> None:
+        self.private_key, self.entropy = private_key, entropy
+        self.peer_id = peer_id_of(k1_public_key(private_key))
+
+    def __repr__(self) -> str:  # the key stays out of logs
+        return f"HostIdentity({peer_name(self.peer_id)})"
+
+
+async def upgrade(
+    raw: trio.abc.Stream,
+    identity: HostIdentity,
+    *,
+    outbound: bool,
+    expected_peer: PeerId | None,
+    is_allowed: Callable[[PeerId], bool],
+    remote_address: Multiaddr,
+    limited: bool = False,
+) -> "Connection":
+    """Authenticate the other end of `raw`, agree on yamux, and return the connection; the caller then runs it.
+
+    outbound: did we dial (for circuits: open)? expected_peer: the dialed id. is_allowed: the gate, asked once with the proven id.
+    Raises: PeerRefused, HandshakeFault (also after 15 s). Whatever is raised, cancellation too: `raw` is closed.
+    """
+    machine = Upgrade(identity.private_key, identity.entropy, is_dialer=outbound, expected_peer=expected_peer)
+    received = sent = 0
+    try:
+        with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
+            output = machine.opening()
+            while True:
+                if output:
+                    await raw.send_all(output)
+                    sent += len(output)
+                if machine.is_done:
+                    break
+                data = await raw.receive_some(READ_BYTES)
+                if not data:
+                    raise HandshakeFault("the peer closed the connection during the handshake")
+                received += len(data)
+                output = machine.receive(data)
+                if machine.session is not None and not is_allowed(machine.session.remote_peer_id):
+                    raise PeerRefused(f"{peer_name(machine.session.remote_peer_id)} is not a peer of ours")
+        if scope.cancelled_caught:
+            raise HandshakeFault(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s")
+    except BaseException as error:
+        await _abort(raw)
+        match error:
+            case PeerMismatch():
+                raise PeerRefused(str(error)) from None
+            case NoiseFault() | MultistreamFault():
+                raise HandshakeFault(str(error)) from None
+            case trio.BrokenResourceError() | trio.ClosedResourceError():
+                raise HandshakeFault("the peer broke the connection during the handshake") from None
+        raise
+    assert machine.session is not None, "an upgrade is done after the handshake"
+    connection = Connection(
+        raw, machine.session, machine.early_plaintext, outbound=outbound, remote_address=remote_address, limited=limited
+    )
+    connection.received_bytes, connection.sent_bytes = received, sent
+    return connection
+
+
+class Connection:
+    """Made by `upgrade`; works while `run` runs.
+
+    peer_id: proven. outbound, limited: as given to `upgrade`. relayed: through a circuit. rtt_s: last measured round trip, 0 before.
+    sent_bytes, received_bytes: on the wire. closed: set when it is of no more use. streams: those open on our side, by yamux id.
+    """
+
+    def __init__(
+        self,
+        raw: trio.abc.Stream,
+        noise: NoiseSession,
+        early_plaintext: bytes,
+        *,
+        outbound: bool,
+        remote_address: Multiaddr,
+        limited: bool = False,
+    ) -> None:
+        self.peer_id, self.remote_address = noise.remote_peer_id, remote_address
+        self.outbound, self.limited, self.relayed = outbound, limited, remote_address.has_circuit
+        self.rtt_s = 0.0
+        self.sent_bytes = self.received_bytes = 0
+        self.closed = trio.Event()
+        self.unread_bytes = self.assembling_bytes = 0  # of all streams; kept by them
+        self.progress = trio.lowlevel.ParkingLot()  # woken when the queue has room or a slot is free
+        self._raw, self._noise, self._early = raw, noise, early_plaintext
+        self._session = YamuxSession(is_client=outbound)
+        self._streams: dict[int, Stream] = {}
+        self._lingering: dict[int, _Lingering] = {}
+        self._output = trio.Event()
+        self._machinery: trio.CancelScope | None = None
+        self._is_closing = False
+        self._reason: str | None = None  # why it was lost; None when we closed it
+        self._close_reason = "closed"
+        self._pings = 0
+        self._ping_sent_at = self._last_received_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Connection {'to' if self.outbound else 'from'} {peer_name(self.peer_id)}>"
+
+    # ---- what its owner calls ----
+
+    @property
+    def streams(self) -> Mapping[int, Stream]:
+        """Streams that are open on our side."""
+        return self._streams
+
+    @property
+    def stream_count(self) -> int:
+        """All streams that hold memory here, also those that only the peer has still to end."""
+        return len(self._session)
+
+    async def run(self, on_stream: Callable[[Stream], Awaitable[None]], protocols: Callable[[], Sequence[str]]) -> None:
+        """Be the connection until it ends.
+
+        on_stream: called in a task of its own for each inbound stream, once its protocol is agreed; the stream is closed when it
+        returns, reset when it raises StreamFault or trio.ClosedResourceError; any other exception ends the connection and is
+        raised here. When the connection ends, handlers get 5 s for what they have already read.
+        protocols: what the peer may choose from, asked for each stream.
+        Returns after `close`. Raises: ConnectionLost. Cancelled: aborts at once.
+        """
+        assert self._machinery is None, "a connection runs once"
+        try:
+            async with trio.open_nursery() as handlers:
+                async with trio.open_nursery() as machinery:
+                    self._machinery = machinery.cancel_scope
+                    if self.closed.is_set():
+                        return
+                    self._last_received_at = trio.current_time()
+                    machinery.start_soon(self._read, handlers, on_stream, protocols)
+                    machinery.start_soon(self._write)
+                    machinery.start_soon(self._keep_alive)
+                self._end()
+                await _abort(self._raw)
+                handlers.cancel_scope.deadline = trio.current_time() + HANDLER_GRACE_S
+        finally:
+            self._end()
+            await _abort(self._raw)
+        if self._reason is not None:
+            raise ConnectionLost(self._reason)
+
+    async def open_stream(self, protocols: Sequence[str]) -> Stream:
+        """A new stream that speaks one of `protocols`, proposed in this order.
+
+        Waits while the peer has 256 of our streams unaccepted. Raises: ProtocolNotSupported, StreamReset, StreamEnded,
+        ConnectionLost. Cancelled at any instant: the stream is reset, its slot free. Has no time limit of its own.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._is_closing or self.closed.is_set():
+                raise self._lost()
+            if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.has_room:
+                break
+            await self.progress.park()
+        try:
+            stream = Stream(self, self._session.open(), is_outbound=True)
+        except YamuxFault as fault:
+            self.close(str(fault))
+            raise ConnectionLost(str(fault)) from None
+        self._streams[stream.stream_id] = stream
+        try:
+            await self._negotiate(stream, Initiator(protocols))
+        except BaseException as error:
+            stream.reset(NEGOTIATION_FAILED if isinstance(error, MultistreamFault) else 0)
+            match error:
+                case NotSupported():
+                    raise ProtocolNotSupported(str(error)) from None
+                case MultistreamFault():
+                    raise StreamFault(str(error)) from None
+            raise
+        return stream
+
+    def close(self, reason: str = "closed") -> None:
+        """Ask the connection to end: what is queued goes out, then a go-away; `run` returns within half a second or so.
+
+        reason: what users of its streams read in ConnectionLost. Again, or after it was lost: nothing happens.
+        """
+        if self._is_closing or self.closed.is_set():
+            return
+        self._close_reason = reason
+        if self._machinery is None:  # nobody runs it: there is nobody to say goodbye either
+            self._end()
+            _abort_now(self._raw)
+            return
+        self._session.go_away(GO_AWAY_NORMAL)
+        self._begin_closing()
+
+    async def aclose(self) -> None:
+        """`close`, and wait for the end. Cancelled: aborted."""
+        self.close()
+        try:
+            if self._machinery is None:
+                await _abort(self._raw)
+            await self.closed.wait()
+        except trio.Cancelled:
+            if self._machinery is not None:
+                self._machinery.cancel()
+            raise
+
+    # ---- what its streams call, always synchronously ----
+
+    @property
+    def has_room(self) -> bool:
+        """May user tasks queue more?"""
+        return self._session.output_bytes < QUEUE_MARK_BYTES
+
+    def send_window(self, stream_id: int) -> int:
+        return self._session.send_window(stream_id)
+
+    def queue_data(self, stream_id: int, chunk: bytes | memoryview) -> None:
+        self._session.send(stream_id, chunk)
+        self._output.set()
+
+    def queue_credit(self, stream_id: int, count: int) -> None:
+        self.unread_bytes -= count
+        self._session.consume(stream_id, count, trio.current_time())
+        self._output.set()
+
+    def queue_finish(self, stream_id: int) -> None:
+        self._session.finish(stream_id)
+        self._output.set()
+
+    def queue_close(self, stream: Stream, *, has_ended: bool) -> None:
+        self._streams.pop(stream.stream_id, None)
+        self.queue_finish(stream.stream_id)
+        if stream.stream_id in self._session and not has_ended:
+            self._lingering[stream.stream_id] = _Lingering(trio.current_time() + LINGER_S)
+            if len(self._lingering) > MAX_LINGERING:
+                self._cut_off(next(iter(self._lingering)))
+
+    def queue_reset(self, stream: Stream, code: int) -> None:
+        self._streams.pop(stream.stream_id, None)
+        self._lingering.pop(stream.stream_id, None)
+        self._session.reset(stream.stream_id, code)
+        self._output.set()
+        self.progress.unpark_all()
+
+    # ---- the tasks ----
+
+    async def _read(
+        self,
+        handlers: trio.Nursery,
+        on_stream: Callable[[Stream], Awaitable[None]],
+        protocols: Callable[[], Sequence[str]],
+    ) -> None:
+        plaintexts = [self._early]
+        self._early = b""
+        try:
+            while True:
+                for plaintext in plaintexts:
+                    for event in self._session.receive(plaintext):
+                        if isinstance(event, Opened):
+                            stream = Stream(self, event.stream_id, is_outbound=False)
+                            self._streams[event.stream_id] = stream
+                            handlers.start_soon(self._serve, stream, on_stream, protocols)
+                        else:
+                            self._handle(event)
+                self._output.set()  # answers, credit
+                if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.has_room:
+                    self.progress.unpark_all()
+                data = await self._raw.receive_some(READ_BYTES)
+                if not data:
+                    self._lose("the peer closed the connection")
+                    return
+                self.received_bytes += len(data)
+                self._last_received_at = trio.current_time()
+                plaintexts = self._noise.receive(data)
+        except YamuxFault as fault:
+            self._reason = self._reason or f"the peer broke the rules: {fault}"
+            self._begin_closing()  # the go-away is queued
+        except NoiseFault as fault:
+            self._lose(str(fault))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._lose(f"the connection broke: {error.__cause__ or error}")
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                if not self._session.output_bytes:
+                    self._output = trio.Event()
+                    await self._output.wait()
+                    continue
+                wire = self._noise.encrypt(self._session.take_output(WRITE_BYTES))
+                if self.has_room:
+                    self.progress.unpark_all()
+                with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
+                    await self._raw.send_all(wire)
+                if scope.cancelled_caught:
+                    self._lose(f"the peer did not read for {WRITE_TIMEOUT_S:g} s")
+                    return
+                self.sent_bytes += len(wire)
+        except NoiseFault as fault:
+            self._lose(str(fault))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._lose(f"the connection broke: {error.__cause__ or error}")
+
+    async def _keep_alive(self) -> None:
+        while True:
+            self._pings = (self._pings + 1) % 2**32
+            self._ping_sent_at = trio.current_time()
+            self._session.ping(self._pings)
+            self._output.set()
+            await trio.sleep(KEEPALIVE_ANSWER_S)
+            if self._last_received_at < self._ping_sent_at:
+                self._lose(f"the peer has been silent for {KEEPALIVE_ANSWER_S:g} s after a ping")
+                return
+            await trio.sleep(KEEPALIVE_INTERVAL_S - KEEPALIVE_ANSWER_S)
+            now = trio.current_time()
+            for stream_id in [key for key, lingering in self._lingering.items() if lingering.until <= now]:
+                self._cut_off(stream_id)
+
+    async def _serve(
+        self,
+        stream: Stream,
+        on_stream: Callable[[Stream], Awaitable[None]],
+        protocols: Callable[[], Sequence[str]],
+    ) -> None:
+        try:
+            with trio.move_on_after(NEGOTIATION_TIMEOUT_S) as scope:
+                await self._negotiate(stream, Responder(protocols()))
+            if scope.cancelled_caught:
+                stream.reset(NEGOTIATION_FAILED)
+                return
+            await on_stream(stream)
+        except MultistreamFault:
+            stream.reset(NEGOTIATION_FAILED)
+        except (StreamFault, trio.ClosedResourceError):
+            stream.reset()
+        except BaseException:
+            stream.reset()
+            raise
+        finally:
+            stream.close()
+
+    async def _negotiate(self, stream: Stream, negotiation: Initiator | Responder) -> None:
+        """Agree on the stream's protocol. An initiator opens at once; a responder's header goes out with its first answer."""
+        output = negotiation.opening()
+        if isinstance(negotiation, Initiator):
+            await stream.send_all(output)
+            output = b""
+        while negotiation.selected is None:
+            data = await stream.receive_some()
+            if not data:
+                raise StreamEnded("the peer ended the stream before a protocol was agreed")
+            output += negotiation.receive(data)
+            if output:
+                await stream.send_all(output)
+                output = b""
+        stream.protocol = negotiation.selected
+        stream.push_back(negotiation.leftover)
+
+    # ---- inside ----
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Received(stream_id, data):
+                stream = self._streams.get(stream_id)
+                if stream is None:  # closed by us: the peer gets no credit for it, and a reset if it goes on
+                    lingering = self._lingering.get(stream_id)
+                    if lingering is not None:
+                        lingering.received_bytes += len(data)
+                        if lingering.received_bytes > LINGER_BYTES:
+                            self._cut_off(stream_id)
+                    return
+                if self.unread_bytes + len(data) > MAX_UNREAD_BYTES:
+                    self._session.reset(stream_id, RESOURCE_LIMIT)
+                    self._break_stream(stream_id, lambda: StreamReset(RESOURCE_LIMIT, by_peer=False))
+                    return
+                self.unread_bytes += len(data)
+                stream.feed(data)
+            case Finished(stream_id):
+                self._lingering.pop(stream_id, None)
+                if stream_id in self._streams:
+                    self._streams[stream_id].end()
+            case Killed(stream_id, code, by_peer):
+                self._lingering.pop(stream_id, None)
+                self._break_stream(stream_id, lambda: StreamReset(code, by_peer=by_peer))
+            case Credited(stream_id):
+                if stream_id in self._streams:
+                    self._streams[stream_id].credited()
+            case Ponged(opaque):
+                if opaque == self._pings:
+                    self.rtt_s = self._session.rtt_s = trio.current_time() - self._ping_sent_at
+            case GoneAway(code):
+                self._lose("the peer ended the session" + (f", code {code:#x}" if code else ""))
+
+    def _break_stream(self, stream_id: int, fault: Callable[[], StreamFault]) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.break_off(fault)
+
+    def _cut_off(self, stream_id: int) -> None:
+        """We have closed it long ago, and the peer has not: its slot is needed."""
+        del self._lingering[stream_id]
+        self._session.reset(stream_id)
+        self._output.set()
+
+    def _lost(self) -> ConnectionLost:
+        return ConnectionLost(self._reason or self._close_reason)
+
+    def _lose(self, reason: str) -> None:
+        if not self._is_closing:
+            self._reason = self._reason or reason
+        if self._machinery is not None:
+            self._machinery.cancel()
+
+    def _begin_closing(self) -> None:
+        assert self._machinery is not None, "only a running connection says goodbye"
+        self._is_closing = True
+        self._machinery.deadline = trio.current_time() + CLOSE_TIMEOUT_S
+        self._output.set()
+        self.progress.unpark_all()
+
+    def _end(self) -> None:
+        """Of no more use: everybody who waits learns it."""
+        if self.closed.is_set():
+            return
+        self.closed.set()
+        for stream in list(self._streams.values()):
+            stream.break_off(self._lost)
+        self.progress.unpark_all()
+
+
+class _Lingering:
+    """A stream that we have closed and the peer has not."""
+
+    __slots__ = ("received_bytes", "until")
+
+    def __init__(self, until: float) -> None:
+        self.until, self.received_bytes = until, 0
+
+
+async def _abort(raw: trio.abc.Stream) -> None:
+    with contextlib.suppress(trio.BrokenResourceError, OSError):
+        await trio.aclose_forcefully(raw)
+
+
+def _abort_now(raw: trio.abc.Stream) -> None:
+    """Close without a chance to wait. Streams that can't be closed like that are left to the garbage collector."""
+    if isinstance(raw, Stream):
+        raw.reset()
+    elif isinstance(raw, trio.SocketStream):
+        raw.socket.close()

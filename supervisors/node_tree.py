@@ -1,0 +1,51 @@
+"""What runs inside `charon run`, who restarts what, in which order it starts (top down) and stops (bottom up)."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from supervisors.supervisor import Supervisor, Worker
+
+PERIOD_S: Final = 600.0
+NETWORK_PERIOD_S: Final = 60.0
+
+
+def node_tree(network: Sequence[str]) -> Supervisor:
+    """The tree of a node. network: the mesh's children (listener, one a relay, one a peer) in start order.
+
+    one_for_one everywhere: actors hold Addresses, which outlive a restart, so nobody has to die with a neighbour. Intensities
+    multiply on the way up: a child that always crashes starts some two dozen times before systemd sees an exit. A peer is allowed
+    more: what others send must not be able to take the node down, only to keep that one peer's child busy restarting.
+    """
+    return Supervisor(
+        "node",
+        "one_for_one",
+        intensity=3,
+        period_s=PERIOD_S,
+        children=(
+            Worker("monitoring", shutdown_s=1),
+            Worker("identity"),
+            Worker("crypto_workers", shutdown_s=2),
+            Worker("slashing"),
+            Worker("beacon"),
+            Supervisor(
+                "network",
+                "one_for_one",
+                intensity=5 * max(len(network), 1),
+                period_s=NETWORK_PERIOD_S,
+                children=tuple(Worker(name) for name in network),
+            ),
+            Supervisor(
+                "duty_path",
+                "one_for_one",
+                intensity=5,
+                period_s=NETWORK_PERIOD_S,
+                children=(
+                    Worker("consensus"),
+                    Worker("signatures"),
+                    Worker("duties"),
+                    Worker("validator_api", shutdown_s=5),  # last: when it answers, all that it asks is there
+                ),
+            ),
+            Worker("readiness"),
+        ),
+    )

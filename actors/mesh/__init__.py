@@ -1,0 +1,50 @@
+"""The mesh: authenticated connections to all other nodes of the cluster, direct and through relays.
+
+    program
+      │ build_mesh(config, handlers) → Mesh (what others hold) + bodies (what a supervisor runs)
+      ├── listener          accepts, shakes hands, gates, hands over          restarts without touching a connection or the port
+      ├── relay:<name>      one a relay: resolves, reserves, opens and accepts circuits
+      └── peer:<name>       one a peer: owns its connections, dials, identifies, pings, sends; its crash closes only those
+
+Everything between two of these children is a message (`messages.py`) or a published fact (`board.py`).
+Source: specification 03-p2p; architecture §1.
+"""
+
+from actors.mesh.events import MeshEvents, NoEvents
+from actors.mesh.handlers import Handler, Handlers, one_way, request_response
+from actors.mesh.host import MeshPeer
+from actors.mesh.listener import open_listen_sockets
+from actors.mesh.mesh import Mesh, MeshConfig, build_mesh, mesh_peers
+from actors.mesh.messages import (
+    AnswerFault,
+    MeshFault,
+    NoConnection,
+    PeerBusy,
+    PeerStatus,
+    ProtocolRefused,
+    SendTimeout,
+    StreamLost,
+)
+
+__all__ = [
+    "AnswerFault",
+    "Handler",
+    "Handlers",
+    "Mesh",
+    "MeshConfig",
+    "MeshEvents",
+    "MeshFault",
+    "MeshPeer",
+    "NoConnection",
+    "NoEvents",
+    "PeerBusy",
+    "PeerStatus",
+    "ProtocolRefused",
+    "SendTimeout",
+    "StreamLost",
+    "build_mesh",
+    "mesh_peers",
+    "one_way",
+    "open_listen_sockets",
+    "request_response",
+]

@@ -1,0 +1,83 @@
+"""Handlers of incoming streams: the two shapes that all Charon protocols but one have.
+
+    shape              reads                writes                                             then
+    one_way            one message          nothing                                            closes
+    request_response   one message          one message (`00` for b"", nothing for None)       closes
+
+Theory of operation. A handler gets the peer's index and a stream that is already negotiated. The time limit runs from the start of
+the stream and bounds reading and handling together. Whatever goes wrong, nothing is sent and the stream is *closed*, not reset: the
+requester sees EOF, as from Charon. Errors of the peer (a bad length, too large, too late, a reset) and the `…Fault`s named by the
+application are swallowed; anything else is a bug of ours: the peer child logs it with its traceback, counts it and closes this one
+stream, for a peer must not be able to take down more than its own stream.
+
+Limits: `limit_bytes` a message, refused before the body is read; `timeout_s`.
+Source: specification 03 §5.2.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import trio
+
+from actors.mesh.stream import Stream
+from charon_actors.errors import Retryable
+
+Handler = Callable[[int, Stream], Awaitable[None]]
+Handlers = Mapping[str, Handler]
+
+HANDLER_TIMEOUT_S = 5.0
+PEER_ERRORS: tuple[type[Exception], ...] = (
+    Retryable,
+    trio.BrokenResourceError,  # StreamFault of all kinds: reset, ended, bad message, connection lost
+    trio.ClosedResourceError,
+)
+
+
+def one_way(
+    on_message: Callable[[int, bytes], Awaitable[None]],
+    limit_bytes: int,
+    timeout_s: float = HANDLER_TIMEOUT_S,
+    *,
+    faults: tuple[type[Exception], ...] = (),
+) -> Handler:
+    """A handler that gives each message to `on_message(peer_index, message)`.
+
+    faults: exception types of `on_message` that mean "the peer's message is bad"; they end the stream silently.
+    """
+
+    async def handle(peer_index: int, stream: Stream) -> None:
+        with trio.move_on_after(timeout_s):
+            try:
+                await on_message(peer_index, await stream.read_delimited(limit_bytes))
+            except (*PEER_ERRORS, *faults):
+                pass
+        await close_quietly(stream)
+
+    return handle
+
+
+def request_response(
+    on_request: Callable[[int, bytes], Awaitable[bytes | None]],
+    limit_bytes: int,
+    timeout_s: float = HANDLER_TIMEOUT_S,
+    *,
+    faults: tuple[type[Exception], ...] = (),
+) -> Handler:
+    """A handler that answers each request with what `on_request(peer_index, request)` returns (None: closes without an answer)."""
+
+    async def handle(peer_index: int, stream: Stream) -> None:
+        with trio.move_on_after(timeout_s):
+            try:
+                response = await on_request(peer_index, await stream.read_delimited(limit_bytes))
+                if response is not None:
+                    await stream.write_delimited(response)
+            except (*PEER_ERRORS, *faults):
+                pass
+        await close_quietly(stream)
+
+    return handle
+
+
+async def close_quietly(stream: Stream) -> None:
+    """Close both directions; a stream that is already gone is closed enough."""
+    stream.close()
+    await trio.lowlevel.checkpoint()

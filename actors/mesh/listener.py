@@ -1,0 +1,169 @@
+"""Listener: accepts TCP connections, shakes hands, lets in only who belongs here, and hands over.
+
+Accepts     nothing; it has no mailbox
+Owns        connections until they are adopted. Not the sockets: they are opened once, outside, and stay bound over restarts
+May touch   sockets; peer and relay children (Adopt)
+Limits      MAX_HANDSHAKES handshakes at a time, MAX_HANDSHAKES_PER_HOST of one address (IPv6: of one /64); more are closed at once
+Cancelled   handshakes end, adopted connections live on with their peer's child
+Restart     accepts again; connections in the kernel's queue wait meanwhile
+Source      specification 03-p2p, sections 2 and 2.1
+
+The gate looks at the peer id that the handshake has proved, never at an address: nodes of the cluster, and relays by their ids of
+the moment. Whoever else comes sees a finished handshake and then a reset, as from Charon.
+"""
+
+import errno
+import ipaddress
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from actors.mailbox import Address
+from actors.mesh.connection import Connection, PeerRefused, upgrade
+from actors.mesh.dialer import DIAL_ERRORS, describe, tune
+from actors.mesh.host import Host
+from actors.mesh.peer import Message as PeerMessage
+from actors.mesh.relay import hand_over
+from charon_actors.errors import UserError
+from charon_actors.p2p.multiaddr import tcp_multiaddr
+
+MAX_HANDSHAKES: Final = 256
+MAX_HANDSHAKES_PER_HOST: Final = 32
+BACKLOG: Final = 256
+REST_S: Final = 0.1  # when the process has no file descriptor left
+_TRANSIENT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+
+log = structlog.get_logger("p2p")
+
+
+def open_listen_sockets(endpoints: Sequence[tuple[str, int]]) -> tuple[socket.socket, ...]:
+    """Bound, listening sockets for (ip, port) pairs; port 0 takes any free one. The caller closes them after the last incarnation.
+
+    They share their port with our own dials (SO_REUSEPORT); a port that another program has is refused all the same.
+    Raises: UserError.
+    """
+    opened: list[socket.socket] = []
+    try:
+        for host, port in endpoints:
+            opened.append(_open(host, port))
+    except BaseException:
+        for sock in opened:
+            sock.close()
+        raise
+    return tuple(opened)
+
+
+class Listener:
+    """One incarnation; see the contract on top."""
+
+    def __init__(self, sockets: Sequence[socket.socket], host: Host, peers: dict[int, Address[PeerMessage]]) -> None:
+        self._sockets, self._host, self._peers = sockets, host, peers
+        self._handshakes: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Accept until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for sock in self._sockets:
+                nursery.start_soon(self._accept, trio.socket.from_stdlib_socket(sock), nursery)
+            await trio.sleep_forever()
+
+    async def _accept(self, listening: trio.socket.SocketType, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                sock, remote = await listening.accept()
+            except OSError as error:
+                if error.errno in _TRANSIENT:
+                    log.warning("Cannot accept connections", error=describe(error))
+                    await trio.sleep(REST_S)
+                elif error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):
+                    raise
+                continue
+            origin = _origin(str(remote[0]))
+            if self._handshakes.total() >= MAX_HANDSHAKES or self._handshakes[origin] >= MAX_HANDSHAKES_PER_HOST:
+                self._count("limited")
+                sock.close()
+                continue
+            self._handshakes[origin] += 1
+            nursery.start_soon(self._welcome, sock, (str(remote[0]), int(remote[1])), origin)
+
+    async def _welcome(self, sock: trio.socket.SocketType, remote: tuple[str, int], origin: str) -> None:
+        connection: Connection | None = None
+        try:
+            connection = await self._shake_hands(sock, remote)
+        except PeerRefused as error:
+            self._count("refused")
+            log.info("Refused a stranger", address=str(tcp_multiaddr(*remote)), reason=describe(error))
+        except DIAL_ERRORS as error:
+            self._count("failed")
+            log.debug("Incoming handshake failed", address=str(tcp_multiaddr(*remote)), error=describe(error))
+        finally:
+            self._handshakes[origin] -= 1
+            if not self._handshakes[origin]:
+                del self._handshakes[origin]
+            if connection is None:
+                sock.close()
+        if connection is not None:
+            self._count("accepted")
+            await self._hand_over(connection)
+
+    async def _shake_hands(self, sock: trio.socket.SocketType, remote: tuple[str, int]) -> Connection:
+        tune(sock)
+        return await upgrade(
+            trio.SocketStream(sock),
+            self._host.identity,
+            outbound=False,
+            expected_peer=None,
+            is_allowed=self._host.is_allowed,
+            remote_address=tcp_multiaddr(*remote),
+        )
+
+    async def _hand_over(self, connection: Connection) -> None:
+        index = self._host.peer_index(connection.peer_id)
+        relay = self._host.board.relay_of(connection.peer_id)
+        if index is not None:
+            await hand_over(connection, self._peers[index])
+        else:
+            await hand_over(connection, self._host.board.relay_addresses[relay] if relay is not None else None)
+
+    def _count(self, result: str) -> None:
+        self._host.events.count("charon_actors_p2p_handshakes_total", {"result": result})
+
+
+def _origin(host: str) -> str:
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        mapped = ip.ipv4_mapped
+        return str(mapped) if mapped is not None else str(ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))
+    return str(ip)
+
+
+def _open(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        if port:  # SO_REUSEPORT would share the port with any other program of ours, a second node on the same port included
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((host, port))
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((host, port))
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        raise UserError(
+            f"--p2p-tcp-address {host}:{port}", describe(error), "stop the program that uses the port, or choose another address"
+        ) from None
+    return sock

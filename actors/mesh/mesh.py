@@ -1,0 +1,319 @@
+"""Mesh: what the rest of the program holds of the network, and how its children are made.
+
+    sockets = open_listen_sockets([("0.0.0.0", 3610)])
+    mesh, bodies = build_mesh(MeshConfig(...), handlers, entropy=secrets.token_bytes, wall_clock=time.time, sockets=sockets)
+    # each body is run by a supervisor child of the same name, each call is a new incarnation
+
+A `Mesh` is a plain value over one Address a peer; it owns nothing, may be used from any task and outlives restarts of the children.
+Peers are named by their index in the operator list. Nothing here is kept in order: two sends to one peer may arrive either way.
+
+Source: specification 03-p2p, sections 2, 5 and 8.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import httpx
+import msgspec
+import structlog
+import trio
+
+from actors.mailbox import Address, Mailbox, run_incarnation
+from actors.mesh.addresses import advertised_addresses
+from actors.mesh.board import Board, RelayFacts
+from actors.mesh.connection import HostIdentity
+from actors.mesh.events import MeshEvents, NoEvents
+from actors.mesh.handlers import Handlers
+from actors.mesh.host import Host, MeshPeer
+from actors.mesh.identify import Introduction
+from actors.mesh.listener import Listener
+from actors.mesh.messages import (
+    DEFAULT_ANSWER_LIMIT_BYTES,
+    OPEN_TIMEOUT_S,
+    SEND_TIMEOUT_S,
+    Deliver,
+    Exchange,
+    FetchStatus,
+    OpenStream,
+    PeerStatus,
+    Send,
+    SendTimeout,
+)
+from actors.mesh.peer import Message as PeerMessage
+from actors.mesh.peer import Peer
+from actors.mesh.peerinfo import report_own
+from actors.mesh.ping import PING
+from actors.mesh.relay import Message as RelayMessage
+from actors.mesh.relay import RelayClient, is_url
+from actors.mesh.resolver import ResolveFault, check_url, decode_entry, relay_headers
+from actors.mesh.stream import Stream
+from charon_actors.crypto import Entropy, k1_public_key
+from charon_actors.enr import Record
+from charon_actors.errors import Retryable, UserError
+from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH
+from charon_actors.p2p.multiaddr import Multiaddr, tcp_multiaddr
+from charon_actors.p2p.peer_id import peer_id_of, peer_name
+from charon_actors.p2p.peerinfo import OWN_CLIENT, PEERINFO, PeerInfo
+from charon_actors.p2p.relay_messages import STOP
+from charon_actors.profile import Profile
+
+GRACE_S: Final = 1.0  # a child has this long after a request's own time limit, then the caller goes on without it
+PEER_MAILBOX: Final = 1024
+RELAY_MAILBOX: Final = 256
+MAX_NICKNAME_BYTES: Final = 32
+BUILT_IN: Final = (IDENTIFY, IDENTIFY_PUSH, PING, PEERINFO, STOP)
+
+Body = Callable[[], Awaitable[None]]
+log = structlog.get_logger("p2p")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Everything that a mesh must know, checked by `build_mesh`.
+
+    private_key: ENR key, 32 bytes. peers: all operators, ourselves included, in the lock's order. relays: the texts of
+    `--p2p-relays`. cluster_hash, cluster_uuid: for the relays' load balancer (03 §3.1). lock_hash: 32 bytes, in a DKG the definition
+    hash. is_pinging, is_polling_peerinfo: false in a DKG. use_listen_port: dial from the listen port (`--p2p-disable-reuseport`).
+    """
+
+    private_key: bytes = field(repr=False)
+    peers: tuple[MeshPeer, ...]
+    own_index: int
+    profile: Profile
+    lock_hash: bytes
+    relays: tuple[str, ...] = ()
+    cluster_hash: str = ""
+    cluster_uuid: str = ""
+    external_ip: str = ""
+    external_hostname: str = ""
+    nickname: str = ""
+    version: str = ""  # empty: the profile's
+    git_hash: str = "unknown"
+    client: str = OWN_CLIENT
+    is_builder_enabled: bool = False
+    is_pinging: bool = True
+    is_polling_peerinfo: bool = True
+    use_listen_port: bool = True
+    force_direct_interval_s: float = 60.0
+
+
+class Mesh:
+    """The network as other actors see it. All methods may be called for any peer but ourselves."""
+
+    def __init__(self, host: Host, addresses: Mapping[int, Address[PeerMessage]]) -> None:
+        self._host, self._addresses = host, addresses
+        self.peers, self.own_index = host.peers, host.own_index
+
+    @property
+    def others(self) -> tuple[MeshPeer, ...]:
+        """All peers but ourselves."""
+        return tuple(peer for peer in self.peers if peer.index != self.own_index)
+
+    @property
+    def connected_count(self) -> int:
+        """Other peers with at least one connection of any kind. Ready: at least ceil(2n/3) - 1."""
+        return self._host.board.connected_count
+
+    @property
+    def board(self) -> Board:
+        """Facts published by the children; read only."""
+        return self._host.board
+
+    def send(self, peer_index: int, protocols: Sequence[str], message: bytes, *, topic: str = "") -> None:
+        """Send one-way, detached from the caller: returns at once, 7 s, one retry. Failures are logged and counted, not raised."""
+        try:
+            self._addresses[peer_index].tell(Send(tuple(protocols), message, topic))
+        except Retryable as error:
+            labels = {"peer": self.peers[peer_index].name, "reason": type(error).__name__}
+            self._host.events.count("charon_actors_p2p_sends_refused_total", labels)
+
+    def broadcast(self, protocols: Sequence[str], message: bytes, *, topic: str = "") -> None:
+        """`send` to all other peers."""
+        for peer in self.others:
+            self.send(peer.index, protocols, message, topic=topic)
+
+    async def deliver(
+        self, peer_index: int, protocols: Sequence[str], message: bytes, timeout_s: float = SEND_TIMEOUT_S, *, topic: str = ""
+    ) -> None:
+        """Send one-way and wait until it is written. Raises: MeshFault, ActorDown, MailboxFull. Cancellation: at any time."""
+        request = Deliver(tuple(protocols), message, timeout_s, topic)
+        with _limit(timeout_s + GRACE_S, self.peers[peer_index].name):
+            await self._addresses[peer_index].ask(request)
+
+    async def exchange(
+        self,
+        peer_index: int,
+        protocols: Sequence[str],
+        message: bytes,
+        timeout_s: float = SEND_TIMEOUT_S,
+        *,
+        limit_bytes: int = DEFAULT_ANSWER_LIMIT_BYTES,
+        topic: str = "",
+    ) -> bytes:
+        """Request and response. Raises: MeshFault, ActorDown, MailboxFull. Cancellation: at any time."""
+        request = Exchange(tuple(protocols), message, timeout_s, limit_bytes, topic)
+        with _limit(timeout_s + GRACE_S, self.peers[peer_index].name):
+            return await self._addresses[peer_index].ask(request)
+
+    async def open_stream(self, peer_index: int, protocols: Sequence[str], timeout_s: float = OPEN_TIMEOUT_S) -> Stream:
+        """A negotiated stream that the caller owns. Raises: MeshFault, ActorDown, MailboxFull. Cancellation: at any time."""
+        with _limit(timeout_s + GRACE_S, self.peers[peer_index].name):
+            return await self._addresses[peer_index].ask(OpenStream(tuple(protocols), timeout_s))
+
+    async def status(self, peer_index: int) -> PeerStatus:
+        """What we know of a peer now. Raises: ActorDown, MailboxFull."""
+        return await self._addresses[peer_index].ask(FetchStatus())
+
+    async def wait_for_relays(self, timeout_s: float = 60.0) -> None:
+        """Wait until one relay is known, when relays are the only way to be reached or to reach somebody.
+
+        Returns at once if there are none configured, or if we listen or know an address of every peer.
+        Raises: UserError that names each relay and its last error.
+        """
+        board = self._host.board
+        is_reachable = bool(self._host.is_listening)
+        if not board.relays or is_reachable or all(peer.addresses for peer in self.others):
+            return
+        with trio.move_on_after(timeout_s):
+            await board.wait_until(lambda: any(facts.peer_ids for facts in board.relays))
+            return
+        reasons = "; ".join(f"{facts.entry}: {facts.error or 'no answer'}" for facts in board.relays)
+        raise UserError(
+            "--p2p-relays", f"no relay could be found within {timeout_s:g} s ({reasons})", "check the URLs and the network"
+        )
+
+
+@contextmanager
+def _limit(seconds: float, name: str) -> Iterator[None]:
+    """For a child that is down and takes no mail: its requests have time limits of their own."""
+    with trio.move_on_after(seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise SendTimeout(f"{name}: nobody took the request within {seconds:g} s")
+
+
+def mesh_peers(records: Sequence[Record], extra: Mapping[int, Sequence[Multiaddr]] | None = None) -> tuple[MeshPeer, ...]:
+    """The peers of a cluster from its operators' ENRs, in order. extra: more addresses by peer index, tried besides the ENR's."""
+    peers = []
+    for index, record in enumerate(records):
+        peer_id = peer_id_of(record.public_key)
+        addresses = list((extra or {}).get(index, ()))
+        if record.ip is not None and record.tcp is not None:
+            addresses.append(tcp_multiaddr(record.ip, record.tcp))
+        peers.append(MeshPeer(index, peer_id, peer_name(peer_id), record.public_key, tuple(dict.fromkeys(addresses))))
+    return tuple(peers)
+
+
+def build_mesh(
+    config: MeshConfig,
+    handlers: Handlers,
+    *,
+    entropy: Entropy,
+    wall_clock: Callable[[], float],
+    sockets: Sequence[socket.socket] = (),
+    events: MeshEvents | None = None,
+    make_http: Callable[[], httpx.AsyncClient] | None = None,
+) -> tuple[Mesh, dict[str, Body]]:
+    """The mesh and its children's bodies by name, in start order: `listener`, `relay:<n>`, `peer:<name>`.
+
+    handlers: Charon protocols that we serve to peers; identify, ping, peerinfo and circuit stop are built in. wall_clock: unix
+    seconds. sockets: of `open_listen_sockets`; empty: outgoing only. make_http: for the relay resolver (tests). Must be called
+    inside trio.run. Raises: UserError for a configuration that can't work.
+    """
+    _check(config, handlers)
+    events = events or NoEvents()
+    identity = HostIdentity(config.private_key, entropy)
+    endpoints = tuple((str(sock.getsockname()[0]), int(sock.getsockname()[1])) for sock in sockets)
+    board = Board(len(config.peers), tuple(RelayFacts(entry, f"relay {index}") for index, entry in enumerate(config.relays)))
+    started_at = wall_clock()
+    info = PeerInfo(
+        version=config.version or config.profile.version_text,
+        lock_hash=config.lock_hash,
+        sent_at_s=started_at,
+        git_hash=config.git_hash,
+        started_at_s=started_at,
+        is_builder_enabled=config.is_builder_enabled,
+        nickname=config.nickname,
+        client=config.client,
+    )
+    host = Host(
+        identity=identity,
+        own_index=config.own_index,
+        peers=config.peers,
+        handlers=dict(handlers),
+        introduction=Introduction(
+            identity,
+            agent=f"obolnetwork-charon/{info.version}",
+            protocols=[*handlers, *BUILT_IN],
+            addresses=partial(advertised_addresses, endpoints, config.external_ip, config.external_hostname),
+            wall_clock=wall_clock,
+        ),
+        board=board,
+        events=events,
+        profile=config.profile,
+        own_info=lambda: msgspec.structs.replace(info, sent_at_s=wall_clock()),
+        is_pinging=config.is_pinging,
+        is_polling_peerinfo=config.is_polling_peerinfo,
+        entropy=entropy,
+        wall_clock=wall_clock,
+        is_listening=bool(sockets),
+        listen_endpoints=endpoints if config.use_listen_port else (),
+        force_direct_interval_s=config.force_direct_interval_s,
+    )
+    report_own(info, config.peers[config.own_index].name, tuple(peer.name for peer in config.peers), events)
+    mailboxes = {
+        peer.index: Mailbox[PeerMessage](f"peer:{peer.name}", PEER_MAILBOX)
+        for peer in config.peers
+        if peer.index != config.own_index
+    }
+    addresses: dict[int, Address[PeerMessage]] = {index: mailbox.address for index, mailbox in mailboxes.items()}
+    bodies: dict[str, Body] = {}
+    if sockets:
+        bodies["listener"] = lambda: Listener(sockets, host, addresses).run()
+    headers = relay_headers(config.cluster_hash, config.cluster_uuid)
+    for index, entry in enumerate(config.relays):
+        relay_mailbox = Mailbox[RelayMessage](f"relay:{index}", RELAY_MAILBOX)
+        board.relay_addresses.append(relay_mailbox.address)
+        make_relay = partial(RelayClient, index, entry, headers, host, addresses, make_http)
+        bodies[f"relay:{index}"] = partial(run_incarnation, relay_mailbox, make_relay)
+    for index, mailbox in mailboxes.items():
+        bodies[mailbox.name] = partial(run_incarnation, mailbox, partial(Peer, config.peers[index], host))
+    return Mesh(host, addresses), bodies
+
+
+def _check(config: MeshConfig, handlers: Handlers) -> None:
+    own = config.peers[config.own_index]
+    if k1_public_key(config.private_key) != own.public_key:
+        raise UserError(
+            "charon-enr-private-key",
+            "the key is not the one of this operator's ENR",
+            "use the key that the cluster was made with",
+        )
+    if len({peer.peer_id for peer in config.peers}) != len(config.peers):
+        raise UserError("cluster", "two operators have the same ENR key", "each operator needs a key of their own")
+    if len(config.nickname.encode()) > MAX_NICKNAME_BYTES:
+        raise UserError("--nickname", f"it is longer than {MAX_NICKNAME_BYTES} bytes", "choose a shorter one")
+    if config.external_ip:
+        try:
+            ipaddress.ip_address(config.external_ip)
+        except ValueError:
+            raise UserError(
+                "--p2p-external-ip", f"{config.external_ip!r} is no IP address", "give an IPv4 or IPv6 address"
+            ) from None
+    taken = set(handlers) & set(BUILT_IN)
+    assert not taken, f"these protocols are built in: {taken}"
+    for entry in config.relays:
+        try:
+            if is_url(entry):
+                check_url(entry)
+                if entry.startswith("http:"):
+                    log.warning("Relay is asked over plain http, anybody on the way can change the answer", relay=entry)
+            else:
+                decode_entry(entry)
+        except ResolveFault as error:
+            raise UserError(f"--p2p-relays {entry}", str(error), "give a URL or a multiaddr with /p2p/<relay id>") from None

@@ -1,0 +1,114 @@
+"""The actor: asks, restarts, cancellation, a full disk."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from actors.mailbox import ActorDown, Mailbox, open_actor
+from actors.slashing import (
+    AttestationEntry,
+    BlockEntry,
+    ExportHistory,
+    Guard,
+    ImportHistory,
+    Message,
+    NotRecorded,
+    SlashableFault,
+    SlashingGuard,
+)
+from actors.slashing_store import SlashingStore
+from charon_actors.slashing import Interchange, InterchangeFault
+
+ROOT = bytes(range(32))
+KEY = bytes(48)
+
+
+def vote(source: int, target: int, root: int = 1) -> AttestationEntry:
+    return AttestationEntry(pubkey=KEY, signing_root=bytes([root]) * 32, source_epoch=source, target_epoch=target)
+
+
+async def test_a_restarted_guard_remembers(tmp_path: Path) -> None:
+    for root in (1, 2):
+        mailbox: Mailbox[Message] = Mailbox("slashing")
+        async with open_actor(mailbox, lambda: SlashingGuard(tmp_path / "slashing.sqlite", ROOT)) as guard:
+            if root == 1:
+                await guard.ask(Guard((vote(1, 2),)))
+            with pytest.raises(SlashableFault):
+                await guard.ask(Guard((vote(1, 2, root=3),)))
+            await guard.ask(Guard((vote(1, 2), BlockEntry(KEY, bytes(32), 5))))
+
+
+async def test_histories_come_and_go(tmp_path: Path) -> None:
+    mailbox: Mailbox[Message] = Mailbox("slashing")
+    async with open_actor(mailbox, lambda: SlashingGuard(tmp_path / "slashing.sqlite", ROOT)) as guard:
+        assert await guard.ask(ImportHistory(Interchange(ROOT, (vote(4, 5),)))) == 1
+        with pytest.raises(InterchangeFault):
+            await guard.ask(ImportHistory(Interchange(bytes(32), (vote(4, 5),))))
+        assert vote(4, 5) in (await guard.ask(ExportHistory())).entries
+        with pytest.raises(SlashableFault):
+            await guard.ask(Guard((vote(3, 6),)))
+
+
+async def test_many_askers_one_target_one_root(tmp_path: Path) -> None:
+    mailbox: Mailbox[Message] = Mailbox("slashing")
+    allowed: list[int] = []
+
+    async def ask(root: int) -> None:
+        try:
+            await guard.ask(Guard((vote(1, 2, root),)))
+            allowed.append(root)
+        except SlashableFault:
+            pass
+
+    async with (
+        open_actor(mailbox, lambda: SlashingGuard(tmp_path / "slashing.sqlite", ROOT)) as guard,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(40):
+            nursery.start_soon(ask, number % 4)
+    assert len(set(allowed)) == 1
+    assert len(allowed) == 10
+
+
+async def test_a_cancelled_asker_leaves_the_guard_whole(tmp_path: Path) -> None:
+    mailbox: Mailbox[Message] = Mailbox("slashing")
+    async with open_actor(mailbox, lambda: SlashingGuard(tmp_path / "slashing.sqlite", ROOT)) as guard:
+        for number in range(20):
+            with trio.move_on_after(0.0003 * number):
+                await guard.ask(Guard((vote(number, number + 1),)))
+        await guard.ask(Guard((vote(30, 31),)))
+        with pytest.raises(SlashableFault):
+            await guard.ask(Guard((vote(29, 32),)))
+
+
+async def test_a_disk_that_refuses_is_not_a_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mailbox: Mailbox[Message] = Mailbox("slashing")
+    async with open_actor(mailbox, lambda: SlashingGuard(tmp_path / "slashing.sqlite", ROOT)) as guard:
+        await guard.ask(Guard((vote(1, 2),)))
+        record = SlashingStore.record
+
+        def limited(store: SlashingStore, entries: tuple[AttestationEntry, ...]) -> None:
+            store._db.execute("PRAGMA max_page_count = 1")
+            store._db.execute("PRAGMA query_only = ON")
+            try:
+                record(store, entries)
+            finally:
+                store._db.execute("PRAGMA query_only = OFF")
+
+        monkeypatch.setattr(SlashingStore, "record", limited)
+        with pytest.raises(NotRecorded):
+            await guard.ask(Guard((vote(2, 3),)))
+        monkeypatch.setattr(SlashingStore, "record", record)
+        assert (await guard.ask(ExportHistory())).entries == (vote(1, 2),)
+        await guard.ask(Guard((vote(2, 3, root=5),)))
+
+
+async def test_a_bad_file_takes_the_actor_down_and_the_askers_with_it(tmp_path: Path) -> None:
+    (tmp_path / "slashing.sqlite").write_bytes(b"")
+    mailbox: Mailbox[Message] = Mailbox("slashing")
+    with pytest.RaisesGroup(pytest.RaisesExc(Exception, match="damaged")):
+        async with open_actor(mailbox, lambda: SlashingGuard(tmp_path / "slashing.sqlite", ROOT)) as guard:
+            with pytest.raises((ActorDown, trio.Cancelled)):
+                await guard.ask(Guard((vote(1, 2),)))
+            await trio.sleep_forever()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -92,7 +93,7 @@ class Cluster:
         )
 
     async def boot(self, node: int) -> None:
-        async def live(task_status: trio.TaskStatus[None]) -> None:
+        async def live(task_status: Any) -> None:
             with trio.CancelScope() as scope, self.mailboxes[node].open() as inbox:
                 self._running[node] = scope
                 actor = self.actor(node)

@@ -51,6 +51,7 @@ class Plan(msgspec.Struct, frozen=True):
     loss: float = 0.0
     duplicates: float = 0.1
     calm_from: float = 1e9  # from here on the wire delays by 1 to 5 ms and loses nothing
+    partition: frozenset[int] = frozenset()  # until it is calm, these hear only one another and the liars
     dropped: Callable[[Message, int, int, float], bool] = lambda message, source, target, now: False
     views: dict[int, int] = {}  # chain split: nodes with different views reject one another's values (compare on)
     liars: frozenset[int] = frozenset()
@@ -160,9 +161,15 @@ class Network:
             delay = self.random.uniform(low, high)
             if not is_calm and self.random.random() < plan.loss:
                 continue
+            if not is_calm and self._is_apart(message.source, target):
+                continue
             if plan.dropped(message, message.source, target, self.now):
                 continue
             self.at(self.now + delay, lambda: self._receive(target, message))
+
+    def _is_apart(self, source: int, target: int) -> bool:
+        partition, liars = self.plan.partition, self.plan.liars
+        return source not in liars and (source in partition) != (target in partition)
 
     # liars
 
@@ -187,11 +194,19 @@ class Network:
             case 0:  # votes twice
                 kind = draw.choice([MessageType.PREPARE, MessageType.COMMIT])
                 return [(Message(kind, liar, round_, first), half), (Message(kind, liar, round_, second), rest)]
-            case 1:  # proposes twice, in a round that it leads if there is one near
+            case 1:  # proposes twice, in a round that it leads if there is one near, and votes for both
                 led = [r for r in range(round_, round_ + self.nodes) if self.leader_of(r) == liar] or [round_]
+                if self.plan.partition:
+                    half = [node for node in everybody if node in self.plan.partition]
+                    rest = [node for node in everybody if node not in half]
                 return [
-                    (Message(MessageType.PRE_PREPARE, liar, led[0], chosen, justification=self._proof(led[0])), targets)
+                    (Message(kind, liar, led[0], chosen, justification=proof), targets)
                     for chosen, targets in ((first, half), (second, rest))
+                    for kind, proof in (
+                        (MessageType.PRE_PREPARE, self._proof(led[0])),
+                        (MessageType.PREPARE, ()),
+                        (MessageType.COMMIT, ()),
+                    )
                 ]
             case 2:  # says that it has something prepared, or nothing
                 prepares = [m for m in self.archive if m.type is MessageType.PREPARE]
@@ -199,9 +214,7 @@ class Network:
                     return [(Message(MessageType.ROUND_CHANGE, liar, round_), everybody)]
                 of = draw.choice(prepares)
                 proof = {m.source: m for m in prepares if (m.round, m.value) == (of.round, of.value)}
-                claim = Message(
-                    MessageType.ROUND_CHANGE, liar, round_, ZERO_VALUE, of.round, of.value, tuple(proof.values())
-                )
+                claim = Message(MessageType.ROUND_CHANGE, liar, round_, ZERO_VALUE, of.round, of.value, tuple(proof.values()))
                 return [(claim, half if draw.random() < 0.5 else everybody)]
             case 3:  # says that it is decided
                 commits = [m for m in self.archive if m.type is MessageType.COMMIT]

@@ -169,7 +169,8 @@ def test_captured_instances_verify_and_replay_to_their_decision(instance: dict[s
     verifier = Verifier([bytes.fromhex(key) for key in CAPTURES["cluster"]["k1_public_keys_by_peer_idx"]])
     duty = Duty(instance["duty"]["slot"], DutyType(instance["duty"]["type"]))
     machine = fresh_instance(duty, instance["recorded_by_peer_idx"])
-    decisions, known = [], {}
+    decisions: list[Decide] = []
+    known: dict[bytes, Value] = {}
     for row in instance["messages"]:
         received = verifier.decode(bytes.fromhex(row["qbft_consensus_msg_hex"]))
         assert received.duty == duty

@@ -260,9 +260,7 @@ def test_a_leader_does_not_propose_again_what_failed_its_comparison() -> None:
     assert instance.wake_at is not None
     instance.tick(instance.wake_at)
     proof = tuple(Message(PREPARE, peer, 1, value(1)) for peer in (1, 2, 3))
-    effects = fed(
-        instance, *(Message(ROUND_CHANGE, peer, 2, ZERO_VALUE, 1, value(1), proof) for peer in (1, 2, 3))
-    )
+    effects = fed(instance, *(Message(ROUND_CHANGE, peer, 2, ZERO_VALUE, 1, value(1), proof) for peer in (1, 2, 3)))
     assert [(e.type, e.value) for e in effects if isinstance(e, Broadcast)] == [(PRE_PREPARE, value(9))]
 
 

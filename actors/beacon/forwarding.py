@@ -105,6 +105,7 @@ class Forwarding:
     ) -> "tuple[httpx.Response, bytes | None]":
         """The first success; the others run on in the background."""
         send: trio.MemorySendChannel[tuple[httpx.Response, bytes | None] | CallFailed]
+        receive: trio.MemoryReceiveChannel[tuple[httpx.Response, bytes | None] | CallFailed]
         send, receive = trio.open_memory_channel(len(nodes))  # room for all: nobody ever waits to send
 
         async def run(node: BeaconNode) -> None:

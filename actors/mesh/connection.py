@@ -323,12 +323,14 @@ class Connection:
         self._session.finish(stream_id)
         self._output.set()
 
-    def queue_close(self, stream: Stream, *, has_ended: bool) -> None:
+    def queue_close(self, stream: Stream, unread_bytes: int, *, has_ended: bool) -> None:
         self._streams.pop(stream.stream_id, None)
         self.queue_finish(stream.stream_id)
         if stream.stream_id in self._session and not has_ended:
-            self._lingering[stream.stream_id] = _Lingering(trio.current_time() + LINGER_S)
-            if len(self._lingering) > MAX_LINGERING:
+            self._lingering[stream.stream_id] = _Lingering(trio.current_time() + LINGER_S, unread_bytes)
+            if unread_bytes > LINGER_BYTES:
+                self._cut_off(stream.stream_id)
+            elif len(self._lingering) > MAX_LINGERING:
                 self._cut_off(next(iter(self._lingering)))
 
     def queue_reset(self, stream: Stream, code: int) -> None:
@@ -529,8 +531,8 @@ class _Lingering:
 
     __slots__ = ("received_bytes", "until")
 
-    def __init__(self, until: float) -> None:
-        self.until, self.received_bytes = until, 0
+    def __init__(self, until: float, received_bytes: int) -> None:
+        self.until, self.received_bytes = until, received_bytes
 
 
 async def _abort(raw: trio.abc.Stream) -> None:

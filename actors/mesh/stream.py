@@ -17,6 +17,7 @@ Source: specification 03-p2p, sections 5.2, 9 and 11.4.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -85,7 +86,7 @@ class Stream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Bytes as they came, b"" once the peer has finished. Raises: StreamFault kinds, trio.ClosedResourceError."""
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be 1 or more")
         self._begin_reading()
         try:
@@ -195,15 +196,19 @@ class Stream(trio.abc.HalfCloseableStream):
     # ---- ending ----
 
     async def aclose(self) -> None:
-        """Close gracefully: what was queued goes out, then FIN; nothing more is read. Cancelled: closed all the same."""
+        """Close gracefully: what was queued goes out, then FIN; nothing more is read. Cancelled: closed all the same.
+
+        A peer that has sent more than 64 KiB which nobody read, or goes on sending, gets a reset as well.
+        """
         self.close()
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
         """`aclose` without a checkpoint."""
         if not self._is_closed:
+            unread_bytes = self.unread_bytes
             self._close_locally()
-            self.connection.queue_close(self, has_ended=self._has_ended or self._fault is not None)
+            self.connection.queue_close(self, unread_bytes, has_ended=self._has_ended or self._fault is not None)
 
     def reset(self, code: int = 0) -> None:
         """Kill both directions at once; the peer sees a reset with `code`. After a close too: what it still sends is cut off."""

@@ -209,6 +209,15 @@ def test_other_types_are_faults(other: object) -> None:
         decode_enr(other)  # type: ignore[arg-type]
 
 
+def test_lengths_of_the_network_have_no_leading_zero() -> None:
+    raw = base64.urlsafe_b64decode(CREATED[4:] + "=")
+    assert raw[:2] == b"\xf8\x75"
+    text = "enr:" + base64.urlsafe_b64encode(b"\xf9\0\x75" + raw[2:]).decode().rstrip("=")
+    assert decode_enr(text).public_key == PUBLIC
+    with pytest.raises(EnrFault):
+        decode_enr(text, strict=True)
+
+
 def nested_list(depth: int, innermost: bytes = b"") -> Encoded:
     content = innermost
     for _ in range(depth):

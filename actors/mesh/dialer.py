@@ -40,9 +40,13 @@ DIAL_ERRORS: tuple[type[Exception], ...] = (
 
 
 class DialOutcome(msgspec.Struct, frozen=True):
-    """connection: None when all addresses failed. failures: address to reason; cancelled attempts are not among them."""
+    """connection: None when all addresses failed. address: where it leads, as planned. failures: address to reason.
+
+    Cancelled attempts are not among the failures.
+    """
 
     connection: Connection | None
+    address: Multiaddr | None
     failures: dict[Multiaddr, str]
 
 
@@ -52,7 +56,7 @@ async def dial(
     """Try the plan; see the theory on top. `attempt` raises DialFault or one of DIAL_ERRORS."""
     waiting = list(plan)
     failures: dict[Multiaddr, str] = {}
-    won: list[Connection] = []
+    won: list[tuple[Connection, Multiaddr]] = []
     running = 0
     progress = trio.Event()
 
@@ -60,11 +64,11 @@ async def dial(
         nonlocal running, progress
         try:
             with trio.fail_after(planned.timeout_s):
-                connection = await attempt(planned)
+                made = await attempt(planned)
             if won:
-                connection.close("another address was faster")
+                made.close("another address was faster")
             else:
-                won.append(connection)
+                won.append((made, planned.address))
         except DIAL_ERRORS as error:
             failures[planned.address] = describe(error)
         finally:
@@ -86,10 +90,11 @@ async def dial(
                         await progress.wait()
                 nursery.cancel_scope.cancel()
     except BaseException:
-        for connection in won:
-            connection.close("the dial was cancelled")
+        for made, _ in won:
+            made.close("the dial was cancelled")
         raise
-    return DialOutcome(won[0] if won else None, failures)
+    connection, address = won[0] if won else (None, None)
+    return DialOutcome(connection, address, failures)
 
 
 async def dial_tcp(

@@ -15,7 +15,8 @@ directly every minute while there are only relayed ones, and each send waits for
     address book      from ENR and configuration: for ever · from identify: while connected and 15 min after, 20 at most
     relays            every relay that we are connected to; v1.11: only the peer with the smaller id dials through relays, but when the
                       peer hasn't shown up for 30 s, the larger one does too (03 §3.4)
-    when not to dial  an address that failed rests (5 s, then 5 s + n² s); any connection to the peer clears that
+    when not to dial  an address that failed rests (5 s, then 5 s + n² s); a peer that identified itself clears that. One that ends
+                      the connection before counts as failed: that is how a peer's gate looks from outside
 """
 
 from collections import Counter
@@ -93,6 +94,8 @@ SAMPLE_INTERVAL_S: Final = 30.0
 LEARNT_LIFE_S: Final = 900.0
 OTHER_SIDE_SHOULD_DIAL_S: Final = 30.0
 IDLE_LOOK_S: Final = 5.0
+SHORT_LIFE_S: Final = 5.0  # a connection that ends sooner is not dialed again at once, so that two nodes never spin
+SHORT_LIFE_REST_S: Final = 1.0
 RESOURCE_LIMIT_CODE: Final = 0x1002
 
 R = TypeVar("R")
@@ -118,6 +121,8 @@ class Peer:
         self._dial_failures: dict[Multiaddr, str] = {}
         self._dial_log, self._send_log, self._info_log = ChangeLog(), SendLog(), PeerInfoLog()
         self._identify: HostIdentify | None = None
+        self._identified: set[Connection] = set()
+        self._rest_until = 0.0
         self._told: dict[Connection, tuple[Multiaddr, ...]] = {}
         self._ping_rtt_s: float | None = None
         self._judgement = Judgement()
@@ -314,11 +319,8 @@ class Peer:
 
     # connections
 
-    def _own(self, connection: Connection) -> None:
+    def _own(self, connection: Connection, dialed: Multiaddr | None = None) -> None:
         self._connections[connection] = trio.current_time()
-        self._backoff.clear()
-        self._dial_failures = {}
-        self._dial_log.clear()
         self._host.events.count("p2p_peer_connection_total", self._labels)
         self._log.info(
             "Connected to peer",
@@ -327,12 +329,12 @@ class Peer:
             type="relay" if connection.relayed else "direct",
         )
         self._announce()
-        self._nursery.start_soon(self._run_connection, connection)
+        self._nursery.start_soon(self._run_connection, connection, dialed)
         if len(self._connections) > MAX_CONNECTIONS:
             oldest = next(iter(self._connections))
             oldest.close("too many connections of this peer")
 
-    async def _run_connection(self, connection: Connection) -> None:
+    async def _run_connection(self, connection: Connection, dialed: Multiaddr | None) -> None:
         reason = "closed"
         try:
             async with trio.open_nursery() as nursery:
@@ -344,8 +346,8 @@ class Peer:
                 nursery.cancel_scope.cancel()
         finally:
             connection.close("this peer's actor let go of it")
-            self._connections.pop(connection, None)
             self._told.pop(connection, None)
+            self._note_end(connection, dialed, trio.current_time() - self._connections.pop(connection))
             if not self._connections:
                 self._alone_since = trio.current_time()
             self._announce()
@@ -365,7 +367,26 @@ class Peer:
         except IDENTIFY_ERRORS as error:
             self._log.debug("Peer did not identify itself", error=describe(error))
         else:
+            self._identified.add(connection)
+            self._backoff.clear()
+            self._dial_failures = {}
+            self._dial_log.clear()
             self._learn(said, connection)
+
+    def _note_end(self, connection: Connection, dialed: Multiaddr | None, age_s: float) -> None:
+        """A peer that does not want us ends the connection right after the handshake: that is a failed dial, not a loss."""
+        now = trio.current_time()
+        if connection not in self._identified:
+            if dialed is not None:
+                self._backoff.fail(dialed, now)
+                self._dial_failures = {
+                    **self._dial_failures,
+                    dialed: "the peer closed right after the handshake; is our key in its lock?",
+                }
+                self._log_dial_failures(now)
+        elif age_s < SHORT_LIFE_S:
+            self._rest_until = now + SHORT_LIFE_REST_S
+        self._identified.discard(connection)
 
     def _learn(self, said: HostIdentify, connection: Connection) -> None:
         self._identify = said
@@ -425,6 +446,9 @@ class Peer:
                 await changed.wait()
                 continue
             now = trio.current_time()
+            if now < self._rest_until:
+                await trio.sleep_until(self._rest_until)
+                continue
             addresses = candidates(now)
             ready = [address for address in addresses if self._backoff.free_from(address, now) <= now]
             if ready:
@@ -480,9 +504,12 @@ class Peer:
         for address in outcome.failures:
             self._backoff.fail(address, now)
         if outcome.connection is not None:
-            self._own(outcome.connection)
+            self._own(outcome.connection, outcome.address)
             return
         self._dial_failures = {**self._dial_failures, **outcome.failures}
+        self._log_dial_failures(now)
+
+    def _log_dial_failures(self, now: float) -> None:
         reasons = self._readable_failures()
         if not self._connections and self._dial_log.is_due(reasons, now):
             self._log.warning("Cannot connect to peer", reasons=reasons)

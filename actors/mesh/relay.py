@@ -84,6 +84,7 @@ MAX_INBOUND: Final = 64
 MAX_INBOUND_STREAMS: Final = 512
 RESERVE_BASE_S: Final = 1.0
 RESERVE_MAX_S: Final = 120.0
+SHORT_LIFE_S: Final = 5.0
 ADOPT_TIMEOUT_S: Final = 10.0
 CIRCUIT_SUFFIX: Final = decode_multiaddr("/p2p-circuit")
 RELAY_PROTOCOLS: Final = tuple(sorted((IDENTIFY, IDENTIFY_PUSH, PING, PEERINFO, STOP)))
@@ -222,6 +223,7 @@ class RelayClient:
                 continue
             backoff.reset()
             self._succeed(connection, grant)
+            reserved_at = trio.current_time()
             with trio.move_on_after(refresh_in_s(grant, self._host.wall_clock())):
                 async with trio.open_nursery() as nursery:
                     for event in (changed, connection.closed):
@@ -229,6 +231,8 @@ class RelayClient:
             if connection.closed.is_set():
                 self._reserved_until_s = 0.0
                 self._publish()
+                if trio.current_time() - reserved_at < SHORT_LIFE_S:
+                    await trio.sleep(RESERVE_BASE_S)  # a relay that grants and hangs up must not make us spin
 
     async def _connect(self, target: RelayTarget) -> Connection:
         current = self._connection

@@ -57,7 +57,7 @@ async def resolve(url: str, headers: Mapping[str, str], client: httpx.AsyncClien
                 return decode_answer(await _fetch(own_client, url, headers))
     except trio.TooSlowError:
         raise ResolveFault(f"no complete answer within {ATTEMPT_TIMEOUT_S:g} s") from None
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # ValueError: a name that IDNA refuses
         raise ResolveFault(str(error) or type(error).__name__) from None
 
 
@@ -121,7 +121,8 @@ def _from_list(text: str) -> RelayTarget:
         entries = msgspec.json.decode(text.encode(), type=list[str])
     except (msgspec.DecodeError, RecursionError):
         raise ResolveFault("the answer is neither an ENR nor a JSON list of multiaddrs") from None
-    found: dict[Multiaddr, bytes] = {}
+    found: set[Multiaddr] = set()
+    ids: set[bytes] = set()
     skipped: list[str] = []
     for entry in entries[:MAX_ADDRESSES]:
         try:
@@ -129,8 +130,8 @@ def _from_list(text: str) -> RelayTarget:
         except ResolveFault:
             skipped.append(entry[:128])
         else:
-            found[target.addresses[0]] = target.peer_id
-    ids = set(found.values())
+            found.update(target.addresses)
+            ids.add(target.peer_id)
     if not ids:
         raise ResolveFault("the answer holds no address of a relay")
     if len(ids) > 1:

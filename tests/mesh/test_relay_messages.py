@@ -1,5 +1,7 @@
 """Circuit relay and DCUtR messages against the vectors, refusals that explain themselves, hostile bytes."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,10 +90,8 @@ def test_hostile_bytes_end_in_a_fault_or_a_value(data: bytes) -> None:
         relay.decode_hole_punch,
         lambda data: relay.decode_reservation(data, relay_id=IDS[1], own_id=IDS[2], now_s=0.0),
     ):
-        try:
+        with contextlib.suppress(RelayFault):
             decode(data)
-        except RelayFault:
-            pass
 
 
 def test_an_oversized_message_is_refused_unread() -> None:

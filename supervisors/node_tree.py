@@ -9,8 +9,9 @@ PERIOD_S: Final = 600.0
 NETWORK_PERIOD_S: Final = 60.0
 
 
-def node_tree(network: Sequence[str]) -> Supervisor:
+def node_tree(network: Sequence[str], *, has_key_lock: bool = False) -> Supervisor:
     """The tree of a node. network: the mesh's children (listener, one a relay, one a peer) in start order.
+    has_key_lock: the node keeps its private key's lock file fresh.
 
     one_for_one everywhere: actors hold Addresses, which outlive a restart, so nobody has to die with a neighbour. Intensities
     multiply on the way up: a child that always crashes starts some two dozen times before systemd sees an exit. A peer is allowed
@@ -22,6 +23,7 @@ def node_tree(network: Sequence[str]) -> Supervisor:
         intensity=3,
         period_s=PERIOD_S,
         children=(
+            *((Worker("private_key_lock"),) if has_key_lock else ()),
             Worker("monitoring", shutdown_s=1),
             Worker("identity"),
             Worker("crypto_workers", shutdown_s=2),

@@ -1,0 +1,166 @@
+"""`charon run`: the node between a beacon node and a validator client. Source: specification 09 §3.2, §4, §6."""
+
+import re
+import time
+from pathlib import Path
+from typing import Final
+
+from charon_actors.cli import flags
+from charon_actors.cli.custom_network import custom_networks
+from charon_actors.cli.door import notice, run_program
+from charon_actors.cli.log import set_up_log
+from charon_actors.cli.options import Flag, Values, charon_command
+from charon_actors.cli.values import Kind
+from charon_actors.errors import UserError
+
+MAX_NICKNAME_BYTES: Final = 32
+MAX_GRAFFITI_BYTES: Final = 32
+
+FLAGS: Final = (
+    Flag(
+        "beacon-node-endpoints",
+        Kind.TEXTS,
+        (),
+        "URLs of the beacon nodes; all are asked, the first good answer wins",
+        required=True,
+        aliases=("beacon-node-endpoint",),
+    ),
+    Flag("fallback-beacon-node-endpoints", Kind.TEXTS, (), "URLs of beacon nodes that are asked when all others have failed"),
+    Flag("beacon-node-timeout", Kind.DURATION, 2.0, "Time limit of a request to a beacon node"),
+    Flag("beacon-node-submit-timeout", Kind.DURATION, 2.0, "Time limit of a submission to a beacon node"),
+    Flag("beacon-node-headers", Kind.TEXTS, (), "HTTP headers for all beacon nodes, name=value", secret=True),
+    Flag("validator-api-address", Kind.TEXT, "127.0.0.1:3600", "ip:port for validator clients"),
+    Flag("monitoring-address", Kind.TEXT, "127.0.0.1:3620", "ip:port of /metrics, /livez and /readyz"),
+    flags.PRIVATE_KEY_FILE,
+    flags.LOCK_FILE,
+    flags.NO_VERIFY,
+    Flag("private-key-file-lock", Kind.SWITCH, False, "Refuse to start while another instance uses the private key file"),
+    Flag("nickname", Kind.TEXT, "", "Name that peers see, up to 32 bytes"),
+    Flag("graffiti", Kind.TEXT, "", "Text in the blocks that this node's beacon node builds, up to 32 bytes"),
+    *flags.p2p(flags.RUN_RELAYS),
+    *flags.TESTNET,
+    flags.TESTNET_CAPELLA,
+    *flags.LOG,
+)
+
+
+def run(values: Values) -> int:
+    """Read and verify everything, then run the node until a signal."""
+    set_up_log(values.text("log-format"), values.text("log-level"), values.text("log-color"), values.text("log-output-path"))
+    import structlog
+
+    structlog.get_logger(topic="app-start").info("Parsed config", **values.for_log())
+    config = node_config(values)
+    from supervisors.node import NodeConfig, open_node
+
+    assert isinstance(config, NodeConfig)
+
+    async def program() -> None:
+        import trio
+
+        async with open_node(config) as node:
+            log = structlog.get_logger(topic="app-start")
+            log.info(
+                "Charon started",
+                cluster=config.lock.lock_hash.hex()[:7],
+                validators=len(config.lock.validators),
+                peer=node.mesh.peers[config.own_index].name,
+                index=config.own_index,
+                validator_api=values.text("validator-api-address"),
+                monitoring=values.text("monitoring-address"),
+            )
+            await node.mesh.wait_for_relays()
+            await trio.sleep_forever()
+
+    return run_program(program)
+
+
+def node_config(values: Values) -> object:
+    """The checked configuration. Raises: UserError for whatever is missing, malformed, or doesn't fit together."""
+    from charon_actors.cluster.data_directory import load_lock, take_key_lock
+    from charon_actors.cluster.faults import ClusterFault
+    from charon_actors.cluster.identity import load_key_file
+    from charon_actors.cluster.peers import own_peer, peers_of
+    from charon_actors.crypto import k1_public_key
+    from charon_actors.eth2.beacon_api import decode_node_url
+    from charon_actors.eth2.networks import network_by_fork_version
+    from supervisors.node import NodeConfig
+
+    nickname, graffiti = values.text("nickname"), values.text("graffiti").encode()
+    if len(nickname.encode()) > MAX_NICKNAME_BYTES:
+        raise UserError(values.where("nickname"), f"is longer than {MAX_NICKNAME_BYTES} bytes", "choose a shorter one")
+    if len(graffiti) > MAX_GRAFFITI_BYTES:
+        raise UserError(values.where("graffiti"), f"is longer than {MAX_GRAFFITI_BYTES} bytes", "choose a shorter one")
+    networks = custom_networks(values, has_capella=True)
+    key_path, lock_path = values.path("private-key-file"), values.path("lock-file")
+    key = load_key_file(key_path, notice)
+    lock = load_lock(lock_path, notice, is_verified=not values.switch("no-verify"), networks_extra=networks)
+    try:
+        own = own_peer(peers_of(lock.definition), k1_public_key(key))
+    except ClusterFault as fault:
+        raise UserError(
+            str(key_path), f"{fault} in {lock_path}", "use the key and the lock of one and the same operator"
+        ) from fault
+    network = network_by_fork_version(lock.definition.fork_version, networks)
+    if network is None:
+        version = "0x" + lock.definition.fork_version.hex()
+        raise UserError(str(lock_path), f"no network with fork version {version} is known", "give the --testnet flags")
+    key_lock = None
+    if values.switch("private-key-file-lock"):
+        key_lock = take_key_lock(key_path, "charon run", "0x" + lock.lock_hash.hex(), time.time())
+    primary = tuple(
+        decode_node_url(text, values.where("beacon-node-endpoints")) for text in values.texts("beacon-node-endpoints")
+    )
+    where = values.where("fallback-beacon-node-endpoints")
+    return NodeConfig(
+        lock=lock,
+        private_key=key,
+        own_index=own.index,
+        network=network,
+        state_dir=Path(lock_path).parent,
+        beacon_nodes=primary,
+        fallback_beacon_nodes=tuple(decode_node_url(text, where) for text in values.texts("fallback-beacon-node-endpoints")),
+        beacon_headers=_headers(values),
+        beacon_timeout_s=_positive(values, "beacon-node-timeout"),
+        beacon_submit_timeout_s=_positive(values, "beacon-node-submit-timeout"),
+        validator_api_address=values.text("validator-api-address"),
+        monitoring_address=values.text("monitoring-address"),
+        p2p_tcp_addresses=values.texts("p2p-tcp-address"),
+        p2p_external_ip=values.text("p2p-external-ip"),
+        p2p_external_hostname=values.text("p2p-external-hostname"),
+        relays=values.texts("p2p-relays"),
+        use_listen_port=not values.switch("p2p-disable-reuseport"),
+        nickname=nickname,
+        graffiti=graffiti or DEFAULT_GRAFFITI,
+        key_lock=key_lock,
+    )
+
+
+DEFAULT_GRAFFITI: Final = b"charon-actors"
+
+
+def _headers(values: Values) -> tuple[tuple[str, str], ...]:
+    found = []
+    for text in values.texts("beacon-node-headers"):
+        match = re.fullmatch(r"([^=,]+)=([^,]+)", text)
+        if match is None:
+            remedy = "write http headers as comma separated values formatted as header=value"
+            raise UserError(values.where("beacon-node-headers"), "an item is not header=value", remedy)
+        found.append((match[1], match[2]))
+    return tuple(found)
+
+
+def _positive(values: Values, name: str) -> float:
+    seconds = values.seconds(name)
+    if seconds <= 0:
+        raise UserError(values.where(name), "is not a positive duration", "write for example 2s")
+    return seconds
+
+
+command = charon_command(
+    "run",
+    "Run a node of the cluster: between a beacon node and a validator client, together with the nodes of the other operators",
+    run,
+    FLAGS,
+    example="charon run --beacon-node-endpoints http://127.0.0.1:5052 --p2p-tcp-address 0.0.0.0:3610",
+)

@@ -1,0 +1,297 @@
+"""Simnet: a whole cluster in one process, over real loopback sockets, with mocks of what stands around it.
+
+    beacon mock (HTTP)  ←  node 0 … n-1 (the production tree each)  ←  validator clients' mocks (HTTP)
+                                  └── peers: TCP, Noise, yamux, QBFT, partial signatures ──┘
+
+Keys, lock and identities are made from the seed; nothing is written but each node's records, below a directory that the caller gives.
+The first slot that counts is the first that starts when every node is ready; `slots` slots later the run ends. A duty succeeded on
+a node if that node handed the group's signature to the beacon mock and the mock, which verifies it, accepted.
+"""
+
+import math
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from actors import http_server
+from actors.duties import DutyEnded
+from charon_actors.cluster.dealer import Dealt, deal
+from charon_actors.cluster.definition import Creator, Definition, Operator, ValidatorAddresses
+from charon_actors.cluster.hashes import with_definition_hashes
+from charon_actors.cluster.threshold import default_threshold
+from charon_actors.crypto import generate_secret, k1_generate, public_key
+from charon_actors.enr import new_record
+from charon_actors.errors import Retryable
+from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.eth2.duty import DutyType
+from charon_actors.eth2.networks import Network
+from charon_actors.p2p.multiaddr import tcp_multiaddr
+from supervisors.node import Node, NodeConfig, open_node
+from supervisors.simulation.beacon_mock import BeaconMock, BeaconSettings, chain_of
+from supervisors.simulation.validator_mock import ValidatorMock
+
+FORK_VERSION: Final = bytes.fromhex("00000001")
+SLOTS_PER_EPOCH: Final = 4  # a validator attests once an epoch: short epochs show something soon
+MIN_NODES, MAX_NODES = 3, 16
+MAX_VALIDATORS: Final = 64
+READY_LIMIT_S: Final = 60.0
+COUNTED: Final = {DutyType.PROPOSER: "proposer", DutyType.ATTESTER: "attester"}
+
+
+class SimnetSettings(msgspec.Struct, frozen=True):
+    """slots: how many count, None until cancelled. slot_duration_s: at least 0.5. state_dir: for the nodes' records."""
+
+    state_dir: Path
+    nodes: int = 4
+    validators: int = 2
+    slots: int | None = None
+    slot_duration_s: float = 1.0
+    seed: int = 0
+
+
+class NodeView(msgspec.Struct):
+    """One node as the run sees it. latencies_s: of accepted duties by kind, from the duty's start."""
+
+    index: int
+    name: str
+    ready_s: float | None = None
+    expected: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(COUNTED.values(), 0))
+    succeeded: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(COUNTED.values(), 0))
+    latencies_s: dict[str, list[float]] = msgspec.field(default_factory=lambda: {kind: [] for kind in COUNTED.values()})
+    peers: int = 0
+    rtt_ms: float | None = None
+    failures: list[str] = []
+
+
+class SimnetView(msgspec.Struct):
+    """What is shown while it runs. slot: the chain's; counted: slots that count so far."""
+
+    nodes: list[NodeView]
+    slot: int = -1
+    counted: int = 0
+    refused: dict[str, int] = {}
+
+    @property
+    def is_ok(self) -> bool:
+        """Every duty that was expected has succeeded on every node, and the beacon mock refused nothing."""
+        return (
+            self.counted > 0
+            and not self.refused
+            and all(node.ready_s is not None and node.expected == node.succeeded for node in self.nodes)
+        )
+
+    def report(self) -> dict[str, Any]:
+        """The JSON of `--report`. Times in seconds and milliseconds as the names say; percentiles None without a sample."""
+        return {
+            "ok": self.is_ok,
+            "slots": self.counted,
+            "nodes": [
+                {
+                    "index": node.index,
+                    "ready_s": None if node.ready_s is None else round(node.ready_s, 3),
+                    "duties": {
+                        kind: {"expected": node.expected[kind], "succeeded": node.succeeded[kind]} for kind in COUNTED.values()
+                    },
+                    "latency_ms": {
+                        kind: {"p50": percentile(node.latencies_s[kind], 50), "p99": percentile(node.latencies_s[kind], 99)}
+                        for kind in COUNTED.values()
+                    },
+                }
+                for node in self.nodes
+            ],
+        }
+
+
+def percentile(seconds: Sequence[float], percent: int) -> float | None:
+    """Nearest rank, in milliseconds."""
+    if not seconds:
+        return None
+    return round(sorted(seconds)[max(math.ceil(len(seconds) * percent / 100) - 1, 0)] * 1000, 1)
+
+
+def make_cluster(settings: SimnetSettings) -> tuple[Dealt, list[bytes]]:
+    """Lock, key shares and identity keys (32 bytes each) of the seed: the same seed, the same cluster."""
+    random = Random(settings.seed)
+    identity_keys = [k1_generate(random.randbytes) for _ in range(settings.nodes)]
+    secrets = [generate_secret(random.randbytes) for _ in range(settings.validators)]
+    address = "0x000000000000000000000000000000000000dEaD"
+    definition = Definition(
+        name="simnet",
+        creator=Creator(),
+        operators=tuple(Operator(enr=new_record(key).encode()) for key in identity_keys),
+        uuid="00000000-0000-4000-8000-000000000000",
+        version="v1.10.0",
+        timestamp="2026-01-01T00:00:00Z",
+        num_validators=settings.validators,
+        threshold=default_threshold(settings.nodes),
+        validators=(ValidatorAddresses(address, address),) * settings.validators,
+        dkg_algorithm="default",
+        fork_version=FORK_VERSION,
+        deposit_amounts_gwei=(),
+        consensus_protocol="",
+        target_gas_limit=60_000_000,
+        compounding=False,
+    )
+    dealt = deal(with_definition_hashes(definition), secrets, identity_keys, registered_at_s=0, entropy=random.randbytes)
+    return dealt, identity_keys
+
+
+async def run_simnet(
+    settings: SimnetSettings,
+    *,
+    on_change: Callable[[SimnetView], None] = lambda view: None,
+    on_nodes: Callable[[Sequence[Node]], None] = lambda nodes: None,
+) -> SimnetView:
+    """Run a cluster for `slots` slots, or until cancelled (then the caller has what `on_change` showed last).
+
+    on_change: after each slot. on_nodes: once, with the running nodes, for tests that make them misbehave.
+    Raises: UserError (no port is free, …); trio.TooSlowError if the nodes aren't ready within READY_LIMIT_S.
+    """
+    dealt, identity_keys = make_cluster(settings)
+    genesis_s = float(math.ceil(time.time()) + 1)
+    beacon_settings = BeaconSettings(
+        validators=tuple(validator.public_key for validator in dealt.lock.validators),
+        genesis_time_s=genesis_s,
+        slot_duration_s=settings.slot_duration_s,
+        slots_per_epoch=SLOTS_PER_EPOCH,
+        fork_version=FORK_VERSION,
+    )
+    beacon = BeaconMock(beacon_settings, time.time)
+    async with AsyncExitStack() as stack:
+        beacon_socket = stack.enter_context(http_server.bind("127.0.0.1:0", "beacon mock"))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        nursery.start_soon(http_server.serve, beacon, beacon_socket)
+        url = f"http://127.0.0.1:{beacon_socket.getsockname()[1]}"
+        configs = _configs(settings, dealt, identity_keys, url)
+        started_s = trio.current_time()
+        nodes = [await stack.enter_async_context(open_node(config)) for config in configs]
+        on_nodes(nodes)
+        view = SimnetView([NodeView(node.config.own_index, node.mesh.peers[node.config.own_index].name) for node in nodes])
+        run = _Run(settings, beacon, beacon_settings, nodes, view, on_change)
+        for index, node in enumerate(nodes):
+            secrets = {public_key(shares[index + 1]): shares[index + 1] for shares in dealt.shares}
+            api = f"http://127.0.0.1:{node.validator_api_port}"
+            nursery.start_soon(ValidatorMock(api, secrets, run.chain, time.time).run)
+            node.on_duty.append(partial(run.duty_ended, view.nodes[index]))
+        with trio.fail_after(READY_LIMIT_S):
+            for node, seen in zip(nodes, view.nodes, strict=True):
+                await node.ready()
+                seen.ready_s = trio.current_time() - started_s
+        await run.count_slots()
+        nursery.cancel_scope.cancel()
+    return view
+
+
+class _Run:
+    """Counts what is expected and what succeeded, slot by slot."""
+
+    def __init__(
+        self,
+        settings: SimnetSettings,
+        beacon: BeaconMock,
+        beacon_settings: BeaconSettings,
+        nodes: Sequence[Node],
+        view: SimnetView,
+        on_change: Callable[[SimnetView], None],
+    ) -> None:
+        self._settings, self._beacon, self._nodes, self._view, self._on_change = settings, beacon, nodes, view, on_change
+        self.chain = chain_of(beacon_settings)
+        self._first_slot: int | None = None
+        self._ended: list[tuple[NodeView, DutyEnded]] = []
+        self._open: set[tuple[int, int, str]] = set()
+        self._all_ended = trio.Event()
+
+    def duty_ended(self, seen: NodeView, ended: DutyEnded) -> None:
+        kind = COUNTED.get(ended.duty.type)
+        key = (seen.index, ended.duty.slot, kind or "")
+        if kind is None or key not in self._open:
+            return
+        self._open.discard(key)
+        seen.succeeded[kind] += ended.succeeded
+        if ended.latency_s is not None:
+            seen.latencies_s[kind].append(ended.latency_s)
+        if ended.reason is not None:
+            seen.failures.append(f"{ended.duty}: {ended.reason}")
+        if not self._open:
+            self._all_ended.set()
+
+    async def count_slots(self) -> None:
+        slot = max(self.chain.slot_at(time.time()) + 1, 0)
+        while self._settings.slots is None or self._view.counted < self._settings.slots:
+            await trio.sleep(max(self.chain.slot_start_s(slot) - time.time() - 0.001, 0))
+            for kind, _ in self._beacon.expected(slot):
+                for seen in self._view.nodes:
+                    seen.expected[kind] += 1
+                    self._open.add((seen.index, slot, kind))
+            await trio.sleep(max(self.chain.slot_start_s(slot + 1) - time.time(), 0))
+            self._view.counted += 1
+            await self._look(slot)
+            slot += 1
+        # the duties of the last slot may take until their deadline; an attester's is an epoch away: two slots are enough
+        with trio.move_on_after(max(2 * self._settings.slot_duration_s, 2)):
+            while self._open:
+                self._all_ended = trio.Event()
+                await self._all_ended.wait()
+        await self._look(slot - 1)
+
+    async def _look(self, slot: int) -> None:
+        self._view.slot = slot
+        self._view.refused = dict(self._beacon.refused)
+        for node, seen in zip(self._nodes, self._view.nodes, strict=True):
+            seen.peers = node.mesh.connected_count
+            rtts = []
+            for peer in node.mesh.others:
+                with suppress(Retryable):  # a peer's child that is just being restarted
+                    rtt_s = (await node.mesh.status(peer.index)).ping_rtt_s
+                    rtts += [] if rtt_s is None else [rtt_s]
+            seen.rtt_ms = round(1000 * sum(rtts) / len(rtts), 2) if rtts else None
+        self._on_change(self._view)
+
+
+def _configs(settings: SimnetSettings, dealt: Dealt, identity_keys: Sequence[bytes], beacon_url: str) -> list[NodeConfig]:
+    ports = _free_ports(settings.nodes)
+    network = Network("simnet", 0, FORK_VERSION, 0, bytes([3]) + FORK_VERSION[1:], settings.slot_duration_s)
+    addresses = {index: (tcp_multiaddr("127.0.0.1", port),) for index, port in enumerate(ports)}
+    configs = []
+    for index, key in enumerate(identity_keys):
+        state_dir = settings.state_dir / f"node{index}"
+        state_dir.mkdir(mode=0o700, exist_ok=True)
+        configs.append(
+            NodeConfig(
+                lock=dealt.lock,
+                private_key=key,
+                own_index=index,
+                network=network,
+                state_dir=state_dir,
+                beacon_nodes=(decode_node_url(beacon_url),),
+                validator_api_address="127.0.0.1:0",
+                monitoring_address="127.0.0.1:0",
+                p2p_tcp_addresses=(f"127.0.0.1:{ports[index]}",),
+                peer_addresses={other: found for other, found in addresses.items() if other != index},
+                graffiti=b"simnet",
+            )
+        )
+    return configs
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listened on a moment ago: each node must know the others' before they are bound."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+__all__ = ["MAX_NODES", "MAX_VALIDATORS", "MIN_NODES", "NodeView", "SimnetSettings", "SimnetView", "run_simnet"]

@@ -6,7 +6,7 @@ Every scalar is read as the text that stands in the file (YAML's `yes` is "yes",
 the same here and on the command line. Source: specification 09-cli-and-config, section 2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +18,8 @@ MAX_FILE_BYTES: Final = 1 << 20
 FileValues = Mapping[str, str | tuple[str, ...]]
 
 
-def read_config_file(directory: Path) -> tuple[str, FileValues]:
-    """File name and values by lower-case flag name; ("", {}) when there is no such file. Raises UserError."""
+def read_config_file(directory: Path, names: Collection[str]) -> tuple[str, FileValues]:
+    """File name and values of these flag names; ("", {}) when there is no such file. Raises UserError."""
     for ending in ENDINGS:
         path = directory / f"charon.{ending}"
         if not path.is_file():
@@ -32,7 +32,8 @@ def read_config_file(directory: Path) -> tuple[str, FileValues]:
                 parsed = {}
             if not isinstance(parsed, dict):
                 raise ValueError("the top level is no mapping of flag names to values")
-            values = {str(key).lower(): _texts(key, value) for key, value in parsed.items() if value is not None}
+            known = {str(key).lower(): value for key, value in parsed.items()}
+            values = {name: _texts(name, known[name]) for name in names if known.get(name) is not None}
         except OSError as error:
             raise UserError(path.name, f"cannot read the file ({error.strerror})", "check its permissions") from error
         except (ValueError, RecursionError) as error:
@@ -67,15 +68,15 @@ def _decode(ending: str, text: str) -> Any:
         raise ValueError(f"no valid YAML: {error}") from error
 
 
-def _texts(key: object, value: object) -> str | tuple[str, ...]:
+def _texts(name: str, value: object) -> str | tuple[str, ...]:
     if isinstance(value, list):
-        return tuple(_scalar(key, element) for element in value)
-    return _scalar(key, value)
+        return tuple(_scalar(name, element) for element in value)
+    return _scalar(name, value)
 
 
-def _scalar(key: object, value: object) -> str:
+def _scalar(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict | list) or value is None:
-        raise ValueError(f"the value of {str(key)[:60]!r} is neither text nor a list of texts")
+        raise ValueError(f"the value of {name} is neither text nor a list of texts")
     return str(value)

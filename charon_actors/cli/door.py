@@ -12,10 +12,13 @@ The line never holds line breaks or control characters: what a file or a peer pu
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
+
+if TYPE_CHECKING:
+    from trio import TaskStatus
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, what shells expect
 MAX_LINE_CHARACTERS: Final = 2000
@@ -39,15 +42,16 @@ def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status:
         nonlocal status, stopped
         async with trio.open_nursery() as nursery:
 
-            async def watch() -> None:
+            async def watch(task_status: "TaskStatus[None]") -> None:
                 nonlocal stopped
                 with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                    task_status.started()
                     async for _ in signals:
                         stopped = True
                         nursery.cancel_scope.cancel()
                         return
 
-            nursery.start_soon(watch)
+            await nursery.start(watch)
             status = await program()
             nursery.cancel_scope.cancel()
 

@@ -106,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_status(KeyboardInterrupt())
     except click.ClickException as error:
         return exit_status(UserError("charon", error.format_message().rstrip("."), "see `charon --help`"))
+    except SystemExit as stop:  # click's answer to a reader that has gone
+        return stop.code if isinstance(stop.code, int) else 1
     except BrokenPipeError:  # the reader of our output has gone, as in `charon enr | head -c 4`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1

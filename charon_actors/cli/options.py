@@ -207,24 +207,20 @@ def resolve(
 
     Raises UserError for a value of the wrong kind, naming its source, and for required flags that nobody set.
     """
-    file_name, in_file = read_config_file(directory)
+    names = [name for flag in flags for name in (flag.name, *flag.aliases)]
+    file_name, in_file = read_config_file(directory, names)
     given: dict[str, tuple[str, Value]] = {}
     for flag in flags:
-        for found in (
-            _from_arguments(flag, arguments),
-            _from_environment(flag, environment),
-            _from_file(flag, file_name, in_file),
-        ):
-            if found is not None:
-                given[flag.name] = found
-                break
+        found = _from_arguments(flag, arguments) or _from_environment(flag, environment) or _from_file(flag, file_name, in_file)
+        if found is not None:
+            given[flag.name] = found
         if flag.inert and flag.name in given:
             notice(f"{given[flag.name][0]} has no effect: {flag.inert}")
     missing = [flag.name for flag in flags if flag.required and flag.name not in given]
     if missing:
-        names = ", ".join(f'"{name}"' for name in missing)
+        listed = ", ".join(f'"{name}"' for name in missing)
         remedy = f"pass --{missing[0]} or set {environment_name(missing[0])}"
-        raise UserError(command, f"required flag(s) {names} not set", remedy)
+        raise UserError(command, f"required flag(s) {listed} not set", remedy)
     return Values(command, flags, given)
 
 

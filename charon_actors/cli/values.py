@@ -72,28 +72,27 @@ def parse_texts(text: str) -> tuple[str, ...]:
     return tuple(element.strip() for element in rows[0])
 
 
-_NUMBER = re.compile(r"([+-]?)(?:0[xX]((?:_?[0-9a-fA-F])+)|0[bB]((?:_?[01])+)|0[oO]?((?:_?[0-7])+)|([0-9](?:_?[0-9])*))")
+_NUMBER = re.compile(
+    r"([+-]?)(?:0[xX]((?:_?[0-9a-fA-F])+)|0[bB]((?:_?[01])+)|0[oO]?((?:_?[0-7])+)|(0|[1-9](?:_?[0-9])*))", flags=re.ASCII
+)
 
 
 def parse_number(text: str) -> int:
-    match = _NUMBER.fullmatch(text) if len(text) <= 100 else None
-    if match is None:
-        raise ValueFault("expected a whole number")
-    sign, *digits = match.groups()
-    for base, found in zip((16, 2, 8, 10), digits, strict=True):
-        if found is not None:
-            return _in_64_bits(int(sign + found.replace("_", ""), base), signed=True)
-    raise AssertionError("one of the four alternatives has matched")
+    return _in_64_bits(_whole(text), signed=True)
 
 
 def parse_natural(text: str) -> int:
     if text.startswith(("-", "+")):
         raise ValueFault("expected a whole number, not negative")
+    return _in_64_bits(_whole(text), signed=False)
+
+
+def _whole(text: str) -> int:
     match = _NUMBER.fullmatch(text) if len(text) <= 100 else None
     if match is None:
         raise ValueFault("expected a whole number")
-    number = int(text, 0) if not re.fullmatch(r"0[0-7_]+", text) else int(text.replace("_", ""), 8)
-    return _in_64_bits(number, signed=False)
+    sign, *digits = match.groups()
+    return next(int(sign + found.replace("_", ""), base) for base, found in zip((16, 2, 8, 10), digits, strict=True) if found)
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:

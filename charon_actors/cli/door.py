@@ -12,13 +12,10 @@ The line never holds line breaks or control characters: what a file or a peer pu
 
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
-
-if TYPE_CHECKING:
-    from trio import TaskStatus
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, what shells expect
 MAX_LINE_CHARACTERS: Final = 2000
@@ -40,18 +37,20 @@ def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status:
 
     async def until_signal() -> None:
         nonlocal status, stopped
+        is_watching = trio.Event()
         async with trio.open_nursery() as nursery:
 
-            async def watch(task_status: "TaskStatus[None]") -> None:
+            async def watch() -> None:
                 nonlocal stopped
                 with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                    task_status.started()
+                    is_watching.set()
                     async for _ in signals:
                         stopped = True
                         nursery.cancel_scope.cancel()
                         return
 
-            await nursery.start(watch)
+            nursery.start_soon(watch)
+            await is_watching.wait()
             status = await program()
             nursery.cancel_scope.cancel()
 

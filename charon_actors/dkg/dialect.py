@@ -1,8 +1,8 @@
 """Which ceremony a Charon release speaks: protocol ids, message ids, steps. One row a profile; nothing else asks for the version.
 
-    profile   bcast   sync version   steps   a restarted peer is told
-    v1.10     1.0.0   v1.10          8       nothing, its stream ends
-    v1.11     2.0.0   v1.11          8       why, then its stream ends
+    profile   bcast   sync version   steps   a restarted peer is told     an exchange of signatures takes at most
+    v1.10     1.0.0   v1.10          8       nothing, its stream ends     for ever
+    v1.11     2.0.0   v1.11          8       why, then its stream ends    --timeout
 
 All nodes of a ceremony use the same row: step sync refuses another minor release (04 §3.3). Source: specification 04 §0, §2, §4.
 """
@@ -44,6 +44,7 @@ class Dialect(msgspec.Struct, frozen=True):
     bcast: str
     binds_session: bool
     tells_restarted_peer: bool
+    has_exchange_timeout: bool
 
     @property
     def signature_protocol(self) -> str:
@@ -55,6 +56,10 @@ class Dialect(msgspec.Struct, frozen=True):
 
 
 DIALECTS: Final[Mapping[Profile, Dialect]] = {
-    Profile.V1_10: Dialect(Profile.V1_10.minor, "1.0.0", binds_session=False, tells_restarted_peer=False),
-    Profile.V1_11: Dialect(Profile.V1_11.minor, "2.0.0", binds_session=True, tells_restarted_peer=True),
+    Profile.V1_10: Dialect(
+        Profile.V1_10.minor, "1.0.0", binds_session=False, tells_restarted_peer=False, has_exchange_timeout=False
+    ),
+    Profile.V1_11: Dialect(
+        Profile.V1_11.minor, "2.0.0", binds_session=True, tells_restarted_peer=True, has_exchange_timeout=True
+    ),
 }

@@ -1,0 +1,125 @@
+"""Validator API: the HTTP server that the validator client takes for its beacon node.
+
+Accepts     HTTP requests; no mail
+Emits       RequestSeen to the `on_request` it was made with, at the end of each request
+Owns        the connections of this incarnation; the listening socket is its owner's and stays bound over restarts
+May touch   the beacon, duties and signatures actors. Not: the disk, peers, keys
+Cancelled   open requests are dropped, streams end; the socket stays
+Restart     clients lose their connections and connect again; the socket's backlog takes them in meanwhile
+Source      specification 07
+
+The application is plain ASGI: a table of 35 rows needs no framework's routing, and importing one costs 0.1 s at each start.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from actors.beacon import Message as BeaconMessage
+from actors.duties.messages import Message as DutiesMessage
+from actors.mailbox import Address
+from actors.signatures import Message as SignaturesMessage
+from actors.validator_api.app import REQUEST_TIMEOUT_S, Application, RequestSeen
+from actors.validator_api.handlers import Handlers
+from actors.validator_api.http import ApiRequest
+from actors.validator_api.key_shares import KeyShares
+from actors.validator_api.proxy import Proxy
+from charon_actors.eth2.chain import Chain
+
+KEEP_ALIVE_S: Final = 75.0  # more than any client leaves between two calls of one slot
+HEAD_BYTES: Final = 2**20  # a GET of validators with repeated ids has 103 bytes a key
+GRACEFUL_S: Final = 1.0
+DEAD_CLIENT_S: Final = 30  # a client that acknowledges nothing for so long is gone; else a stream to it would block for ever
+BACKLOG: Final = 256
+
+
+class Tls(msgspec.Struct, frozen=True):
+    """PEM files (07 §1, `--vc-tls-cert-file`, `--vc-tls-key-file`)."""
+
+    certificate_file: str
+    key_file: str
+
+
+def _ignore(_: RequestSeen) -> None:
+    pass
+
+
+class ValidatorApi:
+    """One incarnation.
+
+    listening: a bound TCP socket, listening or not; the caller closes it. chain: gives the chain once it is known; until then
+    the API answers 503. version: for `node/version`, must contain `charon` and not `prysm` (07 §5.15, §7.3 #15).
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        shares: KeyShares,
+        chain: Callable[[], Chain | None],
+        beacon: Address[BeaconMessage],
+        duties: Address[DutiesMessage],
+        signatures: Address[SignaturesMessage],
+        *,
+        version: str,
+        tls: Tls | None = None,
+        on_request: Callable[[RequestSeen], None] = _ignore,
+        request_timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> None:
+        assert "charon" in version.lower()
+        assert "prysm" not in version.lower()
+        self._listening, self._tls = listening, tls
+        self._beacon, self._on_request, self._request_timeout_s = beacon, on_request, request_timeout_s
+        self._handlers = Handlers(shares, chain, beacon, duties, signatures, version)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with trio.open_nursery() as nursery:
+            application: Application
+
+            def refused(request: ApiRequest) -> None:
+                application.refused(request)
+
+            proxy = Proxy(nursery, self._beacon, refused)
+            application = Application(self._handlers, proxy, self._on_request, self._request_timeout_s)
+            await serve(application, self._listening, self._tls)
+
+
+async def serve(application: Application, listening: socket.socket, tls: Tls | None) -> None:
+    """Serve on a duplicate of `listening` until cancelled.
+
+    Why not `actors.http_server`: heads of 1 MiB, TLS, and the limit on dead clients are this API's own.
+    """
+    from hypercorn.config import Config
+    from hypercorn.trio import serve as hypercorn_serve
+
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # inherited by accepted connections
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_CLIENT_S * 1000)
+    config = Config()
+    config.bind = [f"fd://{os.dup(listening.fileno())}"]
+    config.accesslog = config.errorlog = None
+    config.include_server_header = False
+    config.graceful_timeout = config.shutdown_timeout = GRACEFUL_S
+    config.keep_alive_timeout = KEEP_ALIVE_S
+    config.keep_alive_max_requests = 2**31
+    config.h11_max_incomplete_size = HEAD_BYTES
+    config.backlog = BACKLOG
+    if tls is not None:
+        config.certfile, config.keyfile = tls.certificate_file, tls.key_file
+    await hypercorn_serve(_with_lifespan(application), config, shutdown_trigger=trio.sleep_forever, mode="asgi")
+
+
+def _with_lifespan(application: Application) -> Any:
+    """Hypercorn asks for ASGI's lifespan events first; this application lives as long as its actor and has none."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError("no lifespan events")
+        await application(scope, receive, send)
+
+    return wrapped

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Installs what the interop tests talk to: Lodestar (two generations) and libp2p implementations. Needs node and npm. Idempotent.
+set -eu
+cd "$(dirname "$0")"
+libp2p/install.sh
+devnet/install.sh
+devnet/bench/install.sh

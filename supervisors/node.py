@@ -12,6 +12,7 @@ Limits are those of the actors. Nothing here installs signal handlers or touches
 """
 
 import math
+import platform
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ import actors.consensus as consensus_room
 import actors.duties as duties_room
 import actors.identity as identity_room
 import actors.signatures as signatures_room
+import actors.validator_api as validator_api_room
 from actors import crypto_workers, http_server, slashing
 from actors.mailbox import Address, Mailbox, run_incarnation
 from actors.mesh import Mesh, MeshConfig, build_mesh, mesh_peers, one_way, open_listen_sockets
@@ -56,6 +58,7 @@ log = structlog.get_logger(topic="app-start")
 QUORUM_CHECKS: Final = 6  # 10 §2: peers are missing only after that many looks
 FAR_BEHIND_SLOTS: Final = 320
 KEY_LOCK_INTERVAL_S: Final = 1.0
+GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the version text has Go's names (07 §5.15)
 SLASHING_FILE: Final = "slashing-protection.sqlite"
 
 
@@ -213,6 +216,9 @@ class _Building:
         self._config, self._clock, self._entropy = config, wall_clock, entropy
         self._peers = peers_of(config.lock.definition)
         self._node: Node
+        self._counted_epoch: int | None = None
+        self._requests_of_epoch = 0
+        self._was_client_there = True
         self._mailboxes: dict[str, Any] = {
             "identity": Mailbox[identity_room.Message]("identity", 64),
             "crypto_workers": Mailbox[crypto_workers.Message]("crypto_workers"),
@@ -306,7 +312,7 @@ class _Building:
             "consensus": self._once_the_chain_is_known("consensus", self._consensus),
             "signatures": self._once_the_chain_is_known("signatures", self._signatures),
             "duties": self._once_the_chain_is_known("duties", self._duties),
-            "validator_api": Staged(partial(self._validator_api, api_socket)),
+            "validator_api": partial(self._validator_api, api_socket),
             "readiness": self._watch_readiness,
         }
         if config.key_lock is not None:
@@ -393,6 +399,23 @@ class _Building:
             on_ended=self._duty_ended,
         )
 
+    async def _validator_api(self, listening: socket) -> None:
+        lock, config = self._config.lock, self._config
+        shares = validator_api_room.KeyShares(
+            config.own_index + 1, [(validator.public_key, validator.public_shares) for validator in lock.validators]
+        )
+        machine = f"{GO_ARCHITECTURES.get(platform.machine(), platform.machine())}-{platform.system().lower()}"
+        await validator_api_room.ValidatorApi(
+            listening,
+            shares,
+            lambda: self._node.chain.known,
+            self._mailboxes["beacon"],
+            self._mailboxes["duties"],
+            self._mailboxes["signatures"],
+            version=f"charon-actors/charon/{config.profile.version_text}-unknown/{machine}",
+            on_request=self._request_seen,
+        ).run()
+
     async def _verify_all(self, checks: Sequence[Check]) -> Sequence[bool]:
         return await self._mailboxes["crypto_workers"].ask(crypto_workers.VerifyAll(checks)) if checks else ()
 
@@ -431,6 +454,24 @@ class _Building:
         if call.error is not None:
             self._node.metrics.count("app_eth2_errors_total", labels)
 
+    def _request_seen(self, request: validator_api_room.RequestSeen) -> None:
+        self._requests_of_epoch += 1
+        metrics, labels = self._node.metrics, {"endpoint": request.endpoint}
+        metrics.count("core_validatorapi_request_total", {**labels, "content_type": request.content_type})
+        metrics.observe("core_validatorapi_request_latency_seconds", labels, request.seconds)
+        if request.status >= 400:
+            metrics.count("core_validatorapi_request_error_total", {**labels, "status_code": str(request.status)})
+        if request.user_agent:
+            metrics.clear("core_validatorapi_vc_user_agent")
+            metrics.gauge("core_validatorapi_vc_user_agent", {"user_agent": request.user_agent}, 1)
+
+    def _is_client_missing(self, epoch: int) -> bool:
+        """Whether the validator client asked nothing during the whole epoch before `epoch`; assumed to be there at the start."""
+        if epoch != self._counted_epoch:
+            self._was_client_there = self._counted_epoch is None or self._requests_of_epoch > 0 or epoch < self._counted_epoch
+            self._counted_epoch, self._requests_of_epoch = epoch, 0
+        return not self._was_client_there
+
     def _note_slot(self, chain: Chain, slot: int, active_validators: int) -> None:
         metrics = self._node.metrics
         metrics.gauge("core_scheduler_current_slot", {}, slot)
@@ -462,11 +503,12 @@ class _Building:
         missing_checks = QUORUM_CHECKS
         while True:
             missing_checks = missing_checks + 1 if self._node.mesh.connected_count < needed else 0
-            self._node._set_readiness(*await self._readiness(missing_checks >= QUORUM_CHECKS))
+            epoch = chain.epoch_of(max(chain.slot_at(self._clock()), 0))
+            self._node._set_readiness(*await self._readiness(missing_checks >= QUORUM_CHECKS, epoch))
             ready = self._node.readiness.is_ready
             await trio.sleep(chain.slot_duration_s if ready else min(chain.slot_duration_s, 0.25))
 
-    async def _readiness(self, are_peers_missing: bool) -> tuple[int, str]:
+    async def _readiness(self, are_peers_missing: bool, epoch: int) -> tuple[int, str]:
         try:
             status = await self._mailboxes["beacon"].ask(beacon_room.SyncStatus())
         except (beacon_room.BeaconFault, Retryable):
@@ -481,7 +523,7 @@ class _Building:
             return 8, "beacon node far behind"
         if are_peers_missing:
             return 4, "quorum peers not connected"
-        if self._is_client_missing():
+        if self._is_client_missing(epoch):
             return 5, "vc not connected"
         return 1, "ok"
 

@@ -1,0 +1,79 @@
+"""How long a whole ceremony takes: N operators as N processes of `charon dkg` on this machine, over loopback TCP.
+
+    python benches/dkg_bench.py --validators 100 --operators 4
+
+Prints wall time (from the first start to the last exit, the shutdown delay included), CPU seconds and largest resident set of each
+process, and checks that all operators wrote the same lock. Compare with Charon v1.10.3 on the same two cores: 3.3 s (V=1) and
+19.5 s (V=100) wall, 8.2 CPU-s and 59 MB a node at V=100. Results are kept in docs/benchmarks.md.
+"""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.dkg.cluster import definition, prepare_directory  # noqa: E402
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def run(operators: int, validators: int, folder: Path, extra: list[str]) -> None:
+    ports = free_ports(operators)
+    made = definition(operators, -(-2 * operators // 3), validators, ports=ports)
+    directories = [prepare_directory(folder / f"node{index}", index, made) for index in range(operators)]
+    start = time.perf_counter()
+    processes = []
+    for index, directory in enumerate(directories):
+        command = [sys.executable, "-m", "charon_actors.cli.main", "dkg"]
+        command += [f"--data-dir={directory}", f"--definition-file={directory / 'cluster-definition.json'}"]
+        command += [f"--p2p-tcp-address=127.0.0.1:{ports[index]}", "--p2p-relays=", "--shutdown-delay=1s", *extra]
+        log = (folder / f"node{index}.log").open("wb")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment))
+    ended = []
+    for _ in processes:
+        pid, status, usage = os.wait4(-1, 0)
+        index = next(i for i, process in enumerate(processes) if process.pid == pid)
+        ended.append((index, status, time.perf_counter() - start, usage))
+    wall_s = time.perf_counter() - start
+    for index, status, ended_s, usage in sorted(ended):
+        cpu_s = usage.ru_utime + usage.ru_stime
+        rss_mb = usage.ru_maxrss / 1024
+        print(f"node {index}: status {status}  ended {ended_s:6.2f} s  cpu {cpu_s:6.2f} s  rss {rss_mb:6.1f} MB")
+        if status:
+            print((folder / f"node{index}.log").read_text()[-2000:])
+    locks = {(directory / "cluster-lock.json").read_bytes() for directory in directories}
+    assert len(locks) == 1, "the locks differ"
+    mean_cpu_s = sum(usage.ru_utime + usage.ru_stime for *_, usage in ended) / operators
+    print(f"n={operators} V={validators}: wall {wall_s:.2f} s, cpu {mean_cpu_s:.2f} s a node (shutdown delay 1 s included)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--operators", type=int, default=4)
+    parser.add_argument("--validators", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="keep the folder and print its name")
+    arguments, extra = parser.parse_known_args()
+    folder = Path(tempfile.mkdtemp(prefix="dkg-bench-"))
+    run(arguments.operators, arguments.validators, folder, extra)
+    if arguments.keep:
+        print(folder)
+    else:
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""`charon dkg`: take part in a key generation ceremony. Source: specification 04 §1, §2; 09 §3.6.
+
+All checks come before anything is bound, dialed or written, and the key's lock file is taken last: a mistake in a flag or a file
+does not block the next attempt for the 5 s of the lock file's rule.
+"""
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from charon_actors.cli import flags
+from charon_actors.cli.custom_network import custom_networks
+from charon_actors.cli.door import notice, run_program
+from charon_actors.cli.log import set_up_log
+from charon_actors.cli.options import Flag, Values, charon_command
+from charon_actors.cli.values import Kind
+from charon_actors.errors import UserError
+from charon_actors.profile import Profile
+
+if TYPE_CHECKING:
+    from supervisors.ceremony import CeremonyConfig
+
+MAX_NICKNAME_BYTES: Final = 32
+DEFINITION_V1_11: Final = "v1.11.0"  # no v1.10 node can read it (04 §0)
+
+FLAGS: Final = (
+    flags.DATA_DIR,
+    Flag(
+        "definition-file",
+        Kind.TEXT,
+        ".charon/cluster-definition.json",
+        "File of the cluster definition, the same for all operators",
+    ),
+    flags.NO_VERIFY,
+    Flag("timeout", Kind.DURATION, 120.0, "Longest silence of a peer, and longest wait for its signatures; no overall limit"),
+    Flag("shutdown-delay", Kind.DURATION, 5.0, "Stay reachable that long after finishing, so that slower peers can finish"),
+    Flag("nickname", Kind.TEXT, "", "Name that peers see, up to 32 bytes"),
+    Flag("profile", Kind.TEXT, "", "Charon release to speak like, v1.10 or v1.11; empty: what the definition needs"),
+    *flags.p2p(flags.CEREMONY_RELAYS),
+    *flags.TESTNET,
+    *flags.LOG,
+)
+
+
+def run(values: Values) -> int:
+    """Check everything, then run the ceremony."""
+    set_up_log(values.text("log-format"), values.text("log-level"), values.text("log-color"), values.text("log-output-path"))
+    import structlog
+
+    log = structlog.get_logger(topic="dkg")
+    log.info("Parsed config", **values.for_log())
+    config = ceremony_config(values)
+
+    async def program() -> None:
+        from charon_actors.cluster.peers import peers_of
+        from supervisors.ceremony import run_ceremony
+
+        definition = config.definition
+        log.info(
+            "Starting the ceremony",
+            definition_hash="0x" + definition.definition_hash.hex(),
+            operators=len(definition.operators),
+            threshold=definition.threshold,
+            validators=definition.num_validators,
+            peer=peers_of(definition)[config.own_index].name,
+            operator=config.own_index,
+            release=config.profile.minor,
+        )
+        lock = await run_ceremony(config)
+        log.info("Successfully completed DKG ceremony", lock_hash="0x" + lock.lock_hash.hex())
+        print(f"lock hash: 0x{lock.lock_hash.hex()}")
+        print("Compare it with all other operators, and deposit only when every one of them has the same.", flush=True)
+
+    return run_program(program, stopped_status=1)
+
+
+def ceremony_config(values: Values) -> "CeremonyConfig":
+    """The checked configuration; takes the key's lock file. Raises: UserError for whatever is missing or doesn't fit."""
+    from actors.dkg import CeremonyOptions
+    from charon_actors.cluster.data_directory import check_ceremony_directory, load_definition, take_key_lock
+    from charon_actors.cluster.faults import ClusterFault
+    from charon_actors.cluster.identity import KEY_FILE, load_key_file
+    from charon_actors.cluster.peers import own_peer, peers_of
+    from charon_actors.crypto import k1_public_key
+    from charon_actors.dkg.ceremony import check_definition
+    from charon_actors.eth2.networks import network_by_fork_version
+    from supervisors.ceremony import COMMAND, CeremonyConfig
+
+    nickname = values.text("nickname")
+    if len(nickname.encode()) > MAX_NICKNAME_BYTES:
+        raise UserError(values.where("nickname"), f"is longer than {MAX_NICKNAME_BYTES} bytes", "choose a shorter one")
+    if values.seconds("timeout") <= 0 or values.seconds("shutdown-delay") < 0:
+        where = values.where("timeout" if values.seconds("timeout") <= 0 else "shutdown-delay")
+        raise UserError(where, "is not a positive duration", "write for example 2m")
+    networks = custom_networks(values)
+    data_dir, is_verified = values.path("data-dir"), not values.switch("no-verify")
+    key_path = data_dir / KEY_FILE
+    if not key_path.is_file():
+        what = "private key file does not exist, please check the path"
+        raise UserError(str(key_path), what, "run `charon create enr` first")
+    key = load_key_file(key_path, notice)
+
+    if "://" in values.text("definition-file"):
+        where = values.where("definition-file")
+        raise UserError(where, "URLs are not fetched by this build", "download the definition and give its path")
+    path = values.path("definition-file")
+    definition = load_definition(path, notice, is_verified=is_verified, networks_extra=networks)
+    check_definition(str(path), definition)
+    check_ceremony_directory(data_dir)
+    network = network_by_fork_version(definition.fork_version, networks)
+    if network is None:
+        version = "0x" + definition.fork_version.hex()
+        raise UserError(str(path), f"invalid fork version: no network has {version}", "give the --testnet flags")
+    try:
+        peers = peers_of(definition)
+        own = own_peer(peers, k1_public_key(key))
+    except ClusterFault as fault:
+        remedy = "use the key whose ENR you gave to the operator who made the definition"
+        raise UserError(str(path), str(fault), remedy) from fault
+    profile = _profile(values, definition.version)
+    return CeremonyConfig(
+        definition=definition,
+        private_key=key,
+        own_index=own.index,
+        network=network,
+        options=CeremonyOptions(
+            data_directory=data_dir,
+            timeout_s=values.seconds("timeout"),
+            shutdown_delay_s=values.seconds("shutdown-delay"),
+            nickname=nickname,
+            is_verified=is_verified,
+            networks_extra=networks,
+        ),
+        p2p_tcp_addresses=values.texts("p2p-tcp-address"),
+        p2p_external_ip=values.text("p2p-external-ip"),
+        p2p_external_hostname=values.text("p2p-external-hostname"),
+        relays=values.texts("p2p-relays"),
+        use_listen_port=not values.switch("p2p-disable-reuseport"),
+        key_lock=take_key_lock(key_path, COMMAND, "", time.time()),
+        profile=profile,
+    )
+
+
+def _profile(values: Values, definition_version: str) -> Profile:
+    text = values.text("profile")
+    if not text:
+        return Profile.V1_11 if definition_version == DEFINITION_V1_11 else Profile.V1_10
+    for profile in Profile:
+        if text == profile.minor:
+            return profile
+    choices = ", ".join(profile.minor for profile in Profile)
+    raise UserError(values.where("profile"), f"{text[:20]!r} is not known", f"choose one of {choices}")
+
+
+command = charon_command(
+    "dkg",
+    "Take part in a key generation ceremony. All operators run it at the same time, with the same definition.",
+    run,
+    FLAGS,
+    example="charon dkg --definition-file .charon/cluster-definition.json --p2p-tcp-address 0.0.0.0:3610",
+)

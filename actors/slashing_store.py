@@ -12,7 +12,7 @@ of another program, chain or later version, or a damaged one, is a UserError –
 everything. So a new file is made whole under another name and renamed: an empty one is never a new one, but a damaged one.
 
 Pruning: the newest KEPT_VOTES attestations and KEPT_BLOCKS blocks of a key stay; older ones go into its watermark in the same
-transaction (rules.py says why that is safe). An import raises the watermark to its highest entries at once.
+transaction (rules.py says why that is safe). An import only raises watermarks.
 Limits: KEPT_… rows a key plus PRUNE_SLACK; MAX_KEYS keys. Blocking: every call may wait for the disk; not thread-safe.
 """
 
@@ -86,7 +86,8 @@ class SlashingStore:
     def import_entries(self, interchange: Interchange) -> int:
         """Merge another program's histories, all or nothing; returns the number of entries in it.
 
-        They may conflict with ours or with each other: all count, so the keys may sign only what lies above all of them.
+        They only raise the watermarks: a key may sign what lies above all of its imported entries. So it doesn't matter whether
+        the file is complete, conflicts with itself, or comes twice, and it takes no room.
         Raises: InterchangeFault (another chain).
         """
         if interchange.genesis_validators_root != self._root:
@@ -96,11 +97,7 @@ class SlashingStore:
             by_key.setdefault(entry.pubkey, []).append(entry)
         with self._transaction():
             for pubkey, entries in by_key.items():
-                history = _StoredHistory(self._db, self._key_id(pubkey), pubkey)
-                for entry in entries:
-                    history.raise_minimum([entry])
-                    history.add_if_new(entry)
-                history.prune()
+                _StoredHistory(self._db, self._key_id(pubkey), pubkey).raise_minimum(entries)
         return len(interchange.entries)
 
     def export(self) -> Interchange:
@@ -172,16 +169,6 @@ class _StoredHistory:
             case AttestationEntry():
                 vote = (self._key_id, entry.target_epoch, entry.source_epoch, entry.signing_root)
                 self._db.execute("INSERT INTO votes (key_id, target, source, signing_root) VALUES (?, ?, ?, ?)", vote)
-
-    def add_if_new(self, entry: Entry) -> None:
-        existing: Sequence[Entry]
-        match entry:
-            case BlockEntry():
-                existing = self.blocks_at(entry.slot)
-            case AttestationEntry():
-                existing = self.attestations_to(entry.target_epoch)
-        if entry not in existing:
-            self.add(entry)
 
     def raise_minimum(self, entries: Iterable[Entry]) -> None:
         minimum = before = self.minimum()

@@ -1,18 +1,17 @@
 """What a key must not sign, given what it has signed: EIP-3076's conditions as pure functions.
 
 Theory of operation. A key's history is a set of records (`History` says what is asked of it; a database or a list may stand behind
-it) and a low watermark, which stands for records that are no longer, or never were, kept. A new entry is refused when one of these
-holds; the first that applies is named:
+it) and a low watermark, which stands for records that are no longer, or never were, kept. The first row that applies decides:
 
-    kind          block                                      attestation
-    BAD_NUMBERS   slot >= 2^63                               source > target, or an epoch >= 2^63
-    (repeat)      allowed: the record of this slot has       allowed: the record of this target has the same signing root and
-                  the same signing root                      source
-    DOUBLE        another record has the same slot           another record has the same target
-    SURROUNDS     –                                          source < a record's source and target > its target
-    SURROUNDED    –                                          source > a record's source and target < its target
-    BELOW_MINIMUM slot <= the lowest record's or watermark   source < the lowest source or watermark, target <= the lowest
-                                                             target or watermark
+    verdict        block                                      attestation
+    BAD_NUMBERS    slot >= 2^63                               source > target, or an epoch >= 2^63
+    DOUBLE_…       another record has the same slot           another record has the same target
+    SURROUNDS      –                                          source < a record's source and target > its target
+    SURROUNDED     –                                          source > a record's source and target < its target
+    BELOW_MINIMUM  slot <= watermark                          source < watermark or target <= watermark
+    REPEAT         it is recorded: may be signed again        it is recorded: may be signed again
+    BELOW_MINIMUM  slot <= the lowest record's                source < the lowest source or target <= the lowest target
+    RECORD         may be signed once it is recorded          may be signed once it is recorded
 
 A record without a signing root (from an interchange file) equals nothing, so its slot or target is taken for good. The watermark of
 pruned records is the highest slot, source and target among them; whatever conflicts with a pruned record lies below it:
@@ -70,6 +69,15 @@ class Minimum(msgspec.Struct, frozen=True):
     slot: int | None = None
     source_epoch: int | None = None
     target_epoch: int | None = None
+
+    def covers(self, entry: Entry) -> bool:
+        """Whether `entry` may conflict with what this stands for."""
+        match entry:
+            case BlockEntry():
+                return self.slot is not None and entry.slot <= self.slot
+            case AttestationEntry():
+                is_low = self.source_epoch is not None and entry.source_epoch < self.source_epoch
+                return is_low or (self.target_epoch is not None and entry.target_epoch <= self.target_epoch)
 
     def raised_by(self, entry: Entry) -> "Minimum":
         """At least as high as `entry`."""
@@ -175,13 +183,13 @@ def check_block(history: History, new: BlockEntry) -> Allowed | Conflict:
     for record in records:
         if record.signing_root is None or record != new:
             return Conflict(Kind.DOUBLE_BLOCK, new, record)
+    watermark = history.minimum()
+    if watermark.covers(new):
+        return Conflict(Kind.BELOW_MINIMUM, new, watermark)
     if records:
         return Allowed.REPEAT
-    watermark, lowest = history.minimum().slot, history.lowest_slot()
-    bounds = [bound for bound in (watermark, lowest) if bound is not None]
-    if any(new.slot <= bound for bound in bounds):
-        return Conflict(Kind.BELOW_MINIMUM, new, Minimum(slot=max(bounds)))
-    return Allowed.RECORD
+    lowest = Minimum(slot=history.lowest_slot())
+    return Conflict(Kind.BELOW_MINIMUM, new, lowest) if lowest.covers(new) else Allowed.RECORD
 
 
 def check_attestation(history: History, new: AttestationEntry) -> Allowed | Conflict:
@@ -193,8 +201,6 @@ def check_attestation(history: History, new: AttestationEntry) -> Allowed | Conf
     for record in records:
         if record.signing_root is None or record != new:
             return Conflict(Kind.DOUBLE_VOTE, new, record)
-    if records:
-        return Allowed.REPEAT
     inner = history.surrounded_by(source, target)
     if inner is not None:
         return Conflict(Kind.SURROUNDS, new, inner)
@@ -202,9 +208,9 @@ def check_attestation(history: History, new: AttestationEntry) -> Allowed | Conf
     if outer is not None:
         return Conflict(Kind.SURROUNDED, new, outer)
     watermark = history.minimum()
-    sources = [bound for bound in (watermark.source_epoch, history.lowest_source()) if bound is not None]
-    targets = [bound for bound in (watermark.target_epoch, history.lowest_target()) if bound is not None]
-    if any(source < bound for bound in sources) or any(target <= bound for bound in targets):
-        bound = Minimum(source_epoch=max(sources, default=None), target_epoch=max(targets, default=None))
-        return Conflict(Kind.BELOW_MINIMUM, new, bound)
-    return Allowed.RECORD
+    if watermark.covers(new):
+        return Conflict(Kind.BELOW_MINIMUM, new, watermark)
+    if records:
+        return Allowed.REPEAT
+    lowest = Minimum(source_epoch=history.lowest_source(), target_epoch=history.lowest_target())
+    return Conflict(Kind.BELOW_MINIMUM, new, lowest) if lowest.covers(new) else Allowed.RECORD

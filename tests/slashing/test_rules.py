@@ -52,7 +52,8 @@ SIGNED: list[Entry] = [block(10), block(20), vote(2, 3), vote(5, 10), vote(9, 11
         (block(-1), Kind.BAD_NUMBERS),
         (vote(12, 13), Allowed.RECORD),
         (vote(11, 11, 2), Kind.DOUBLE_VOTE),
-        (vote(5, 10), Allowed.REPEAT),
+        (vote(2, 3), Allowed.REPEAT),
+        (vote(5, 10), Kind.SURROUNDED),  # recorded, but so is 3 to 12: never again
         (vote(5, 10, 2), Kind.DOUBLE_VOTE),
         (vote(4, 10), Kind.DOUBLE_VOTE),  # same target and root, another source
         (vote(3, 12), Kind.DOUBLE_VOTE),  # the recorded root is unknown
@@ -73,6 +74,12 @@ def test_each_condition(new: Entry, expected: Allowed | Kind) -> None:
 def test_an_empty_history_allows_everything_sane() -> None:
     assert check(ListHistory([]), vote(0, 0)) is Allowed.RECORD
     assert check(ListHistory([]), block(0)) is Allowed.RECORD
+
+
+def test_the_watermark_stands_above_a_repeat() -> None:
+    assert check(ListHistory([vote(2, 3)]), vote(2, 3)) is Allowed.REPEAT
+    assert isinstance(check(ListHistory([vote(2, 3)], Minimum(target_epoch=3)), vote(2, 3)), Conflict)
+    assert isinstance(check(ListHistory([block(5)], Minimum(slot=5)), block(5)), Conflict)
 
 
 @pytest.mark.parametrize(

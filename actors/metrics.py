@@ -98,6 +98,12 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _family("gauge", "core_consensus_decided_leader_index", "protocol duty", "Peer index of the last decided leader"),
     _family("histogram", "core_consensus_duration_seconds", "protocol duty timer", "Start to decision", *BEACON_BUCKETS),
     _family("counter", "core_consensus_timeout_total", "protocol duty timer", "Consensus instances without decision"),
+    _family(
+        "counter",
+        "core_consensus_insufficient_round_changes_total",
+        "protocol duty timer outcome",
+        "Consensus instances with a round that too few peers entered",
+    ),
     _family("counter", "core_consensus_error_total", "protocol", "Consensus errors"),
     _family(
         "histogram",

@@ -29,14 +29,6 @@ from typing import Final, assert_never
 import msgspec
 import structlog
 import trio
-from charon_actors.eth2.signed_data import (
-    EncodingFault,
-    SignedData,
-    SignedProposal,
-    SignedRandao,
-    VersionedAttestation,
-    decode_signed_data,
-)
 from google.protobuf.message import DecodeError
 
 from actors.mailbox import Address, Inbox, Reply, Request
@@ -45,6 +37,13 @@ from charon_actors.crypto import Check, CryptoFault, recover_signature, verify
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType, deadline_s
+from charon_actors.eth2.signed_data import (
+    EncodingFault,
+    SignedData,
+    SignedProposal,
+    VersionedAttestation,
+    decode_signed_data,
+)
 from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg
 from charon_actors.profile import Profile
 
@@ -237,16 +236,7 @@ class Signatures:
             return "the validator is not in the lock"
         if share_index not in validator.public_shares:
             return f"the lock has no share {share_index}"
-        match signed:
-            case SignedProposal():
-                belongs = duty.type is DutyType.PROPOSER and signed.slot == duty.slot
-            case VersionedAttestation():
-                belongs = duty.type is DutyType.ATTESTER and signed.data.slot == duty.slot
-            case SignedRandao():
-                belongs = duty.type is DutyType.RANDAO and signed.epoch == self._chain.epoch_of(duty.slot)
-            case _:
-                belongs = False
-        return None if belongs else f"the signed object does not belong to duty {duty}"
+        return None if signed.belongs_to(duty, self._chain) else f"the signed object does not belong to duty {duty}"
 
     def _conflict(self, duty: Duty, pubkey: bytes, share_index: int, signed: SignedData) -> str | None:
         collected = self._collected.get(duty, {}).get(pubkey)

@@ -23,8 +23,6 @@ from typing import Final, TypeVar, assert_never
 import msgspec
 import structlog
 import trio
-from charon_actors.eth2.signed_data import SignedData
-from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, EncodingFault, Proposal
 
 from actors.beacon import (
     AttesterDuties,
@@ -59,6 +57,8 @@ from actors.signatures import Message as SignaturesMessage
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType, deadline_s, start_offset_s
+from charon_actors.eth2.signed_data import SignedData
+from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, EncodingFault, Proposal
 from charon_actors.exception_groups import leaves
 from charon_actors.profile import Profile
 
@@ -343,6 +343,7 @@ class Duties:
         finally:
             self._running.pop(duty, None)
             running.groups.close()
+            self._decided.give_up(duty)
         reason = None if succeeded >= expected else "; ".join(timeline.faults) or WHY_IT_STOPPED.get(timeline.at, timeline.at)
         self._on_ended(DutyEnded(duty, timeline.at, expected, succeeded, latency_s, reason))
         if reason is None:

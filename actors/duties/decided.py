@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
-from charon_actors.eth2.unsigned_data import AttestationData, AttestationUnsigned, Proposal
-
 from actors.duties.messages import NoDuty
 from actors.mailbox import MailboxFull, Reply
+from charon_actors.eth2.duty import Duty, DutyType
+from charon_actors.eth2.unsigned_data import AttestationData, AttestationUnsigned, Proposal
 
 MAX_WAITING: Final = 16384
 
@@ -90,6 +90,16 @@ class DecidedValues:
         for slot in [slot for slot in self._waiting_proposals if slot < before_slot_proposals]:
             for waiting in self._waiting_proposals.pop(slot):
                 waiting.fail(NoDuty(f"the proposal of slot {slot} is over"))
+
+    def give_up(self, duty: Duty) -> None:
+        """The duty has ended without a decision: who waits for it gets NoDuty."""
+        reason = NoDuty(f"the cluster did not agree on {duty} in time")
+        if duty.type is DutyType.PROPOSER:
+            for waiting in self._waiting_proposals.pop(duty.slot, []):
+                waiting.fail(reason)
+        if duty.type is DutyType.ATTESTER:
+            for _, reply in self._waiting_attestations.pop(duty.slot, []):
+                reply.fail(reason)
 
     def _wait(self, waiting: list[W], entry: W, reply: Reply[R]) -> None:
         if len(waiting) >= MAX_WAITING:

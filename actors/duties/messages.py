@@ -1,12 +1,12 @@
 """What the duties actor accepts and emits. Source: specification 05 §5 to §8, 07 §5."""
 
 import msgspec
-from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, Proposal
 
 from actors.mailbox import Request
 from actors.signatures import GroupSigned
 from charon_actors.errors import Retryable
 from charon_actors.eth2.duty import Duty
+from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, Proposal
 
 
 class NoDuty(Exception):

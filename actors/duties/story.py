@@ -15,14 +15,6 @@ from typing import Final, TypeVar
 
 import msgspec
 import trio
-from charon_actors.eth2.signed_data import SignedData, SignedProposal, SignedRandao, VersionedAttestation
-from charon_actors.eth2.unsigned_data import (
-    AttestationUnsigned,
-    AttesterDefinition,
-    Proposal,
-    decode_unsigned,
-    encode_unsigned,
-)
 
 from actors.beacon import (
     BeaconFault,
@@ -41,6 +33,15 @@ from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
+from charon_actors.eth2.signed_data import SignedData, SignedProposal, SignedRandao, VersionedAttestation
+from charon_actors.eth2.unsigned_data import (
+    AttestationUnsigned,
+    AttesterDefinition,
+    Proposal,
+    UnsignedData,
+    decode_unsigned,
+    encode_unsigned,
+)
 
 RETRY_FIRST_S: Final = 0.25  # 05 §15
 RETRY_FACTOR: Final = 1.6
@@ -97,21 +98,19 @@ async def attest(definitions: Mapping[bytes, AttesterDefinition], on: DutyContex
     """Agree on what the validators of `definitions` (by group public key) attest, and serve it."""
     decided = await agree(lambda: fetch_attestations(definitions, on, timeline), on, timeline)
     timeline.step("serve")
-    on.put_attestations(timeline.duty.slot, [value for value in decided.values() if isinstance(value, AttestationUnsigned)])
+    on.put_attestations(timeline.duty.slot, [value for value in decided if isinstance(value, AttestationUnsigned)])
 
 
 async def propose(proposer: bytes, on: DutyContext, timeline: Timeline) -> None:
     """Agree on the block of the validator with group public key `proposer` (48 bytes), and serve it."""
     decided = await agree(lambda: fetch_block(proposer, on, timeline), on, timeline)
     timeline.step("serve")
-    for value in decided.values():
+    for value in decided:
         if isinstance(value, Proposal):
             on.put_proposal(timeline.duty.slot, value)
 
 
-async def agree(
-    fetch: Callable[[], Awaitable[dict[str, bytes]]], on: DutyContext, timeline: Timeline
-) -> dict[str, AttestationUnsigned | Proposal]:
+async def agree(fetch: Callable[[], Awaitable[dict[str, bytes]]], on: DutyContext, timeline: Timeline) -> list[UnsignedData]:
     """What the cluster decides. Our own value goes in as soon as `fetch` has it; a failed fetch is a peer's chance to lead."""
     duty = timeline.duty
 
@@ -128,7 +127,7 @@ async def agree(
         nursery.start_soon(offer)
         decided = await on.consensus.ask(Agree(duty=duty))
         nursery.cancel_scope.cancel()
-    return {key: decode_unsigned(duty.type, value) for key, value in decided.items()}
+    return [decode_unsigned(duty.type, value) for value in decided.values()]
 
 
 async def fetch_attestations(

@@ -5,18 +5,19 @@ The ENR is the only line of stdout that begins with `enr:`, so that scripts find
 
 import secrets
 
-from charon_actors.cli.flags import DATA_DIR, FORMER_ENR
+from charon_actors.cli.enr_address import record_of
+from charon_actors.cli.flags import DATA_DIR, ENR_ADDRESS, FORMER_ENR
 from charon_actors.cli.options import Values, charon_command
 from charon_actors.cluster.identity import KEY_FILE, write_identity
 from charon_actors.crypto.secp256k1 import k1_generate
-from charon_actors.enr import new_record
 
 
 def run(values: Values) -> int:
     key = k1_generate(secrets.token_bytes)
+    record = record_of(key, values)
     path = write_identity(values.path("data-dir"), key)
     print(f"Created ENR private key: {path}")
-    print(new_record(key).encode())
+    print(record.encode())
     lines = [
         f"Back up {KEY_FILE}: without it this node",
         "can never be part of its cluster again. The file is",
@@ -35,6 +36,6 @@ command = charon_command(
     "enr",
     "Create an identity key and its ENR. The key is what makes this node an operator of its cluster.",
     run,
-    [DATA_DIR, *FORMER_ENR],
+    [DATA_DIR, ENR_ADDRESS, *FORMER_ENR],
     example="charon create enr --data-dir .charon",
 )

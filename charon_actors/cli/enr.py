@@ -1,15 +1,15 @@
 """`charon enr`: print the ENR of the identity key, alone on one line. Source: specification 01, section 1.1."""
 
 from charon_actors.cli.door import notice
-from charon_actors.cli.flags import DATA_DIR, FORMER_ENR
+from charon_actors.cli.enr_address import record_of
+from charon_actors.cli.flags import DATA_DIR, ENR_ADDRESS, FORMER_ENR
 from charon_actors.cli.options import Flag, Values, charon_command
 from charon_actors.cli.values import Kind
 from charon_actors.cluster.identity import KEY_FILE, load_key_file
-from charon_actors.enr import new_record
 
 
 def run(values: Values) -> int:
-    record = new_record(load_key_file(values.path("data-dir") / KEY_FILE, notice))
+    record = record_of(load_key_file(values.path("data-dir") / KEY_FILE, notice), values)
     print(record.encode())
     if values.switch("verbose"):
         print()
@@ -23,6 +23,6 @@ command = charon_command(
     "enr",
     "Print the ENR of the identity key.",
     run,
-    [DATA_DIR, Flag("verbose", Kind.SWITCH, False, "Also print public key and signature"), *FORMER_ENR],
+    [DATA_DIR, ENR_ADDRESS, Flag("verbose", Kind.SWITCH, False, "Also print public key and signature"), *FORMER_ENR],
     example="charon enr",
 )

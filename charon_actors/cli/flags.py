@@ -53,6 +53,9 @@ TESTNET_CAPELLA: Final = Flag(
     "testnet-capella-hard-fork", Kind.TEXT, "", "Capella fork version of the custom network, 0x and 8 hex digits"
 )
 
+ENR_ADDRESS: Final = Flag(
+    "enr-address", Kind.TEXT, "", "ip:port at which peers can reach this node, written into the ENR; then no relay is needed"
+)
 FORMER_ENR: Final = tuple(
     Flag(name, Kind.TEXT, "", "", inert="an ENR holds the key only, peers learn addresses from each other")
     for name in ("p2p-external-ip", "p2p-external-hostname", "p2p-tcp-address", "p2p-udp-address")

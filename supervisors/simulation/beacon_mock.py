@@ -163,6 +163,9 @@ class BeaconMock:
 
     async def _stream_events(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send(
+            {"type": "http.response.body", "body": b":\n\n", "more_body": True}
+        )  # servers send the head with the first bytes
         while True:
             slot = self._chain.slot_at(self._clock()) + 1
             await trio.sleep(max(self._chain.slot_start_s(slot) + self._settings.slot_duration_s / 6 - self._clock(), 0))
@@ -334,7 +337,7 @@ class BeaconMock:
         contents = containers.block_contents(FORK)
         value = zero_value(contents)
         block = value["block"]
-        block["slot"], block["proposer_index"], block["parent_root"] = slot, proposer, self.block_root(slot - 1)
+        block["slot"], block["proposer_index"], block["parent_root"] = slot, proposer, self.block_root(max(slot - 1, 0))
         block["body"]["randao_reveal"] = randao
         block["body"]["graffiti"] = bytes.fromhex(query.get("graffiti", [""])[0].removeprefix("0x")).ljust(32, b"\0")[:32]
         block["body"]["sync_aggregate"]["sync_committee_signature"] = b"\xc0" + bytes(95)

@@ -137,8 +137,7 @@ class Operators:
     def create_enrs(self) -> list[str]:
         enrs = []
         for index, folder in enumerate(self.folders):
-            place = ("--p2p-external-ip", "127.0.0.1", "--p2p-tcp-address", f"127.0.0.1:{self.p2p[index]}")
-            done = charon("create", "enr", *place, cwd=folder)
+            done = charon("create", "enr", "--enr-address", f"127.0.0.1:{self.p2p[index]}", cwd=folder)
             assert done.returncode == 0, done.stderr
             enrs += [line for line in done.stdout.splitlines() if line.startswith("enr:")]
         assert len(enrs) == self.count

@@ -163,9 +163,10 @@ def test_unsigned_and_signed_proposals_carry_the_same_message() -> None:
     assert SignedProposal.from_ssz(signed.fork, signed.blinded, signed.body) == signed
     assert SignedProposal.from_json(signed.fork, signed.blinded, signed.to_json()) == signed
     assert Proposal.from_json(full.fork, full.blinded, full.to_json()) == full
-    other = bytearray(full.body)
-    other[full.body.index(full.message)] ^= 1  # another slot
-    assert not same_message(Proposal.from_ssz(full.fork, False, bytes(other)), signed)
+    for place in (0, 16, 100):  # slot, parent root, randao
+        other = bytearray(full.body)
+        other[full.body.index(full.message) + place] ^= 1
+        assert not same_message(Proposal.from_ssz(full.fork, False, bytes(other)), signed)
 
 
 def test_fields_of_a_proposal() -> None:

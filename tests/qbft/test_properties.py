@@ -1,5 +1,7 @@
 """The promises of QBFT under arbitrary weather and up to F liars; hostile bytes. Source: specification 06 §5, §10."""
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from google.protobuf.any_pb2 import Any as ProtobufAny
@@ -66,7 +68,8 @@ def test_no_two_decisions_differ_and_once_it_is_calm_everybody_decides(
     network.run(until=CALM_FROM + 120.0)
     values = {decide.value for decide in network.decisions.values()}
     assert len(values) <= 1, "two decisions"
-    assert set(network.decisions) == set(network.machines), "somebody has not decided"
+    if timer is Exponential or not plan.liars:  # see test_a_leader_that_lies_can_stall_the_default_timer
+        assert set(network.decisions) == set(network.machines), "somebody has not decided"
     if not plan.liars:
         assert values <= {network.own_value(node) for node in range(nodes)}, "nobody has proposed this"
     for decide in network.decisions.values():
@@ -93,6 +96,25 @@ def test_no_two_decisions_differ_while_liars_propose_and_commits_get_lost(seed: 
     network.run(until=200.0)
     assert len({decide.value for decide in network.decisions.values()}) == 1
     assert set(network.decisions) == set(network.machines)
+
+
+@pytest.mark.parametrize(("timer", "is_live"), [(eager, False), (Exponential, True)])
+def test_a_leader_that_lies_can_stall_the_default_timer(timer: Callable[[], RoundTimer], is_live: bool) -> None:
+    """A weakness of Charon's default that we share, for all nodes must use one timer; found by the property above.
+
+    A proposal doubles the round: after one in round r everybody waits until 2r seconds and then rushes through the rounds up to
+    2r, whose leaders get no time. With r = -1 (mod n) the next round to last is 2r + 1 = -1 (mod n): the same leader's again.
+    """
+    plan = Plan(
+        start_at={3: 3.7102132040900484, 2: 7.989724845068601, 1: 3.7102132040900484},
+        delay=(0.4554928075547324, 0.7489972770097553),
+        calm_from=CALM_FROM,
+        liars=frozenset({3}),
+        lies_per_s=20.0,
+    )
+    network = Network(5, lambda round_: (4 + round_) % 5, timer, plan, seed=3_236_885_040)
+    network.run(until=CALM_FROM + 120.0)
+    assert bool(network.decisions) == is_live
 
 
 def test_the_simulation_can_catch_a_cluster_that_disagrees(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,9 +290,8 @@ def test_the_queue_of_a_waiting_session_evicts_the_loudest() -> None:
     waiting.offer(verifier.decode(vote(3, MessageType.COMMIT, b"decided")))
     assert len(waiting._queue) == QUEUED_MESSAGES
     waiting.start(0.0)
-    assert [output for output in worked(waiting) if isinstance(output, Decided)][0].unsigned_data == {
-        "0x" + "ab" * 48: b"decided"
-    }
+    decided = next(output for output in worked(waiting) if isinstance(output, Decided))
+    assert decided.unsigned_data == {"0x" + "ab" * 48: b"decided"}
 
 
 def test_a_peer_can_only_fill_its_own_share_of_memory() -> None:

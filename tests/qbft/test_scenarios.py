@@ -223,6 +223,60 @@ def test_only_the_newest_hundred_messages_of_a_source_count() -> None:
     assert len(fed(instance, Message(COMMIT, 2, 1, value(1)))) == 1
 
 
+def test_a_jump_goes_to_the_lowest_of_each_sources_highest_round() -> None:
+    effects = fed(machine(), unprepared(1, 2), unprepared(1, 3), unprepared(2, 5))
+    assert effects == [Broadcast(ROUND_CHANGE, 3)]
+
+
+def prepares_of(round_: int, number: int) -> tuple[Message, ...]:
+    return tuple(Message(PREPARE, peer, round_, value(number)) for peer in (1, 2, 3))
+
+
+def prepared(source: int, in_round: int, number: int, round_: int = 3) -> Message:
+    return Message(ROUND_CHANGE, source, round_, ZERO_VALUE, in_round, value(number), prepares_of(in_round, number))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # the higher lock wins
+        ([prepared(1, 1, 7), unprepared(2, 3), prepared(3, 2, 8)], (8, [1, 2, 3])),
+        # PREPAREs of round 2 seen, but nobody who claims them: no proposal may rest on them
+        ([unprepared(0, 3), prepared(1, 1, 7), unprepared(2, 3)], (7, [0, 1, 2])),
+    ],
+)
+def test_a_leader_proposes_the_highest_lock_with_a_proof_that_others_accept(
+    changes: list[Message], expected: tuple[int, list[int]]
+) -> None:
+    instance = machine(own_index=0, leader=0)
+    instance.input(value(9))
+    for _ in range(2):
+        assert instance.wake_at is not None
+        instance.tick(instance.wake_at)
+    fed(instance, *prepares_of(2, 8))
+    proposals = [e for e in fed(instance, *changes) if isinstance(e, Broadcast) and e.type is PRE_PREPARE]
+    assert [(e.round, e.value) for e in proposals] == [(3, value(expected[0]))]
+    proof = proposals[0].justification
+    assert [m.source for m in proof if m.type is ROUND_CHANGE][:3] == expected[1]
+    message = Message(PRE_PREPARE, 0, 3, proposals[0].value, justification=proof)
+    assert fed(machine(own_index=1, leader=0), message) == [Broadcast(PREPARE, 3, proposals[0].value)]
+
+
+def test_a_comparison_of_another_round_is_void() -> None:
+    instance = machine(compare=True)
+    fed(instance, justified_pre_prepare(1, 1))
+    assert instance.compared(2, is_equal=True) == []
+    assert instance.compared(1, is_equal=True) == [Broadcast(PREPARE, 1, value(1))]
+
+
+def test_the_timer_goes_on_round_after_round() -> None:
+    instance = machine()
+    for expected in range(2, 6):
+        assert instance.wake_at is not None
+        assert instance.tick(instance.wake_at - 0.001) == []
+        assert Broadcast(ROUND_CHANGE, expected) in instance.tick(instance.wake_at)
+
+
 def test_compare_failure_and_lateness_never_block_a_decision() -> None:
     for answer in (False, None):
         instance = machine(compare=True)

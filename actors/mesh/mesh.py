@@ -265,6 +265,7 @@ def build_mesh(
         listen_endpoints=endpoints if config.use_listen_port else (),
         force_direct_interval_s=config.force_direct_interval_s,
     )
+    events.gauge("p2p_reachability_status", {}, 0)  # we don't ask others to dial us back
     report_own(info, config.peers[config.own_index].name, tuple(peer.name for peer in config.peers), events)
     mailboxes = {
         peer.index: Mailbox[PeerMessage](f"peer:{peer.name}", PEER_MAILBOX)

@@ -68,7 +68,7 @@ from actors.mesh.ping import (
 from actors.mesh.send_log import ChangeLog, SendLog
 from actors.mesh.stream import Stream
 from charon_actors.errors import Retryable
-from charon_actors.p2p.backoff import AddressBackoff, Backoff
+from charon_actors.p2p.backoff import ADDRESS_BASE_S, CIRCUIT_BASE_S, AddressBackoff, Backoff
 from charon_actors.p2p.dial import DIAL_TIMEOUT_S, RELAY_DELAY_S, PlannedDial, plan_dials
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH, HostIdentify, IdentifyFault, kept_addresses
 from charon_actors.p2p.multiaddr import Multiaddr, named_address
@@ -347,7 +347,7 @@ class Peer:
         finally:
             connection.close("this peer's actor let go of it")
             self._told.pop(connection, None)
-            self._note_end(connection, dialed, trio.current_time() - self._connections.pop(connection))
+            self._note_end(connection, dialed, trio.current_time() - self._connections.pop(connection), reason)
             if not self._connections:
                 self._alone_since = trio.current_time()
             self._announce()
@@ -373,16 +373,14 @@ class Peer:
             self._dial_log.clear()
             self._learn(said, connection)
 
-    def _note_end(self, connection: Connection, dialed: Multiaddr | None, age_s: float) -> None:
+    def _note_end(self, connection: Connection, dialed: Multiaddr | None, age_s: float, reason: str) -> None:
         """A peer that does not want us ends the connection right after the handshake: that is a failed dial, not a loss."""
         now = trio.current_time()
         if connection not in self._identified:
             if dialed is not None:
-                self._backoff.fail(dialed, now)
-                self._dial_failures = {
-                    **self._dial_failures,
-                    dialed: "the peer closed right after the handshake; is our key in its lock?",
-                }
+                self._fail(dialed, now)
+                failure = f"the peer ended the connection right after the handshake ({reason}); does its lock have our ENR?"
+                self._dial_failures = {**self._dial_failures, dialed: failure}
                 self._log_dial_failures(now)
         elif age_s < SHORT_LIFE_S:
             self._rest_until = now + SHORT_LIFE_REST_S
@@ -502,12 +500,15 @@ class Peer:
     def _note(self, outcome: DialOutcome) -> None:
         now = trio.current_time()
         for address in outcome.failures:
-            self._backoff.fail(address, now)
+            self._fail(address, now)
         if outcome.connection is not None:
             self._own(outcome.connection, outcome.address)
             return
         self._dial_failures = {**self._dial_failures, **outcome.failures}
         self._log_dial_failures(now)
+
+    def _fail(self, address: Multiaddr, now: float) -> None:
+        self._backoff.fail(address, now, CIRCUIT_BASE_S if address.has_circuit else ADDRESS_BASE_S)
 
     def _log_dial_failures(self, now: float) -> None:
         reasons = self._readable_failures()

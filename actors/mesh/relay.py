@@ -85,6 +85,7 @@ MAX_INBOUND_STREAMS: Final = 512
 RESERVE_BASE_S: Final = 1.0
 RESERVE_MAX_S: Final = 120.0
 SHORT_LIFE_S: Final = 5.0
+SAMPLE_INTERVAL_S: Final = 30.0
 ADOPT_TIMEOUT_S: Final = 10.0
 CIRCUIT_SUFFIX: Final = decode_multiaddr("/p2p-circuit")
 RELAY_PROTOCOLS: Final = tuple(sorted((IDENTIFY, IDENTIFY_PUSH, PING, PEERINFO, STOP)))
@@ -134,6 +135,7 @@ class RelayClient:
                 self._nursery = nursery
                 nursery.start_soon(self._follow_url if is_url(self._entry) else self._use_address)
                 nursery.start_soon(self._stay_reserved)
+                nursery.start_soon(self._sample)
                 async for mail in inbox:
                     self._take(mail)
                 nursery.cancel_scope.cancel()
@@ -310,6 +312,16 @@ class RelayClient:
         )
         if self._target is not None:
             self._host.events.gauge("p2p_relay_connections", {"peer": name}, float(is_reserved))
+
+    async def _sample(self) -> None:
+        while True:
+            if self._target is not None:
+                labels = {"peer": peer_name(self._target.peer_id)}
+                count = len(self._connections)
+                self._host.events.clear("p2p_relay_connection_types", labels)
+                protocol = "tcp" if count else "none"
+                self._host.events.gauge("p2p_relay_connection_types", {**labels, "type": "direct", "protocol": protocol}, count)
+            await trio.sleep(SAMPLE_INTERVAL_S)
 
     # connections to the relay
 

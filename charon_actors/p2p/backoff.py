@@ -3,6 +3,8 @@
     Backoff          one thing that is tried again and again: delay n = min(base * 1.6^n, max), with 20 % jitter;
                      the first delay is exactly the base. Success starts over.
     AddressBackoff   one peer's addresses, each on its own: 5 s, then 5 s + 1 s * n² (n failures before), at most 5 min.
+                     A circuit: 1 s, then 1 s + 1 s * n²; at the start of a cluster the target often has no reservation yet, and
+                     Charon's 5 s are what makes its ceremonies slow to connect (03 §2.3).
                      Any successful connection to the peer clears all of them.
 
 Limits: AddressBackoff remembers at most MAX_ADDRESSES addresses; the one that is free soonest is forgotten first.
@@ -17,6 +19,7 @@ from charon_actors.crypto import Entropy
 FACTOR: Final = 1.6
 JITTER: Final = 0.2
 ADDRESS_BASE_S: Final = 5.0
+CIRCUIT_BASE_S: Final = 1.0
 ADDRESS_COEFFICIENT_S: Final = 1.0
 ADDRESS_MAX_S: Final = 300.0
 MAX_ADDRESSES: Final = 128
@@ -61,10 +64,10 @@ class AddressBackoff(Generic[A]):
         _, free = self._failed.get(address, (0, now))
         return max(free, now)
 
-    def fail(self, address: A, now: float) -> None:
-        """A dial of the address failed."""
+    def fail(self, address: A, now: float, base_s: float = ADDRESS_BASE_S) -> None:
+        """A dial of the address failed. base_s: the first delay; CIRCUIT_BASE_S for circuits."""
         failures, _ = self._failed.pop(address, (0, 0.0))
-        delay = ADDRESS_BASE_S if failures == 0 else ADDRESS_BASE_S + ADDRESS_COEFFICIENT_S * failures**2
+        delay = base_s + ADDRESS_COEFFICIENT_S * failures**2
         if len(self._failed) >= MAX_ADDRESSES:
             del self._failed[min(self._failed, key=lambda known: self._failed[known][1])]
         self._failed[address] = (min(failures + 1, 100), now + min(delay, ADDRESS_MAX_S))

@@ -75,11 +75,12 @@ async def open_nodes(
     stranger: int | None = None,
     knows: Callable[[int, int], bool] = lambda own, other: True,
     listens: Callable[[int], bool] = lambda index: True,
+    runs: Callable[[int], bool] = lambda index: True,
     **config: Any,
 ) -> AsyncIterator[list[Node]]:
     """`count` running nodes of a cluster of `members`. stranger: this node has a key that the others don't know.
 
-    knows: whether a node knows the address of another one from the start.
+    knows: whether a node knows the address of another one from the start. runs: whether it is there at all.
     """
     sockets = [open_listen_sockets([("127.0.0.1", 0)]) if listens(index) else () for index in range(count)]
     ports = [opened[0].getsockname()[1] if opened else 0 for opened in sockets]
@@ -88,7 +89,7 @@ async def open_nodes(
     try:
         async with trio.open_nursery() as nursery:
             nodes = []
-            for index in range(count):
+            for index in filter(runs, range(count)):
                 known = list(keys)
                 if index == stranger:
                     known[index] = key_of(1000)

@@ -33,6 +33,7 @@ class SmallRelay:
     reserved: set[bytes] = field(default_factory=set)
     reservations: list[bytes] = field(default_factory=list)
     circuits: list[tuple[bytes, bytes]] = field(default_factory=list)
+    attempts: list[tuple[bytes, bytes, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.identity = HostIdentity(self.private_key, counter_entropy(f"relay {self.private_key.hex()}"))
@@ -83,6 +84,7 @@ class SmallRelay:
                 self.reservations.append(source)
             await stream.write_delimited(answer.SerializeToString())
             return
+        self.attempts.append((source, request.peer.id, trio.current_time()))
         target = self.connections.get(request.peer.id)
         if target is None or request.peer.id not in self.reserved:
             refusal = wire.HopMessage(type=STATUS, status=Status.NO_RESERVATION)

@@ -11,6 +11,7 @@ import trio
 
 from actors.mesh import NoConnection
 from actors.mesh.board import Board
+from actors.mesh.connection import ProtocolNotSupported
 from charon_actors.errors import UserError
 from charon_actors.p2p.relay_messages import ReservationGrant, refresh_in_s
 from charon_actors.profile import Profile
@@ -80,6 +81,19 @@ async def test_direct_connections_are_preferred_and_made_later() -> None:
         stream = await nodes[1].mesh.open_stream(0, ["/test/raw"])
         assert not stream.connection.relayed
         stream.reset()
+
+
+async def test_a_relay_may_ask_who_we_are_with_an_empty_request_but_nothing_else() -> None:
+    """That is how Charon relays poll (03 §3.3). Cluster protocols are not for relays."""
+    inboxes = Inboxes(1)
+    async with open_relay(RELAY_KEY) as relay, open_nodes(1, inboxes.handlers, relays=(relay.entry,)) as nodes:
+        await reserved(nodes, relay)
+        connection = next(iter(relay.connections.values()))
+        stream = await connection.open_stream(["/charon/peerinfo/2.0.0"])
+        await stream.send_all(b"\0")
+        assert b"v1.10.3" in await stream.read_delimited(1000)
+        with pytest.raises(ProtocolNotSupported):
+            await connection.open_stream([ECHO])
 
 
 async def test_a_lost_relay_comes_back_and_so_do_the_circuits() -> None:

@@ -33,7 +33,7 @@ class ValidatorMock:
     async def run(self) -> None:
         """Until cancelled. Requests that fail are logged and counted; nothing is repeated within a slot."""
         async with (
-            httpx.AsyncClient(base_url=self._url, timeout=10, verify=False, trust_env=False) as self._client,
+            httpx.AsyncClient(base_url=self._url, timeout=10, verify=False, trust_env=False) as self._client,  # noqa: S501  # loopback, plain http
             trio.open_nursery() as nursery,
         ):
             known: dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}

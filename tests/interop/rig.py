@@ -3,8 +3,10 @@
 Nothing here sleeps and hopes: `wait_for` asks for a fact until it holds or a deadline has passed, and then says what it last saw.
 """
 
+import copy
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -134,6 +136,15 @@ class Operators:
             *("--testnet-fork-version", FORK_VERSION, "--testnet-genesis-timestamp", "1700000000"),
         ]
 
+    def elsewhere(self, rig: Rig) -> "Operators":
+        """The same operators under another rig: copies of their files, their processes and logs there."""
+        others = copy.copy(self)
+        others.rig = rig
+        others.folders = [rig.folder / folder.name for folder in self.folders]
+        for source, target in zip(self.folders, others.folders, strict=True):
+            shutil.copytree(source, target)
+        return others
+
     def create_enrs(self) -> list[str]:
         enrs = []
         for index, folder in enumerate(self.folders):
@@ -196,6 +207,10 @@ class Operators:
             found[bare + ("{" + ",".join(kept) + "}" if kept else "")] = float(value)
         return found
 
+    def is_answering(self, index: int) -> bool:
+        """Whether the validator API passes questions on to the beacon node."""
+        return httpx.get(f"http://127.0.0.1:{self.api[index]}/eth/v1/node/syncing", timeout=5).status_code == 200
+
     def is_ready(self, index: int) -> bool:
         return httpx.get(f"http://127.0.0.1:{self.monitoring[index]}/readyz", timeout=5).status_code == 200
 
@@ -238,3 +253,83 @@ class Bench:
         self.rig.start(
             name, DEVNET / "bench/client.sh", "--beacon", url, "--keys", keys, "--distributed", "--label", name, *more, env=PRESET
         )
+
+    def post(self, path: str, body: Any) -> Any:
+        answer = httpx.post(self.url + path, json=body, timeout=5)
+        answer.raise_for_status()
+        return answer.json()
+
+
+class Lodestar:
+    """A real beacon node (Lodestar 1.5.1, capella) with validator clients, and translators to today's API on both sides."""
+
+    def __init__(self, rig: Rig, *, deposits: Path, slot_seconds: int, count: int = 16, genesis_in_s: float = 25) -> None:
+        needs("devnet-lodestar-1.5.1")
+        self.rig, self.slot_seconds = rig, slot_seconds
+        self.port, engine, p2p, lifted = free_ports(4)
+        self.url, self.lifted_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{lifted}"
+        self.genesis = int(time.time() + genesis_in_s)
+        self.env = {
+            **PRESET,
+            **{
+                "DEVNET_RUN": str(rig.folder / "chain"),
+                "BEACON_PORT": str(self.port),
+                "ENGINE_PORT": str(engine),
+                "P2P_PORT": str(p2p),
+            },
+        }
+        done = subprocess.run(
+            [
+                *(DEVNET / "genesis.sh", "--keys", deposits, "--count", str(count), "--slot-seconds", str(slot_seconds)),
+                *("--fork-version", FORK_VERSION, "--chain-id", str(CHAIN_ID), "--time", str(self.genesis)),
+            ],
+            env={**os.environ, **self.env},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        rig.start("beacon", DEVNET / "beacon.sh", env=self.env)
+        wait_for("beacon node", lambda: httpx.get(self.url + "/eth/v1/node/version", timeout=5).status_code == 200, 60)
+        rig.start("lift-node", DEVNET / "lift.sh", "node", "--listen", str(lifted), "--to", self.url, env=self.env)
+        wait_for("lift", lambda: httpx.get(self.lifted_url + "/eth/v1/node/version", timeout=5).status_code == 200, 60)
+        own = len(json.loads(deposits.read_text()))
+        rig.start("rest", DEVNET / "validator.sh", "rest", self.url, "interop", f"{own}..{count - 1}", env=self.env)
+
+    def client(self, name: str, api_port: int, keys: Path) -> None:
+        [lifted] = free_ports(1)
+        to = ("--listen", str(lifted), "--to", f"http://127.0.0.1:{api_port}")
+        self.rig.start(f"lift-{name}", DEVNET / "lift.sh", "client", *to, env=self.env)
+        wait_for("lift", lambda: httpx.get(f"http://127.0.0.1:{lifted}/eth/v1/node/version", timeout=5).status_code == 200, 60)
+        self.rig.start(name, DEVNET / "validator.sh", name, f"http://127.0.0.1:{lifted}", "keys", keys, env=self.env)
+
+    def get(self, path: str) -> Any:
+        answer = httpx.get(self.url + path, timeout=20)
+        answer.raise_for_status()
+        return answer.json()
+
+    def finalized_epoch(self) -> int:
+        return int(self.get("/eth/v1/beacon/states/head/finality_checkpoints")["data"]["finalized"]["epoch"])
+
+    def head_epoch(self) -> int:
+        return int(self.get("/eth/v1/node/syncing")["data"]["head_slot"]) // 8
+
+    def missed_heads(self, epoch: int, own: int) -> list[int]:
+        """Validators among the first `own` whose attestation of that epoch was not included in the very next slot.
+
+        The state keeps that itself: the timely-head flag (bit 2) is only set for attestations included at distance 1.
+        """
+        state = self.get(f"/eth/v2/debug/beacon/states/{8 * (epoch + 2) - 1}")["data"]
+        flags = state["previous_epoch_participation"]
+        return [index for index in range(own) if not int(flags[index]) & 4]
+
+    def missed_blocks(self, epoch: int, own: int) -> list[int]:
+        """Slots of the epoch whose proposer is among the first `own` and that have no block."""
+        missed = []
+        for duty in self.get(f"/eth/v1/validator/duties/proposer/{epoch}")["data"]:
+            if int(duty["validator_index"]) < own:
+                answer = httpx.get(self.url + f"/eth/v1/beacon/headers/{duty['slot']}", timeout=5)
+                if answer.status_code != 200:
+                    missed.append(int(duty["slot"]))
+        return missed

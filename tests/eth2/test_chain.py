@@ -92,6 +92,16 @@ def test_an_old_node_without_later_forks() -> None:
     assert [chain.fork_at(epoch) for epoch in (0, 4, 5, 10**9)] == [Fork.ALTAIR, Fork.ALTAIR, Fork.CAPELLA, Fork.CAPELLA]
 
 
+def test_a_mock_whose_schedule_and_spec_disagree() -> None:
+    answers = load("eth2/beaconmock_static_v1_10_3.json")
+    paths = ("/eth/v1/beacon/genesis", "/eth/v1/config/spec", "/eth/v1/config/fork_schedule")
+    chain = chain_from_answers(*(answers[path] for path in paths), unhex("40000910"))
+    # 08 §12.1: signatures follow the schedule, containers the epochs of the spec.
+    fork = "69ae0e9900d509b38350c53915fccde15c6ef44214aa1b5bdec34d3a"
+    assert chain.domain(DomainType.RANDAO, 10**6).hex() == "02000000" + fork
+    assert (chain.fork_at(0), chain.fork_at(2048), chain.fork_at(10**6)) == (Fork.DENEB, Fork.ELECTRA, Fork.ELECTRA)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(["0x00000000", "1", "0x" + 64 * "0"]),
     lambda inner: (

@@ -94,8 +94,8 @@ def test_an_old_node_without_later_forks() -> None:
 
 def test_a_mock_whose_schedule_and_spec_disagree() -> None:
     answers = load("eth2/beaconmock_static_v1_10_3.json")
-    paths = ("/eth/v1/beacon/genesis", "/eth/v1/config/spec", "/eth/v1/config/fork_schedule")
-    chain = chain_from_answers(*(answers[path] for path in paths), unhex("40000910"))
+    genesis, spec = answers["/eth/v1/beacon/genesis"], answers["/eth/v1/config/spec"]
+    chain = chain_from_answers(genesis, spec, answers["/eth/v1/config/fork_schedule"], unhex("40000910"))
     # 08 §12.1: signatures follow the schedule, containers the epochs of the spec.
     fork = "69ae0e9900d509b38350c53915fccde15c6ef44214aa1b5bdec34d3a"
     assert chain.domain(DomainType.RANDAO, 10**6).hex() == "02000000" + fork

@@ -131,6 +131,19 @@ def test_one_changed_byte_of_the_file_never_verifies_as_something_else(data: st.
     assert lock.definition.operators == intact.definition.operators
 
 
+def test_the_aggregate_is_checked_over_the_recomputed_hash_and_node_signatures_over_the_files() -> None:
+    """With --no-verify a lock with another stored hash goes on as far as the hash that the operators signed."""
+    with pytest.raises(ClusterFault, match="^invalid node signature$"):
+        verify_lock_signatures(replace(decode_lock(SIGNED), lock_hash=bytes(32)))
+
+
+def test_registrations_are_rebuilt_from_definition_and_validator_key() -> None:
+    lock = decode_lock(SIGNED)
+    first = lock.validators[0]
+    changed = replace(first, registration=replace(first.registration, pubkey=lock.validators[1].public_key))
+    verify_lock(rehashed(replace(lock, validators=(changed, *lock.validators[1:])), "resign"))
+
+
 # --- signatures of a definition --------------------------------------------------------------------------------------
 
 SIGNED_DEFINITION = decode_definition((CLUSTER / "signed-v1_11_0/cluster-definition.json").read_bytes())

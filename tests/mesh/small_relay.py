@@ -22,7 +22,10 @@ RESERVE, CONNECT, STATUS = 0, 1, 2
 
 @dataclass
 class SmallRelay:
-    """refuse: answer every RESERVE with this status. life_s: of a reservation. reservations: how many were granted, by peer id."""
+    """refuse: answer every RESERVE (of `refused`, if given) with this status. life_s: of a reservation.
+
+    reservations: who got one, in order. accepted: connections so far. attempts: (source, target, when) of every CONNECT.
+    """
 
     private_key: bytes
     port: int = 0
@@ -32,6 +35,8 @@ class SmallRelay:
     connections: dict[bytes, Connection] = field(default_factory=dict)
     reserved: set[bytes] = field(default_factory=set)
     reservations: list[bytes] = field(default_factory=list)
+    refused: set[bytes] = field(default_factory=set)
+    accepted: int = 0
     circuits: list[tuple[bytes, bytes]] = field(default_factory=list)
     attempts: list[tuple[bytes, bytes, float]] = field(default_factory=list)
 
@@ -60,6 +65,7 @@ class SmallRelay:
         except HandshakeFault:
             return
         self.connections[connection.peer_id] = connection
+        self.accepted += 1
         try:
             await connection.run(self._on_stream, lambda: (HOP,))
         except ConnectionLost:
@@ -74,7 +80,7 @@ class SmallRelay:
         source = stream.connection.peer_id
         answer = wire.HopMessage(type=STATUS, status=Status.OK, limit=wire.Limit(duration=3600, data=self.limit_bytes))
         if request.type == RESERVE:
-            if self.refuse:
+            if self.refuse and source in (self.refused or {source}):
                 answer = wire.HopMessage(type=STATUS, status=self.refuse)
             else:
                 expire = int(START + trio.current_time()) + self.life_s

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from actors.mesh.connection import Connection
-from actors.mesh.dialer import DialFault, dial
+from actors.mesh.dialer import DialFault, DialOutcome, dial
 from actors.mesh.send_log import ChangeLog, SendLog
 from charon_actors.p2p.dial import MAX_PARALLEL_DIALS, PlannedDial, plan_dials
 from charon_actors.p2p.multiaddr import Multiaddr, decode_multiaddr
@@ -96,7 +96,7 @@ async def test_two_winners_in_one_instant_leave_one_connection(autojump_clock: t
 async def test_cancelled_at_any_instant_it_leaves_nothing_open(autojump_clock: trio.testing.MockClock) -> None:
     for n in range(40):
         net = Net({1: 0.02, 2: 0.02, 3: 0.02})
-        outcome = None
+        outcome: DialOutcome | None = None
         with trio.move_on_after(n / 1000):
             outcome = await dial(plan_dials(private(3)), net.attempt, 60.0)
         kept = outcome.connection if outcome is not None else None

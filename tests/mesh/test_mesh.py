@@ -145,6 +145,27 @@ async def test_a_bug_in_a_handler_costs_one_stream_only() -> None:
         assert nodes[1].numbers.counts[f"charon_actors_p2p_handler_crash_total {peer_of(nodes[1], 0).name}"] >= 1
 
 
+async def test_a_stream_that_breaks_is_tried_once_more() -> None:
+    to_break = 1
+
+    async def flaky(peer_index: int, stream: Stream) -> None:
+        nonlocal to_break
+        message = await stream.read_delimited(100)
+        if to_break:
+            to_break -= 1
+            stream.reset()
+        else:
+            await stream.write_delimited(message)
+
+    inboxes = Inboxes(2)
+    async with open_nodes(2, lambda index: {**inboxes.handlers(index), "/test/flaky": flaky}) as nodes:
+        await all_connected(nodes)
+        assert await nodes[0].mesh.exchange(1, ["/test/flaky"], b"twice") == b"twice"
+        to_break = 2
+        with pytest.raises(StreamLost):
+            await nodes[0].mesh.exchange(1, ["/test/flaky"], b"three times")
+
+
 async def test_a_request_that_is_too_early_waits_for_the_connection() -> None:
     inboxes = Inboxes(2)
     async with open_nodes(2, inboxes.handlers) as nodes:
@@ -164,6 +185,8 @@ async def test_a_stranger_is_refused_whoever_dials(stranger: int) -> None:
                     break
                 await trio.sleep(0.05)
         assert honest.mesh.connected_count == 0
+        await trio.sleep(1)
+        assert honest.numbers.counts["charon_actors_p2p_handshakes_total refused"] <= 2, "a refused peer must not dial in a loop"
         with pytest.raises(MeshFault):
             await other.mesh.deliver(1 - stranger, [NOTE], b"let me in", timeout_s=0.5)
 

@@ -12,7 +12,9 @@ import trio
 from actors.mesh import NoConnection
 from actors.mesh.board import Board
 from actors.mesh.connection import ProtocolNotSupported
+from charon_actors.crypto import k1_public_key
 from charon_actors.errors import UserError
+from charon_actors.p2p.peer_id import peer_id_of
 from charon_actors.p2p.relay_messages import ReservationGrant, refresh_in_s
 from charon_actors.profile import Profile
 from tests.mesh.rig import Node, key_of, open_nodes
@@ -155,6 +157,51 @@ async def test_a_relay_behind_a_url_is_found_and_a_new_one_takes_over() -> None:
             await all_connected(nodes)
             assert await nodes[0].mesh.exchange(1, [ECHO], b"url") == b"\0url"
             await nodes[0].mesh.wait_for_relays(timeout_s=1)
+
+
+async def test_the_old_relay_stays_until_the_new_one_has_granted_a_reservation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.mesh.relay.REFRESH_S", 0.1)
+    inboxes = Inboxes(2)
+    async with open_relay(RELAY_KEY) as old, open_relay(key_of(501), refuse=201) as new:
+        current = old
+
+        async def script(stream: trio.SocketStream, head: bytes) -> None:
+            await stream.send_all(answer(json.dumps([current.entry]).encode()))
+
+        async with serve(script) as url, open_nodes(2, inboxes.handlers, relays=(url,), **NOBODY) as nodes:
+            await reserved(nodes, old)
+            await all_connected(nodes)
+            current = new
+            boards = [node.mesh.board for node in nodes]
+            with trio.fail_after(10):
+                for board in boards:
+                    await board.wait_until(lambda board=board: "RESOURCE_LIMIT" in board.relays[0].error)  # type: ignore[misc]
+                    assert board.relays[0].is_reserved
+                    assert len(board.relays[0].peer_ids) == 2, "both pass the gate meanwhile"
+            assert await nodes[0].mesh.exchange(1, [ECHO], b"old") == b"\0old"
+            assert len(old.reservations) == 2
+            with trio.fail_after(10):
+                while new.connections:
+                    await trio.sleep(0.01)
+            new.refuse = 0
+            with trio.fail_after(10):
+                for board in boards:
+                    await board.wait_until(lambda board=board: str(new.port) in str(board.relays[0].circuit))  # type: ignore[misc]
+            assert await nodes[0].mesh.exchange(1, [ECHO], b"new", timeout_s=15) == b"\0new"
+            with trio.fail_after(10):
+                while old.connections:
+                    await trio.sleep(0.01)
+
+
+async def test_a_node_without_a_reservation_can_still_dial_others() -> None:
+    inboxes = Inboxes(2)
+    async with open_relay(RELAY_KEY, refuse=200) as relay:
+        relay.refused = {peer_id_of(k1_public_key(key_of(0)))}
+        async with open_nodes(2, inboxes.handlers, relays=(relay.entry,), **NOBODY) as nodes:
+            await all_connected(nodes)
+            assert await nodes[1].mesh.exchange(0, [ECHO], b"back") == b"\1back"
+            assert not nodes[0].mesh.board.relays[0].is_reserved
+            assert relay.accepted == 2, "no second connection because of the refusal"
 
 
 async def test_start_without_any_relay_says_which_one_and_why() -> None:

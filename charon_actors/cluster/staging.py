@@ -15,6 +15,7 @@ from typing import Final
 from charon_actors.errors import UserError
 
 MAX_FILE_BYTES: Final = 16 << 20  # 01 §11
+MANY_FILES: Final = 100  # from here on one sync of all disks costs less than one a file
 
 
 def read_file(path: Path, remedy: str, missing: str = "no such file") -> bytes:
@@ -35,13 +36,14 @@ def read_file(path: Path, remedy: str, missing: str = "no such file") -> bytes:
     return content
 
 
-def write_file(path: Path, content: bytes, mode: int) -> None:
-    """A new file with exactly this mode (before umask), synced. Raises OSError, FileExistsError when it is there."""
+def write_file(path: Path, content: bytes, mode: int, *, is_synced: bool = True) -> None:
+    """A new file with exactly this mode (before umask). Raises OSError, FileExistsError when it is there."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        if is_synced:
+            os.fsync(file.fileno())
 
 
 class Staging:
@@ -59,12 +61,11 @@ class Staging:
             self._order.append(first)
         path = self._directory / relative
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_file(path, content, mode)
+        write_file(path, content, mode, is_synced=False)
 
     def commit(self) -> None:
         """Move all entries into the destination. Raises UserError and takes back everything when one is in the way."""
-        for folder in {path.parent for path in self._directory.rglob("*")}:
-            _sync_directory(folder)
+        self._sync()
         moved: list[str] = []
         try:
             for name in self._order:
@@ -73,12 +74,20 @@ class Staging:
                     raise UserError(str(target), "already exists", "move it away; nothing was written")
                 (self._directory / name).rename(target)
                 moved.append(name)
-            _sync_directory(self._destination)
+            _sync_path(self._destination)
             self.is_committed = True
         except BaseException:
             for name in reversed(moved):
                 (self._destination / name).rename(self._directory / name)
             raise
+
+    def _sync(self) -> None:
+        paths = [self._directory, *self._directory.rglob("*")]
+        if len(paths) > MANY_FILES:
+            os.sync()
+            return
+        for path in paths:
+            _sync_path(path)
 
 
 @contextmanager
@@ -119,7 +128,7 @@ def _is_empty_directory(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
-def _sync_directory(path: Path) -> None:
+def _sync_path(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

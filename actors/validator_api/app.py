@@ -1,9 +1,9 @@
 """The ASGI application: one request from its head to its answer. Source: specification 07 §1.1, §2.
 
-    1 clean     a path with empty or dot segments is answered 301
-    2 route     by the table of `routes.py`; no route: pass on, or refuse
-    3 type      of the body, also for GET: JSON, or SSZ where the route takes it; else 415
-    4 body      whole, at most the route's limit (413); chunked or with a length
+    1 route     by the table of `routes.py`; no route: pass on, or refuse
+    2 body      whole, at most the route's limit (413, and the connection ends); chunked or with a length
+    3 clean     a path with empty or dot segments is answered 301
+    4 type      of the body, also for GET: JSON, or SSZ where the route takes it; else 415
     5 handle    under the 10 s limit of the API; the client's leaving cancels it, wherever it waits
     6 answer    errors as {"code", "message"}; a stream piece by piece
 
@@ -109,21 +109,15 @@ class Application:
         method, path = scope["method"], scope["path"]
         if not path.startswith("/"):
             return error_answer(400, "the request target is not a path")
-        clean = cleaned(path)
-        if clean != path:
-            query = scope["query_string"]
-            location = clean.encode() + (b"?" + query if query else b"")
-            return (
-                ApiAnswer(301, ((b"location", location),))
-                if clean.isascii() and clean.isprintable()
-                else error_answer(404, "NotFound")
-            )
         deadline_s = self._request_timeout_s if route is None or route.has_time_limit else float("inf")
         try:
             with trio.fail_after(deadline_s):
+                body = await exchange.body()
+                clean = cleaned(path)
+                if clean != path:
+                    return _moved(clean, scope["query_string"])
                 if route is not None and content_kind(first) is SSZ and not route.takes_ssz:
                     raise ApiError(415, "Cannot read the supplied content type.")
-                body = await exchange.body()
                 raw_path = scope["raw_path"].decode("ascii")
                 request = ApiRequest(method, path, raw_path, scope["query_string"], first, headers, params, body)
                 return await self._handle(request, route)
@@ -195,6 +189,12 @@ class Application:
         log.warning(message, endpoint=endpoint)
 
 
+def _moved(path: str, query: bytes) -> ApiAnswer:
+    if not (path.isascii() and path.isprintable()):
+        return error_answer(404, "NotFound")
+    return ApiAnswer(301, ((b"location", path.encode() + (b"?" + query if query else b"")),))
+
+
 class Exchange:
     """One request's body coming in and answer going out. status: of the answer, 0 while there is none."""
 
@@ -203,7 +203,7 @@ class Exchange:
         self._chunks: list[bytes] = []
         self._size = 0
         self._body_is_here = trio.Event()
-        self._is_ending = False
+        self._is_complete = self._is_ending = False
         self.status = 0
 
     async def read(self, scope: trio.CancelScope) -> None:
@@ -222,6 +222,7 @@ class Exchange:
                 self._chunks.clear()
                 self._body_is_here.set()
             if not message.get("more_body", False):
+                self._is_complete = True
                 self._body_is_here.set()
 
     async def body(self) -> bytes:
@@ -235,6 +236,8 @@ class Exchange:
         """Send it. A stream that breaks off ends the connection, so that nobody takes it for whole."""
         body = answer.body
         headers = answer.headers
+        if not self._is_complete:  # nobody will read the rest
+            headers = (*headers, (b"connection", b"close"))
         self.status = answer.status
         if isinstance(body, bytes) and not is_head:
             if answer.status >= 200 and answer.status not in (204, 304) and b"content-length" not in dict(headers):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -217,10 +218,9 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda body: api.decode_event("chain_reorg", body),
 ]
 LEAVES = st.none() | st.booleans() | st.integers(-1, 2**70) | st.text(max_size=8) | st.just("0x" + "00" * 32) | st.just("1")
-NAMES = st.sampled_from(
-    ["data", "dependent_root", "execution_optimistic", "pubkey", "slot", "index", "validator", "status", "is_syncing", "source"]
-    + ["target", "root", "epoch", "block", "depth", "head_slot", "connected", "version", "validator_index", "x"]
-)
+ANSWER_NAMES = ("data", "dependent_root", "execution_optimistic", "pubkey", "slot", "index", "validator", "status", "is_syncing")
+EVENT_NAMES = ("source", "target", "root", "epoch", "block", "depth", "head_slot", "connected", "version", "validator_index", "x")
+NAMES = st.sampled_from((*ANSWER_NAMES, *EVENT_NAMES))
 JSON_VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=6), max_leaves=20
 )
@@ -229,10 +229,8 @@ JSON_VALUES = st.recursive(
 @given(st.binary(max_size=64) | JSON_VALUES.map(lambda value: json.dumps(value).encode()))
 def test_hostile_answers_raise_nothing_but_answer_faults(body: bytes) -> None:
     for decode in DECODERS:
-        try:
+        with suppress(AnswerFault):
             decode(body)
-        except AnswerFault:
-            pass
     api.error_text(body)
     api.is_repeat(body)
 
@@ -276,9 +274,10 @@ def test_an_event_is_bounded() -> None:
         EventParser().feed(b"data: " + b"x" * (2**20 + 1))
     line = b"data: " + b"x" * 2**19 + b"\n"
     parser = EventParser()
+    for _ in range(MAX_DATA // 2**19 - 1):
+        parser.feed(line)
     with pytest.raises(EventFault):
-        for _ in range(MAX_DATA // 2**19 + 2):
-            parser.feed(line)
+        parser.feed(line + line)
 
 
 def test_retry_and_comments() -> None:

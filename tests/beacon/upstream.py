@@ -106,7 +106,7 @@ class Upstream:
             body = script.body
             if not isinstance(body, bytes):
                 headers.setdefault("content-type", "application/json")
-                body = json.dumps(body).encode()
+                body = json.dumps(body, separators=(",", ":")).encode()
             if script.chunks is None and not script.breaks_off:
                 headers.setdefault("content-length", str(len(body)))
             raw = [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -133,7 +133,7 @@ def test_one_changed_byte_of_the_file_never_verifies_as_something_else(data: st.
 
 def test_the_aggregate_is_checked_over_the_recomputed_hash_and_node_signatures_over_the_files() -> None:
     """With --no-verify a lock with another stored hash goes on as far as the hash that the operators signed."""
-    with pytest.raises(ClusterFault, match="^invalid node signature$"):
+    with pytest.raises(ClusterFault, match=r"^invalid node signature$"):
         verify_lock_signatures(replace(decode_lock(SIGNED), lock_hash=bytes(32)))
 
 

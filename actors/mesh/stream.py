@@ -7,8 +7,11 @@ Cancelled   at any await, at any instant: the connection stays whole. A cancelle
             only: reset the stream then. A cancelled `receive_some` or `read_delimited` has lost nothing.
 Ends        by FIN (b"" after the last byte), reset, loss of the connection: what came before is delivered first, then StreamFault
 
-Sending waits for two things: the peer's window of this stream, and room in the connection's queue. A chunk of up to 65524 bytes is
-queued only when the window takes it whole, so it is never split: Charon reads the body of a dkg/sync message with a single read.
+Sending waits for two things: the peer's window of this stream, and room in the connection's queue. A frame is queued only when
+the window takes it whole, so what is sent as one frame is never split: Charon reads the body of a dkg/sync message with a single
+read. Longer data goes in pieces of 16384 bytes, for the sake of go-yamux: each time it doubles its window it forgets to grant what
+was due at that moment, half a window and whatever the last read went beyond, and a read goes at most to the end of a frame. Six
+doublings with frames of 65524 bytes can leave the sender with nothing, for ever; with 16384 at least 32774 bytes are left.
 Credit goes back when bytes are read; `read_delimited` reads on while it waits for the end of a message, so messages may be larger
 than any window.
 
@@ -18,7 +21,7 @@ Source: specification 03-p2p, sections 5.2, 9 and 11.4.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -29,6 +32,7 @@ from charon_actors.p2p.yamux import MAX_FRAME_BYTES, RESOURCE_LIMIT
 if TYPE_CHECKING:
     from actors.mesh.connection import Connection
 
+PIECE_BYTES: Final = 16_384
 MAX_ASSEMBLING_BYTES: Final = 256 * 2**20  # unfinished messages of all streams of a connection; the largest one is 128 MiB
 
 
@@ -141,20 +145,12 @@ class Stream(trio.abc.HalfCloseableStream):
     # ---- writing ----
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Queue all of `data`, in frames of 65524 bytes; waits for the peer's window and for room in the connection's queue.
+        """Queue all of `data`, in frames of 16384 bytes; waits for the peer's window and for room in the connection's queue.
 
         Returning means queued, not delivered. Raises: StreamFault kinds, trio.ClosedResourceError (also after `send_eof`).
         Cancelled: a prefix of whole frames may have been queued.
         """
-        self._begin_sending()
-        try:
-            await trio.lowlevel.checkpoint()
-            self._raise_if_not_sendable()
-            with memoryview(data) as view:
-                for start in range(0, len(view), MAX_FRAME_BYTES):
-                    await self._send_frame(view[start : start + MAX_FRAME_BYTES])
-        finally:
-            self._is_sending = False
+        await self._send_in_frames([data], PIECE_BYTES)
 
     async def write_delimited(self, body: bytes) -> None:
         """Send `body` behind its uvarint length; as one frame if it fits, else the body as one frame if that fits.
@@ -162,11 +158,12 @@ class Stream(trio.abc.HalfCloseableStream):
         Raises and cancellation as for `send_all`.
         """
         prefix = encode_uvarint(len(body))
-        if len(prefix) + len(body) <= MAX_FRAME_BYTES or len(body) > MAX_FRAME_BYTES:
-            await self.send_all(prefix + body)
+        if len(prefix) + len(body) <= MAX_FRAME_BYTES:
+            await self._send_in_frames([prefix + body], MAX_FRAME_BYTES)
+        elif len(body) <= MAX_FRAME_BYTES:
+            await self._send_in_frames([prefix, body], MAX_FRAME_BYTES)
         else:
-            await self.send_all(prefix)
-            await self.send_all(body)
+            await self._send_in_frames([prefix + body], PIECE_BYTES)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Until the window is open and the queue has room."""
@@ -289,10 +286,20 @@ class Stream(trio.abc.HalfCloseableStream):
         if self._fault is not None:
             raise self._fault()
 
-    async def _send_frame(self, chunk: memoryview) -> None:
-        await self._wait_to_send(len(chunk))
-        self.connection.queue_data(self._id, chunk)
-        self.sent_bytes += len(chunk)
+    async def _send_in_frames(self, parts: Sequence[bytes | bytearray | memoryview], frame_bytes: int) -> None:
+        self._begin_sending()
+        try:
+            await trio.lowlevel.checkpoint()
+            self._raise_if_not_sendable()
+            for part in parts:
+                with memoryview(part) as view:
+                    for start in range(0, len(view), frame_bytes):
+                        chunk = view[start : start + frame_bytes]
+                        await self._wait_to_send(len(chunk))
+                        self.connection.queue_data(self._id, chunk)
+                        self.sent_bytes += len(chunk)
+        finally:
+            self._is_sending = False
 
     async def _wait_to_send(self, count: int) -> None:
         while True:

@@ -53,7 +53,7 @@ class Upgrade:
         """What to send before anything is received."""
         return self._security.opening()
 
-    def receive(self, data: bytes) -> bytes:
+    def receive(self, data: bytes | bytearray) -> bytes:
         """Take bytes of the peer; returns what to send next, often nothing. Raises: MultistreamFault, NoiseFault."""
         assert not self.is_done, "the connection takes its bytes itself now"
         reply = b""

@@ -94,7 +94,7 @@ class Initiator:
         """Header and first proposal, to be sent together."""
         return encode_token(HEADER) + encode_token(self._protocols[0])
 
-    def receive(self, data: bytes) -> bytes:
+    def receive(self, data: bytes | bytearray) -> bytes:
         """Take bytes of the responder; returns what to send next, often nothing. Raises: MultistreamFault, NotSupported."""
         self._tokens.buffer += data
         reply = b""
@@ -136,7 +136,7 @@ class Responder:
         """The header; `charon test peers` waits for it without sending anything."""
         return encode_token(HEADER)
 
-    def receive(self, data: bytes) -> bytes:
+    def receive(self, data: bytes | bytearray) -> bytes:
         """Take bytes of the initiator; returns what to send next, often nothing. Raises: MultistreamFault."""
         self._tokens.buffer += data
         reply = b""

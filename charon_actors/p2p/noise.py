@@ -79,7 +79,7 @@ class NoiseSession:
                 out += [len(sealed).to_bytes(2, "big"), sealed]
         return b"".join(out)
 
-    def receive(self, data: bytes) -> list[bytes]:
+    def receive(self, data: bytes | bytearray) -> list[bytes]:
         """Plaintexts of the noise messages that `data` completes, in order. Raises: NoiseFault, which is final."""
         self._buffer += data
         buffer, offset, plaintexts = self._buffer, 0, []
@@ -135,7 +135,7 @@ class NoiseHandshake:
         self._symmetric.mix_hash(b"")  # the empty payload
         return _framed(ephemeral)
 
-    def receive(self, data: bytes) -> bytes:
+    def receive(self, data: bytes | bytearray) -> bytes:
         """Take bytes of the other side; returns what to send next. Raises: NoiseFault, PeerMismatch."""
         self._buffer += data
         reply = b""

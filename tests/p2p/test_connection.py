@@ -20,6 +20,7 @@ from actors.mesh.connection import (
     upgrade,
 )
 from actors.mesh.stream import (
+    PIECE_BYTES,
     ConnectionLost,
     MessageFault,
     ProtocolNotSupported,
@@ -32,10 +33,10 @@ from charon_actors.p2p.framing import encode_delimited, encode_fixed64, encode_u
 from charon_actors.p2p.multiaddr import decode_multiaddr
 from charon_actors.p2p.multistream import encode_token
 from charon_actors.p2p.noise import NoiseHandshake
-from charon_actors.p2p.yamux import MAX_UNACKNOWLEDGED, SYN, WINDOW_UPDATE, encode_frame
+from charon_actors.p2p.yamux import MAX_UNACKNOWLEDGED, MAX_WINDOW_BYTES, SYN, WINDOW_UPDATE, encode_frame
 
 ADDRESS = decode_multiaddr("/ip4/127.0.0.1/tcp/1")
-PROTOCOLS = ("/echo", "/sink", "/deaf", "/kill", "/hold")
+PROTOCOLS = ("/echo", "/sink", "/deaf", "/kill", "/hold", "/hungry")
 
 
 def entropy_of(seed: int) -> Callable[[int], bytes]:
@@ -61,6 +62,9 @@ async def behave(stream: Stream) -> None:
         case "/echo":
             while data := await stream.receive_some():
                 await stream.send_all(data)
+        case "/hungry":
+            while await stream.receive_some(PIECE_BYTES - 1):
+                pass
         case "/sink":
             while await stream.receive_some():
                 pass
@@ -155,7 +159,6 @@ async def test_streams_are_trio_streams(is_clogged: bool, autojump_clock: trio.t
         async def clogged_maker() -> tuple[Stream, Stream]:
             one, two = await maker()
             for stream in (one, two):
-                await stream.send_all(bytes(stream.connection.send_window(stream.stream_id) % 65524))
                 await stream.send_all(bytes(stream.connection.send_window(stream.stream_id)))
                 assert stream.connection.send_window(stream.stream_id) == 0
             return one, two
@@ -228,6 +231,30 @@ async def test_a_message_larger_than_every_window_arrives_and_leaves_no_count() 
         assert pair.server.unread_bytes == pair.server.assembling_bytes == pair.server.stream_count == 0
 
 
+async def test_a_peer_that_forgets_credit_when_its_window_grows_does_not_stop_us(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """go-yamux sends only the growth then. With frames of 65524 bytes this test hangs."""
+    async with connected() as pair:
+        session = pair.server._session
+        honest = session.consume
+
+        def forgetful(stream_id: int, count: int, now: float) -> None:
+            session.rtt_s = 1e9  # the window doubles with each credit
+            before, queued = session._streams[stream_id].target, len(session._control)
+            honest(stream_id, count, now)
+            growth = session._streams[stream_id].target - before
+            if growth and len(session._control) > queued:
+                session._control[-1] = encode_frame(WINDOW_UPDATE, 0, stream_id, growth)
+
+        monkeypatch.setattr(session, "consume", forgetful)
+        stream = await pair.client.open_stream(["/hungry"])
+        with trio.fail_after(20):
+            await stream.send_all(bytes(40 * 2**20))
+        assert session._streams[stream.stream_id].target == MAX_WINDOW_BYTES
+        stream.reset()
+
+
 async def test_a_cancelled_read_loses_nothing() -> None:
     async with connected() as pair:
         stream = await pair.client.open_stream(["/echo"])
@@ -259,10 +286,7 @@ async def test_a_body_that_fits_one_frame_is_never_split(size: int, monkeypatch:
         prefix = len(encode_uvarint(size))
         assert frames == ([size + prefix] if size + prefix <= 65524 else [prefix, size])
         # and not when the window has room for a part of it only
-        window = pair.client.send_window(stream.stream_id)
-        await stream.send_all(bytes(min(65524, window - 10)))
-        while (window := pair.client.send_window(stream.stream_id)) > 10:
-            await stream.send_all(bytes(min(window - 10, 65524)))
+        await stream.send_all(bytes(pair.client.send_window(stream.stream_id) - 10))
         frames.clear()
         with trio.move_on_after(0.01) as scope:
             await stream.write_delimited(bytes(size + 10))
@@ -312,7 +336,7 @@ async def test_the_queue_is_bounded_when_the_peer_does_not_read_the_wire(
     raws = trio.testing.memory_stream_pair()
     async with connected(raws=raws) as pair:
         sinks = [await pair.client.open_stream(["/sink"]) for _ in range(20)]
-        raws[0].send_stream.send_all_hook = trio.sleep_forever  # type: ignore[attr-defined]
+        raws[0].send_stream.send_all_hook = trio.sleep_forever
         async with trio.open_nursery() as nursery:
             for sink in sinks:
                 nursery.start_soon(sink.send_all, bytes(4 * 65524))

@@ -119,7 +119,8 @@ def chain_from_answers(genesis: object, spec: object, fork_schedule: object, cap
 
     genesis, spec, fork_schedule: parsed JSON of `/eth/v1/beacon/genesis`, `/eth/v1/config/spec` and
     `/eth/v1/config/fork_schedule`, with or without the envelope `{"data": …}`.
-    capella_fork_version: of the lock's network, 4 bytes.
+    capella_fork_version: of the lock's network, 4 bytes; empty, for a custom network whose operator did not give it: the one
+    that the beacon node's spec names.
     Unknown keys stay in `Chain.spec`; `SLOT_DURATION_MS` is preferred to `SECONDS_PER_SLOT`, one of them must be there.
     Raises: ChainFault.
     """
@@ -131,6 +132,8 @@ def chain_from_answers(genesis: object, spec: object, fork_schedule: object, cap
     slots_per_epoch = _number(texts, "SLOTS_PER_EPOCH", "config/spec")
     if not 1 <= slots_per_epoch <= 4096:
         raise ChainFault(f"config/spec: SLOTS_PER_EPOCH is {slots_per_epoch}")
+    if not capella_fork_version and "CAPELLA_FORK_VERSION" in texts:
+        capella_fork_version = _hex(texts["CAPELLA_FORK_VERSION"], 4, "config/spec: CAPELLA_FORK_VERSION")
     if len(capella_fork_version) != 4:
         raise ChainFault("the Capella fork version of the lock's network has not 4 bytes")
     chain = Chain(

@@ -51,25 +51,30 @@ class Tally:
     def __init__(self, bench: Bench, operators: Operators) -> None:
         self.bench = bench
         lock = json.loads((operators.folders[0] / ".charon/cluster-lock.json").read_text())
+        self._due: dict[int, set[tuple[str, int, int]]] = {}
         self.keys = [validator["distributed_public_key"] for validator in lock["distributed_validators"]]
 
     def slot(self) -> int:
-        return int((time.time() - self.bench.genesis) // SLOT_S)
+        """The slot of now. Notes what is due in this epoch: the bench node doesn't answer about past ones."""
+        slot = int((time.time() - self.bench.genesis) // SLOT_S)
+        epoch = max(slot // SLOTS_PER_EPOCH, 0)
+        if epoch not in self._due:
+            self._due[epoch] = self._due_in(epoch)
+        return slot
+
+    def _due_in(self, epoch: int) -> set[tuple[str, int, int]]:
+        ids = ",".join(self.keys)
+        indices = [each["index"] for each in self.bench.get(f"/eth/v1/beacon/states/head/validators?id={ids}")["data"]]
+        attesters = self.bench.post(f"/eth/v1/validator/duties/attester/{epoch}", indices)["data"]
+        proposers = self.bench.get(f"/eth/v1/validator/duties/proposer/{epoch}")["data"]
+        return {("attestation", int(duty["slot"]), int(duty["validator_index"])) for duty in attesters} | {
+            ("block", int(duty["slot"]), int(duty["validator_index"])) for duty in proposers if duty["validator_index"] in indices
+        }
 
     def due(self, first: int, last: int) -> set[tuple[str, int, int]]:
-        """(kind, slot, validator index) in the slots from first to last."""
-        indices = {
-            int(each["index"])
-            for each in self.bench.get("/eth/v1/beacon/states/head/validators?id=" + ",".join(self.keys))["data"]
-        }
-        found: set[tuple[str, int, int]] = set()
-        for epoch in range(first // SLOTS_PER_EPOCH, last // SLOTS_PER_EPOCH + 1):
-            for duty in self.bench.post(f"/eth/v1/validator/duties/attester/{epoch}", [str(index) for index in indices])["data"]:
-                found.add(("attestation", int(duty["slot"]), int(duty["validator_index"])))
-            for duty in self.bench.get(f"/eth/v1/validator/duties/proposer/{epoch}")["data"]:
-                if int(duty["validator_index"]) in indices:
-                    found.add(("block", int(duty["slot"]), int(duty["validator_index"])))
-        return {duty for duty in found if first <= duty[1] <= last}
+        """(kind, slot, validator index) in the slots from first to last, of epochs that `slot` has seen."""
+        epochs = range(first // SLOTS_PER_EPOCH, last // SLOTS_PER_EPOCH + 1)
+        return {duty for epoch in epochs for duty in self._due[epoch] if first <= duty[1] <= last}
 
     def missed(self, first: int, last: int) -> set[tuple[str, int, int]]:
         return self.due(first, last) - {(kind, slot, index) for kind, slot, index, _ in self.bench.arrivals(first)}

@@ -347,7 +347,7 @@ class Duties:
         reason = None if succeeded >= expected else "; ".join(timeline.faults) or WHY_IT_STOPPED.get(timeline.at, timeline.at)
         self._on_ended(DutyEnded(duty, timeline.at, expected, succeeded, latency_s, reason))
         if reason is None:
-            log.debug("Duty done", duty=str(duty), latency_ms=round((latency_s or 0) * 1000))
+            log.debug("Duty done", duty=str(duty), ms_after_start=timeline.since(begin_s))
         else:
             log.warning("Duty failed", duty=str(duty), step=timeline.at, succeeded=succeeded, expected=expected, reason=reason)
 

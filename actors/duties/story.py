@@ -88,6 +88,10 @@ class Timeline:
             self.at = name
             self.steps.append((name, self._clock()))
 
+    def since(self, unix_s: float) -> dict[str, int]:
+        """Milliseconds from `unix_s` to the first entry into each step."""
+        return {name: round((when - unix_s) * 1000) for name, when in reversed(self.steps)}
+
     def fault(self, error: BaseException) -> None:
         text = f"{self.at}: {str(error) or type(error).__name__}"
         if text not in self.faults and len(self.faults) < MAX_FAULTS:

@@ -12,7 +12,7 @@ Three things run side by side: the inbox, which answers peers within a moment wh
 repeats our step on a stream of its own and reconnects for ever; and the story (`_take_part`), which reads from top to bottom.
 Long calculations run in a thread. They hold the interpreter lock, but give it away every 5 ms when the event loop wants it, so a
 signature request is answered in time (04 §4: 7 s). Keystores are encrypted by threads of their own, which need no lock, as soon as
-the shares are known.
+the shares are known (`keystore_threads.py`).
 
 How it ends:
 
@@ -27,7 +27,6 @@ Telling the others: for FAREWELL_S their step reports, ten a second, are answere
 Go node that aborts says nothing, and its peers wait for ever (04 §8).
 """
 
-import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, assert_never
@@ -36,6 +35,7 @@ import msgspec
 import structlog
 import trio
 
+from actors.dkg.keystore_threads import encrypt_keystores
 from actors.dkg.messages import (
     BroadcastReceived,
     Message,
@@ -52,7 +52,7 @@ from charon_actors.cluster.data_directory import Keystore, write_ceremony_artifa
 from charon_actors.cluster.lock import Lock, encode_lock
 from charon_actors.cluster.peers import Peer
 from charon_actors.crypto import Entropy
-from charon_actors.crypto.keystore import PBKDF2_ITERATIONS, encode_keystore, encrypt_keystore
+from charon_actors.crypto.keystore import PBKDF2_ITERATIONS
 from charon_actors.dkg.ceremony import Ceremony, Phase
 from charon_actors.dkg.dialect import (
     BROADCAST_SEND_S,
@@ -89,7 +89,7 @@ DELIVERY_S: Final = 60.0  # shares and partial signatures: a connection may brea
 FAREWELL_S: Final = 1.0
 FAREWELL_FLUSH_S: Final = 0.1
 FINAL_REPORTS_S: Final = 10.0
-PASSWORD_BYTES: Final = 16  # 32 hex digits (01 §7.1)
+REASON_GRACE_S: Final = 1.0
 
 T = TypeVar("T")
 
@@ -183,7 +183,6 @@ class CeremonyActor:
         self._silent: set[int] = set()
         self._sent: dict[int, dict[str, list[bytes]]] = {index: {} for index in others}  # since the last barrier, by protocol
         self._keystores: dict[int, Keystore] = {}
-        self._cores = trio.CapacityLimiter(len(os.sched_getaffinity(0)))
 
     async def run(self, inbox: Inbox[Message]) -> None:
         """Take part in the ceremony. Raises Aborted; UserError when the results can't be written. See the table on top."""
@@ -298,21 +297,12 @@ class CeremonyActor:
         return lock
 
     async def _encrypt_keystores(self) -> None:
-        async def encrypt(validator: int, secret: bytes) -> None:
-            password = self._entropy(PASSWORD_BYTES).hex()
-
-            def work() -> Keystore:
-                iterations = self._options.keystore_iterations
-                return Keystore(
-                    encode_keystore(encrypt_keystore(secret, password, self._entropy, iterations=iterations)), password
-                )
-
-            self._keystores[validator] = await self._in_thread(work, self._cores)
+        def done(validator: int, keystore: Keystore) -> None:
+            self._keystores[validator] = keystore
             self._wake()
 
-        async with trio.open_nursery() as nursery:
-            for validator, keys in enumerate(self._ceremony.keys):
-                nursery.start_soon(encrypt, validator, keys.secret_share)
+        shares = [keys.secret_share for keys in self._ceremony.keys]
+        await encrypt_keystores(shares, self._options.keystore_iterations, self._entropy, done)
 
     # sending
 
@@ -364,6 +354,7 @@ class CeremonyActor:
             try:
                 return await send()
             except AnswerFault:
+                await trio.sleep(REASON_GRACE_S)  # if it tells us why, that ends the ceremony first
                 reason = f"refused to {what}: either it was told something else before (a restart?), or it has stopped"
                 raise CeremonyFault(peer.index, reason) from None
             except (MeshFault, Retryable) as error:
@@ -489,12 +480,9 @@ class CeremonyActor:
                     reply.send(answer)
                     self._apply(effects)
                 case SignatureRequested(peer_index, body) as signature_request:
+                    # A refusal is left without an answer: the sender learns the reason from its next step report.
                     signature_reply = mail.reply_to(signature_request)
-                    try:
-                        signature_reply.send(self._ceremony.sign_broadcast(peer_index, body))
-                    except CeremonyFault as fault:
-                        signature_reply.fail(fault)
-                        raise
+                    signature_reply.send(self._ceremony.sign_broadcast(peer_index, body))
                 case BroadcastReceived(peer_index, body):
                     self._ceremony.receive_broadcast(peer_index, body)
                 case SharesReceived(peer_index, body):
@@ -568,15 +556,11 @@ class CeremonyActor:
         self._changed = trio.Event()
 
     async def _calculate(self, function: Callable[..., T], *args: Any) -> T:
-        """A long calculation, so that the inbox is read meanwhile."""
-        return await self._in_thread(lambda: function(*args))
-
-    async def _in_thread(self, function: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
-        """When cancelled, the thread's result is thrown away."""
+        """A long calculation, in a thread, so that the inbox is read meanwhile. When cancelled, its result is thrown away."""
         return await trio.to_thread.run_sync(
             function,
+            *args,
             abandon_on_cancel=True,  # type: ignore[call-arg,unused-ignore]  # there are outdated stubs about
-            limiter=limiter,
         )
 
     # the end
@@ -602,7 +586,7 @@ class CeremonyActor:
                     mail.reply_to(request).send(SyncReply(encode_answer(SyncAnswer(stamp, text))))
                     told.add(request.peer_index)
                 elif isinstance(mail.message, SignatureRequested):
-                    mail.reply_to(mail.message).fail(CeremonyFault(None, text))
+                    mail.reply_to(mail.message)  # not answered: the reason is in the answers to step reports
                 if told >= {peer.index for peer in self._others}:
                     await trio.sleep(FAREWELL_FLUSH_S)
                     return

@@ -208,7 +208,7 @@ class Ceremony:
             self._aggregate = self.exchange.sum_up(slot, self.lock_hash, self._entropy)
         else:
             messages = self._messages(slot)
-            self._combined[slot] = self.exchange.combine(slot, messages, self.definition.threshold, self._entropy)
+            self._combined[slot] = self.exchange.combine(slot, messages, self._entropy)
 
     @property
     def lock_hash(self) -> bytes:

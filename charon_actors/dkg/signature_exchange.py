@@ -16,8 +16,15 @@ validators. An exchange is complete when all n operators (not a threshold) have 
     of a slot that we have not reached                                   kept; peers may be ahead of us
     a signature that its public share does not verify                    CeremonyFault, that names peer and validator
 
-Each partial signature is verified against its public share, in batches with random weights; a combined signature of verified
-shares is then right by construction. The signature is read from `data` (base64 in JSON), as Go does; `signature` must repeat it.
+How `combine` and `sum_up` check. Key generation has proved that all n public shares lie on one polynomial, so n partial signatures
+that interpolate to the group's signature are what was wanted: 101 aside, that signature is all that is used. It is interpolated over
+all n, where the Lagrange coefficients at 0 are small, λ_j = (-1)^(j-1)·C(n, j), a few additions each; and all validators' results
+are verified at once with random weights. One wrong partial signature always shows. (Several that cancel each other give the very
+signature that right ones give; it is unique.) Only when that fails each one is verified against its public share, to find whom to
+blame. The lock hash is different: there each signature proves that its signer has its share, and a plain sum could hide two that
+cancel; so each is verified, in batches with random weights.
+
+The signature is read from `data` (base64 in JSON), as Go does; `signature` must repeat it.
 
 Limits: one message a peer and slot, the slots known at the start, a message at most `limit_bytes`. `combine` and `sign` are long
 calculations (some ms a validator). Source: specification 04 §6.1, §6.2.
@@ -27,12 +34,14 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
+from math import comb
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from charon_actors.crypto import Entropy, aggregate_signatures, recover_signature, sign
+from charon_actors.crypto import G1, G2, CryptoFault, Entropy, aggregate_signatures, sign
 from charon_actors.crypto.batch import Check, verify_all
+from charon_actors.crypto.group import decode_public_key, pairings_agree
 from charon_actors.dkg.faults import CeremonyFault, share_index_of
 from charon_actors.dkg.frost import ValidatorKeys
 from charon_actors.p2p.protobuf import core_pb2
@@ -44,6 +53,7 @@ SIGNATURE_DUTY: Final = 3  # duty type "signature"
 SIGNATURE_BYTES: Final = 96
 ENTRY_BYTES: Final = 400  # 339 on the wire (04 §10), with room for encodings we do not write
 BATCH: Final = 64  # partial signatures verified in one go
+WEIGHT_BYTES: Final = 16
 
 
 def signature_data(signature: bytes) -> bytes:
@@ -138,20 +148,32 @@ class SignatureExchange:
         """Peer indices whose signatures of this slot have not come yet."""
         return [index for index in range(self._operators) if index not in self._partials[slot]]
 
-    def combine(self, slot: int, messages: Sequence[bytes], threshold: int, entropy: Entropy) -> list[bytes]:
-        """Group signatures of the messages, one a validator. Raises CeremonyFault that names who signed something else."""
-        self._verify(slot, messages, entropy)
-        chosen = range(threshold)  # of verified shares any threshold gives the same signature
-        return [
-            recover_signature({share_index_of(peer): self._partials[slot][peer][keys.group_public_key] for peer in chosen})
-            for keys in self._keys
-        ]
+    def combine(self, slot: int, messages: Sequence[bytes], entropy: Entropy) -> list[bytes]:
+        """Group signatures of the messages, one a validator, verified. Raises CeremonyFault that names who signed something else."""
+        assert not self.missing(slot), "all operators have delivered"
+        try:
+            combined = [self._interpolate(slot, keys) for keys in self._keys]
+        except CryptoFault:  # a point that is none
+            combined = []
+        if not combined or not _hold(self._keys, messages, combined, entropy):
+            self._verify(slot, messages, entropy)
+            raise AssertionError("no partial signature is wrong, but what they make is")
+        return [signature.encode() for signature in combined]
 
     def sum_up(self, slot: int, message: bytes, entropy: Entropy) -> bytes:
         """The plain sum of everybody's signatures of one message with all shares: the lock's aggregate. Raises CeremonyFault."""
         self._verify(slot, [message] * self._validators, entropy)
         signatures = self._partials[slot].values()
         return aggregate_signatures([signature for of_peer in signatures for signature in of_peer.values()])
+
+    def _interpolate(self, slot: int, keys: ValidatorKeys) -> G2:
+        """Σ (-1)^j·C(n, j+1)·signature_j over all peer indices j: the value at 0 of the polynomial through 1 … n."""
+        total = G2.identity()
+        for peer_index in range(self._operators):
+            signature = G2.decode(self._partials[slot][peer_index][keys.group_public_key])
+            multiple = _multiple(signature, comb(self._operators, peer_index + 1))
+            total = total - multiple if peer_index % 2 else total + multiple
+        return total
 
     def _verify(self, slot: int, messages: Sequence[bytes], entropy: Entropy) -> None:
         assert not self.missing(slot), "all operators have delivered"
@@ -173,6 +195,32 @@ class SignatureExchange:
         for validator, keys in enumerate(self._keys):
             if keys.group_public_key not in signatures:
                 raise CeremonyFault(peer_index, f"no partial signature of slot {slot} for validator {validator}")
+
+
+def _hold(keys: Sequence[ValidatorKeys], messages: Sequence[bytes], signatures: Sequence[G2], entropy: Entropy) -> bool:
+    """Whether each group key signed its message, but for a chance of 2^-127: Π e(r_v·key_v, H(m_v)) = e(G, Σ r_v·signature_v)."""
+    drawn = entropy(WEIGHT_BYTES * len(keys))
+    pairs: list[tuple[G1, G2]] = []
+    total = G2.identity()
+    for place, (of_validator, message, signature) in enumerate(zip(keys, messages, signatures, strict=True)):
+        if signature.is_infinity:
+            return False
+        weight = int.from_bytes(drawn[place * WEIGHT_BYTES : (place + 1) * WEIGHT_BYTES], "big") | 1
+        pairs.append((decode_public_key(of_validator.group_public_key) * weight, G2.hash_message(message)))
+        total = total + signature * weight
+    return pairings_agree(pairs, total)
+
+
+def _multiple(point: G2, factor: int) -> G2:
+    """factor·point by doubling and adding: factors are small, and a multiplication costs as much as 50 additions."""
+    if factor.bit_length() > 40:
+        return point * factor
+    value = point
+    for bit in bin(factor)[3:]:
+        value = value + value
+        if bit == "1":
+            value = value + point
+    return value
 
 
 def _name(slot: int) -> str:

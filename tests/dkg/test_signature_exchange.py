@@ -64,7 +64,7 @@ def test_recorded_exchange(exchange: Any) -> None:
         shares = [share for keys in keys_of(0) for share in keys.public_shares]
         assert fast_aggregate_verify(shares, LOCK_HASH, aggregate)
     else:
-        combined = nodes[0].combine(slot, messages, threshold=3, entropy=counting_entropy("w"))
+        combined = nodes[0].combine(slot, messages, entropy=counting_entropy("w"))
         assert [signature.hex() for signature in combined] == [v["aggregate"] for v in exchange["validators"]]
         for keys, message, signature in zip(keys_of(0), messages, combined, strict=True):
             assert verify(keys.group_public_key, message, signature)
@@ -78,7 +78,7 @@ def test_peers_may_be_ahead_of_us() -> None:
     early.start(keys_of(0))
     assert early.missing(200) == [0, 1, 2, 3]
     early.sign(201, messages_of(exchange))
-    assert len(early.combine(201, messages_of(exchange), 3, counting_entropy("w"))) == 2
+    assert len(early.combine(201, messages_of(exchange), counting_entropy("w"))) == 2
 
 
 @pytest.mark.parametrize("culprit", [1, 3])
@@ -93,7 +93,7 @@ def test_a_bad_partial_signature_is_blamed(culprit: int, validator: int) -> None
             wrong[validator] = b"\x01" * 32
         receiver.receive(sender, node(sender).sign(slot, wrong))
     with pytest.raises(CeremonyFault, match=f"invalid deposit data partial signature for validator {validator}") as caught:
-        receiver.combine(slot, messages, 3, counting_entropy("w"))
+        receiver.combine(slot, messages, counting_entropy("w"))
     assert caught.value.peer_index == culprit
 
 

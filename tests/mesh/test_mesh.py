@@ -21,10 +21,12 @@ from actors.mesh import (
     open_listen_sockets,
     request_response,
 )
+from actors.mesh.addresses import advertised_addresses
 from actors.mesh.messages import MeshFault
 from actors.mesh.stream import Stream
 from charon_actors.enr import new_record
 from charon_actors.errors import UserError
+from charon_actors.p2p.multiaddr import decode_multiaddr
 from charon_actors.profile import Profile
 from tests.mesh.rig import Node, key_of, open_nodes, peer_of
 
@@ -308,6 +310,33 @@ async def test_a_port_that_another_program_has_is_named() -> None:
     with pytest.raises(UserError, match=str(port)):
         open_listen_sockets([("127.0.0.1", port)])
     taken[0].close()
+
+
+async def test_a_change_of_our_addresses_is_pushed_to_peers() -> None:
+    async with open_nodes(2, knows=lambda own, other: own == 0, force_direct_interval_s=0.1) as nodes:
+        await all_connected(nodes)
+        moved = decode_multiaddr("/ip4/10.1.2.3/tcp/3610")
+        with trio.fail_after(5):
+            while not (await nodes[1].mesh.status(0)).addresses:
+                await trio.sleep(0.01)
+            nodes[0].mesh._host.introduction._addresses = lambda: [moved]
+            while (await nodes[1].mesh.status(0)).addresses != (str(moved),):
+                await trio.sleep(0.01)
+
+
+def test_what_we_advertise() -> None:
+    listening = [("127.0.0.1", 3610), ("0.0.0.0", 3611)]
+    advertised = [str(address) for address in advertised_addresses(listening, "1.2.3.4", "node.example")]
+    assert advertised[:5] == [
+        "/ip4/1.2.3.4/tcp/3610",
+        "/ip4/1.2.3.4/tcp/3611",
+        "/dns/node.example/tcp/3610",
+        "/dns/node.example/tcp/3611",
+        "/ip4/127.0.0.1/tcp/3610",
+    ]
+    assert "/ip4/127.0.0.1/tcp/3611" in advertised, "all interfaces, loopback among them"
+    assert not any("0.0.0.0" in text for text in advertised)
+    assert advertised_addresses([]) == ()
 
 
 async def test_nothing_is_left_open_after_the_end() -> None:

@@ -6,7 +6,8 @@ RETRY_MOST_S. What several nodes tell is passed on once.
 
 A validator client's: one connection to the primary that wins most, and to the next one when that breaks off; the client keeps its own
 stream meanwhile (07 §7.3 #10). A node that answers 400 doesn't know some topic: it is asked again for those of the topics that
-every node knows.
+every node knows. Some nodes send the head of a stream only with its first event: the client isn't kept waiting for that longer than
+for any other answer.
 
 Limits: MAX_STREAMS streams of clients; SILENCE_S without a byte ends a connection (a healthy chain has a head event every slot).
 Source: specification 08 §10, 07 §6.2, §7.3 #10.
@@ -22,7 +23,7 @@ import structlog
 import trio
 
 from actors.beacon.forwarding import CHUNKS_AHEAD, end_to_end, stream_of
-from actors.beacon.messages import BeaconUnavailable, ByteStream, ForwardAnswer, OpenEvents
+from actors.beacon.messages import BeaconFault, BeaconUnavailable, ByteStream, ForwardAnswer, OpenEvents
 from actors.beacon.node import HTTP_SUCCESS, BeaconNode, CallFailed
 from actors.beacon.race import AllFailed
 from charon_actors.eth2.beacon_api import EVENT_STREAM, LISTENED_TOPICS, MINIMAL_TOPICS, AnswerFault, ChainEvent, decode_event
@@ -36,7 +37,7 @@ log = structlog.get_logger(topic="sse")
 RETRY_FIRST_S: Final = 0.25
 RETRY_MOST_S: Final = 5.0
 LIVED_S: Final = 5.0  # a connection that held that long is opened again at once
-SILENCE_S: Final = 90.0
+SILENCE_S: Final = 60.0
 MAX_STREAMS: Final = 64
 REMEMBERED_EVENTS: Final = 64
 STALL_S: Final = 30.0
@@ -88,68 +89,82 @@ class Events:
     # -- those of validator clients -------------------------------------------------------------------------------------------
 
     async def open(self, request: OpenEvents) -> ForwardAnswer:
-        """Raises: BeaconFault."""
+        """Raises: BeaconFault, if within the time limit all nodes turn out to have no stream."""
         if self._streams >= MAX_STREAMS:
             raise BeaconUnavailable(None, f"{MAX_STREAMS} event streams are open already")
-        failures: list[CallFailed] = []
-        for node in self._primaries():
-            try:
-                response = await self._connect_or_reduce(node, request.query)
-            except CallFailed as failure:
-                failures.append(failure)
-                continue
-            if _is_event_stream(response):
-                self._streams += 1
-                send, receive = trio.open_memory_channel[bytes | None](CHUNKS_AHEAD)
-                self._nursery.start_soon(self._keep_up, request.query, node, response, send)
-                head = (("content-type", EVENT_STREAM), ("cache-control", "no-cache"))
-                return ForwardAnswer(200, head, ByteStream(receive))
-            return await _whole(node, response, self._timeout_s)
-        if not failures:
-            raise BeaconUnavailable(None, "no beacon node is on the right network")
-        raise AllFailed(failures).as_fault("events")
+        send, receive = trio.open_memory_channel[bytes | None](CHUNKS_AHEAD)
+        first, source = FirstHead(), trio.CancelScope()
+        self._streams += 1
+        self._nursery.start_soon(self._keep_up, request.query, first, send, source)
+        is_taken = False
+        try:
+            with trio.move_on_after(self._timeout_s):
+                await first.is_here.wait()
+            if first.fault is not None:
+                raise first.fault
+            is_taken = first.other is None
+        finally:
+            if not is_taken:
+                source.cancel()
+                receive.close()
+        if first.other is not None:
+            return first.other
+        return ForwardAnswer(200, (("content-type", EVENT_STREAM), ("cache-control", "no-cache")), ByteStream(receive, source))
 
     async def _keep_up(
-        self, query: bytes, node: BeaconNode, response: "httpx.Response", send: "trio.MemorySendChannel[bytes | None]"
+        self, query: bytes, first: "FirstHead", send: "trio.MemorySendChannel[bytes | None]", source: trio.CancelScope
     ) -> None:
-        upstream: httpx.Response | None = response
+        """Pass on one stream after the other, until the client has left."""
         delay_s = RETRY_FIRST_S
+        last: BeaconNode | None = None
         try:
-            with send:
-                while send.statistics().open_receive_channels:
+            with source, send:
+                while True:
                     started = trio.current_time()
-                    if upstream is not None:
-                        try:
-                            async with aclosing(_events(upstream)) as events:
-                                async for event in events:
-                                    with trio.fail_after(STALL_S):
-                                        await send.send(encode_event(event))
-                        except CallFailed:
-                            pass
-                        finally:
-                            with trio.CancelScope(shield=True):
-                                await upstream.aclose()
+                    try:
+                        last, upstream = await self._next_stream(query, after=last)
+                        await self._pass_on(last, upstream, first, send)
+                    except AllFailed as failed:
+                        if not first.is_here.is_set():
+                            first.fault = failed.as_fault("events")
+                            return
+                    except CallFailed as failure:
+                        log.debug("a client's event stream lost its upstream", reason=failure.text)
                     lived = trio.current_time() - started >= LIVED_S
                     delay_s = RETRY_FIRST_S if lived else min(delay_s * 1.6, RETRY_MOST_S)
                     await trio.sleep(0 if lived else delay_s)
-                    upstream = await self._reconnect(query, after=node)
         except (trio.BrokenResourceError, trio.TooSlowError):
             pass  # the client has left, or doesn't read
         finally:
             self._streams -= 1
+            first.is_here.set()
 
-    async def _reconnect(self, query: bytes, after: BeaconNode) -> "httpx.Response | None":
-        """A stream of the next node that has one; the one that just broke off comes last."""
-        nodes = self._primaries()
-        for node in sorted(nodes, key=lambda node: node is after):
+    async def _pass_on(
+        self, node: BeaconNode, upstream: "httpx.Response", first: "FirstHead", send: "trio.MemorySendChannel[bytes | None]"
+    ) -> None:
+        if not _is_event_stream(upstream):
+            other = await _whole(node, upstream, self._timeout_s)
+            if not first.is_here.is_set():
+                first.other = other
+                first.is_here.set()
+            return
+        first.is_here.set()
+        async with aclosing(_events(upstream)) as events:
+            async for event in events:
+                with trio.fail_after(STALL_S):
+                    await send.send(encode_event(event))
+
+    async def _next_stream(self, query: bytes, after: BeaconNode | None) -> "tuple[BeaconNode, httpx.Response]":
+        """The stream of the next node that has one; the node whose stream just broke off comes last. Raises: AllFailed."""
+        failures: list[CallFailed] = []
+        for node in sorted(self._primaries(), key=lambda node: node is after):
             try:
-                response = await self._connect_or_reduce(node, query)
-            except CallFailed:
-                continue
-            if _is_event_stream(response):
-                return response
-            await response.aclose()
-        return None
+                return node, await self._connect_or_reduce(node, query)
+            except CallFailed as failure:
+                failures.append(failure)
+        raise AllFailed(
+            failures or [CallFailed("beacon nodes", None, "none is on the right network", retryable=True, worthy=True)]
+        )
 
     async def _connect_or_reduce(self, node: BeaconNode, query: bytes) -> "httpx.Response":
         try:
@@ -161,15 +176,28 @@ class Events:
             return await self._connect(node, reduced)
 
     async def _connect(self, node: BeaconNode, query: bytes) -> "httpx.Response":
+        """The head of a stream. Some nodes send it only with the first event, so it may take as long as an event."""
         headers = (("Accept", EVENT_STREAM), ("Accept-Encoding", "identity"), ("Cache-Control", "no-cache"))
         try:
-            with trio.fail_after(self._timeout_s):
+            with trio.fail_after(SILENCE_S):
                 response = await node.send("GET", b"/eth/v1/events", query, headers, b"")
         except trio.TooSlowError:
-            raise node.failed(f"no event stream within {self._timeout_s:g} s") from None
+            raise node.failed(f"no event stream within {SILENCE_S:g} s") from None
         if response.status_code not in HTTP_SUCCESS:
             raise await node.read_error(response, self._timeout_s)
         return response
+
+
+class FirstHead:
+    """What the first node that was asked for a stream has said. Nothing within the time limit means: a stream without events yet.
+
+    fault: no node has a stream. other: an answer that is no event stream, passed on as it is.
+    """
+
+    def __init__(self) -> None:
+        self.is_here = trio.Event()
+        self.fault: BeaconFault | None = None
+        self.other: ForwardAnswer | None = None
 
 
 async def _events(response: "httpx.Response") -> AsyncGenerator[Event, None]:

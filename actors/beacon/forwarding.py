@@ -144,15 +144,18 @@ class Forwarding:
         if inline is not None:
             return ForwardAnswer(response.status_code, headers, stream_of(inline))
         send, receive = trio.open_memory_channel[bytes | None](CHUNKS_AHEAD)
+        source = trio.CancelScope()
         self._bodies += 1
-        self._nursery.start_soon(self._pump, response, send)
-        return ForwardAnswer(response.status_code, headers, ByteStream(receive))
+        self._nursery.start_soon(self._pump, response, send, source)
+        return ForwardAnswer(response.status_code, headers, ByteStream(receive, source))
 
-    async def _pump(self, response: "httpx.Response", send: "trio.MemorySendChannel[bytes | None]") -> None:
+    async def _pump(
+        self, response: "httpx.Response", send: "trio.MemorySendChannel[bytes | None]", source: trio.CancelScope
+    ) -> None:
         import httpx
 
         try:
-            with send:
+            with source, send:
                 chunks = response.aiter_raw()
                 while True:
                     with trio.fail_after(STALL_S):
@@ -165,7 +168,8 @@ class Forwarding:
             log.debug("body not passed on to its end", reason=type(error).__name__)
         finally:
             self._bodies -= 1
-            await response.aclose()
+            with trio.CancelScope(shield=True):
+                await response.aclose()
 
 
 def stream_of(body: bytes) -> ByteStream:

@@ -185,8 +185,9 @@ class ByteStream:
     Raises while iterating: BeaconUnavailable (the beacon node broke off, or the actor went down): the body is not complete.
     """
 
-    def __init__(self, chunks: "trio.MemoryReceiveChannel[bytes | None]") -> None:
-        self._chunks = chunks
+    def __init__(self, chunks: trio.MemoryReceiveChannel[bytes | None], source: trio.CancelScope | None = None) -> None:
+        """chunks: what the source's task sends, None at the end. source: of that task, cancelled when nobody wants the rest."""
+        self._chunks, self._source = chunks, source
         self._is_complete = False
 
     def __aiter__(self) -> "ByteStream":
@@ -206,6 +207,8 @@ class ByteStream:
 
     async def aclose(self) -> None:
         self._chunks.close()
+        if self._source is not None:
+            self._source.cancel()
 
 
 class ForwardAnswer(msgspec.Struct, frozen=True):

@@ -376,3 +376,39 @@ def test_every_message_that_a_session_sends_passes_its_peers_checks() -> None:
     assert (MessageType.ROUND_CHANGE, True, True) in kinds
     assert (MessageType.PRE_PREPARE, True, True) in kinds
     assert (MessageType.DECIDED, True, True) in kinds
+
+
+def test_a_decided_session_keeps_the_decision_and_only_hears_laggards() -> None:
+    allowance, verifier = Allowance(4, limit_bytes=2000), Verifier(PUBLIC_KEYS)
+    decided = session(allowance=allowance)
+    decided.offer(verifier.decode(vote(3, MessageType.PREPARE, bytes(1500))))
+    decided.start(0.0)
+    for source in (1, 2, 3):
+        decided.offer(verifier.decode(vote(source, MessageType.COMMIT, b"decided")))
+    assert any(isinstance(output, Decided) for output in worked(decided))
+    assert len(decided._values) == 1
+    decided.offer(verifier.decode(vote(3, MessageType.PREPARE, bytes(1600))))
+    assert not decided.has_messages
+    session(allowance=allowance).offer(verifier.decode(vote(3, MessageType.PREPARE, bytes(1600))))  # its share is free again
+    change = sign_message(PRIVATE_KEYS[2], DUTY, 2, Broadcast(MessageType.ROUND_CHANGE, 2))
+    decided.offer(verifier.decode(encode_message(change, {})))
+    (answer,) = worked(decided)
+    assert isinstance(answer, Send)
+    assert verifier.decode(answer.content).message.type is MessageType.DECIDED
+
+
+def test_values_of_another_kind_are_refused_by_a_duty() -> None:
+    value = Value("core.corepb.v1.PriorityResult", bytes.fromhex("0a071a057065657231"))
+    named = value.content + bytes(32 - len(value.content))
+    content = encode_message(sign_message(PRIVATE_KEYS[1], DUTY, 1, Broadcast(MessageType.PREPARE, 1, named)), {named: value})
+    received = Verifier(PUBLIC_KEYS).decode(content)  # in order as a message
+    with pytest.raises(MessageFault, match="unsigned data"):
+        session().offer(received)
+
+
+@pytest.mark.parametrize("field", [b"", bytes(32), b"\1" * 31, b"\1" * 33])
+def test_a_hash_that_is_not_32_bytes_is_no_value(field: bytes) -> None:
+    message = sign_message(PRIVATE_KEYS[1], DUTY, 1, Broadcast(MessageType.PREPARE, 1, field))
+    received = Verifier(PUBLIC_KEYS).decode(QBFTConsensusMsg(msg=QBFTMsg.FromString(message.signed)).SerializeToString())
+    assert received.message.value == bytes(32)
+    assert received.values == {}

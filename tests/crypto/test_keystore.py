@@ -137,33 +137,32 @@ def scrypt(**params: object) -> dict[str, Any]:
     return altered("crypto.kdf", {"function": "scrypt", "params": {**SCRYPT, **params}, "message": ""})
 
 
+BROKEN: dict[str, tuple[Any, ...]] = {
+    "crypto": (..., None, [], "x"),
+    "crypto.kdf": (..., 5),
+    "crypto.kdf.params": (..., []),
+    "crypto.kdf.function": (..., "argon2", None, []),
+    "crypto.kdf.params.c": (..., 0, -1, 10_000_001, 10**400, 16.0, True, "16", None),
+    "crypto.kdf.params.dklen": (..., 31, 65, 2**31, 32.0),
+    "crypto.kdf.params.prf": (..., "hmac-sha512", 1),
+    "crypto.kdf.params.salt": (..., "0", "zz", "00" * 129, 5, " 00", "00\n"),
+    "crypto.cipher": (..., None),
+    "crypto.cipher.function": (..., "aes-256-ctr"),
+    "crypto.cipher.message": (..., "00" * 31, "00" * 33, "0x" + "00" * 31, 0),
+    "crypto.cipher.params": (..., "iv"),
+    "crypto.cipher.params.iv": (..., "00" * 15, "00" * 17),
+    "crypto.checksum": (...,),
+    "crypto.checksum.function": (..., "sha512"),
+    "crypto.checksum.message": (..., "00" * 32, "00" * 31),
+    "version": (3, "4", 4.0, None, True),
+    "pubkey": ("00" * 48, "ab", 7, "affcbf73c0609899141340513dc85f0ab2b6099e7beb700b7dbc000bcefc25b6"),
+}
+
+
 @pytest.mark.parametrize(
     ("keystore", "field"),
     [
-        *(
-            (altered(path, value), path)
-            for path, values in {
-                "crypto": (..., None, [], "x"),
-                "crypto.kdf": (..., 5),
-                "crypto.kdf.params": (..., []),
-                "crypto.kdf.function": (..., "argon2", None, []),
-                "crypto.kdf.params.c": (..., 0, -1, 10_000_001, 10**400, 16.0, True, "16", None),
-                "crypto.kdf.params.dklen": (..., 31, 65, 2**31, 32.0),
-                "crypto.kdf.params.prf": (..., "hmac-sha512", 1),
-                "crypto.kdf.params.salt": (..., "0", "zz", "00" * 129, 5, " 00", "00\n"),
-                "crypto.cipher": (..., None),
-                "crypto.cipher.function": (..., "aes-256-ctr"),
-                "crypto.cipher.message": (..., "00" * 31, "00" * 33, "0x" + "00" * 31, 0),
-                "crypto.cipher.params": (..., "iv"),
-                "crypto.cipher.params.iv": (..., "00" * 15, "00" * 17),
-                "crypto.checksum": (...,),
-                "crypto.checksum.function": (..., "sha512"),
-                "crypto.checksum.message": (..., "00" * 32, "00" * 31),
-                "version": (3, "4", 4.0, None, True),
-                "pubkey": ("00" * 48, "ab", 7, "affcbf73c0609899141340513dc85f0ab2b6099e7beb700b7dbc000bcefc25b6"),
-            }.items()
-            for value in values
-        ),
+        *((altered(path, value), path) for path, values in BROKEN.items() for value in values),
         (scrypt(n=15), "crypto.kdf.params.n"),
         (scrypt(n=1), "crypto.kdf.params.n"),
         (scrypt(n=2**20), "crypto.kdf.params.n"),

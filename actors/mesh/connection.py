@@ -15,8 +15,8 @@ Why these three tasks (each rule was paid for, specification 03 §9):
                 half frame is ever lost
     keepalive   pings every 30 s; a peer from which nothing at all comes for 10 s after a ping is gone, though TCP does not know
 
-Limits: 512 inbound streams, 256 unacknowledged outbound ones, 512 KiB in the queue before senders wait, 32 MiB unread (the stream
-that goes above is reset), 1024 streams that we have closed and the peer has not, each for 120 s and 64 KiB.
+Limits: 512 inbound streams, 1024 handlers, 256 unacknowledged outbound streams, 512 KiB in the queue before senders wait, 32 MiB
+unread (the stream that goes above is reset), 1024 streams that we have closed and the peer has not, each for 120 s and 64 KiB.
 """
 
 import contextlib
@@ -83,6 +83,8 @@ WRITE_BYTES: Final = 4 * MAX_PLAINTEXT_BYTES  # plaintext of one socket write
 QUEUE_MARK_BYTES: Final = 512 * 1024
 MAX_UNREAD_BYTES: Final = 32 * 2**20
 WRITE_TIMEOUT_S: Final = 60.0  # for one socket write
+OWN_DELAY_S: Final = 1.0
+MAX_HANDLERS: Final = 1024  # a handler outlives its stream; opening and resetting in turns must not make them endless
 LINGER_S: Final = 120.0  # the longest handler of a peer (03 §5.1)
 LINGER_BYTES: Final = 65_536  # an answer that nobody reads may be small, as bcast's `00`; what sends on and on is cut off
 MAX_LINGERING: Final = 1024
@@ -195,7 +197,7 @@ class Connection:
         self._is_closing = False
         self._reason: str | None = None  # why it was lost; None when we closed it
         self._close_reason = "closed"
-        self._pings = 0
+        self._pings = self._serving = 0
         self._ping_sent_at = self._last_received_at = 0.0
 
     def __repr__(self) -> str:
@@ -354,12 +356,15 @@ class Connection:
             while True:
                 for plaintext in plaintexts:
                     for event in self._session.receive(plaintext):
-                        if isinstance(event, Opened):
+                        if not isinstance(event, Opened):
+                            self._handle(event)
+                        elif self._serving >= MAX_HANDLERS:
+                            self._session.reset(event.stream_id, RESOURCE_LIMIT)
+                        else:
+                            self._serving += 1
                             stream = Stream(self, event.stream_id, is_outbound=False)
                             self._streams[event.stream_id] = stream
                             handlers.start_soon(self._serve, stream, on_stream, protocols)
-                        else:
-                            self._handle(event)
                 self._output.set()  # answers, credit
                 if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.has_room:
                     self.progress.unpark_all()
@@ -407,6 +412,9 @@ class Connection:
             self._output.set()
             await trio.sleep(KEEPALIVE_ANSWER_S)
             if self._last_received_at < self._ping_sent_at:
+                # We may be the one that stood still; the reader then finds the answer in the socket now.
+                await trio.sleep(OWN_DELAY_S)
+            if self._last_received_at < self._ping_sent_at:
                 self._lose(f"the peer has been silent for {KEEPALIVE_ANSWER_S:g} s after a ping")
                 return
             await trio.sleep(KEEPALIVE_INTERVAL_S - KEEPALIVE_ANSWER_S)
@@ -435,6 +443,7 @@ class Connection:
             stream.reset()
             raise
         finally:
+            self._serving -= 1
             stream.close()
 
     async def _negotiate(self, stream: Stream, negotiation: Initiator | Responder) -> None:

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from actors.mesh.connection import (
+    MAX_HANDLERS,
     MAX_UNREAD_BYTES,
     QUEUE_MARK_BYTES,
     Connection,
@@ -346,6 +347,24 @@ async def test_the_queue_is_bounded_when_the_peer_does_not_read_the_wire(
                 await pair.client.open_stream(["/echo"])
             assert scope.cancelled_caught
             nursery.cancel_scope.cancel()
+
+
+async def test_opening_and_resetting_in_turns_does_not_make_endless_handlers() -> None:
+    running = 0
+
+    async def stubborn(_stream: Stream) -> None:
+        nonlocal running
+        running += 1
+        await trio.sleep_forever()
+
+    async with connected(on_stream=stubborn) as pair:
+        for _ in range(MAX_HANDLERS):
+            (await pair.client.open_stream(["/hold"])).reset()
+        for _ in range(50):
+            with pytest.raises(StreamReset, match="0x1002"):
+                await pair.client.open_stream(["/hold"])
+        assert running == MAX_HANDLERS
+        assert pair.server.stream_count == 0
 
 
 async def test_cancelled_opens_give_their_slots_back() -> None:

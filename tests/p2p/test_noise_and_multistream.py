@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charon_actors.crypto import k1_public_key, k1_sign_der, k1_verify_der
+from charon_actors.p2p.connection import Upgrade
 from charon_actors.p2p.multistream import (
     MAX_PROPOSALS,
     Initiator,
@@ -183,6 +185,23 @@ def test_hostile_handshake_bytes(data: bytes, is_initiator: bool) -> None:
     except NoiseFault:
         return
     assert handshake.session is None
+
+
+@given(st.binary(max_size=300), st.booleans(), st.integers(0, 4))
+def test_hostile_bytes_anywhere_in_an_upgrade(data: bytes, is_dialer: bool, honest_steps: int) -> None:
+    machine = Upgrade(KEY_1, counting_entropy(1), is_dialer=is_dialer, expected_peer=None)
+    other = Upgrade(KEY_2, counting_entropy(2), is_dialer=not is_dialer, expected_peer=None)
+    to_other, to_machine = machine.opening(), other.opening()
+    for _ in range(honest_steps):
+        if not other.is_done:
+            to_machine += other.receive(to_other)
+        to_other = b"" if machine.is_done else machine.receive(to_machine)
+        to_machine = b""
+    if machine.is_done:
+        return
+    with suppress(MultistreamFault, NoiseFault):
+        machine.receive(data)
+        assert not machine.is_done
 
 
 @given(st.binary(max_size=200))

@@ -244,6 +244,7 @@ class Consensus:
             allowance=self._allowance,
             is_listening=is_listening,
             compare=self._compare if duty.type is DutyType.ATTESTER else None,
+            encode=self._verifier.encode_value,
         )
 
     async def _live(self, life: Life) -> None:

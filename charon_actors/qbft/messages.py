@@ -168,6 +168,12 @@ class Verifier:
             raise MessageFault("value hash is not among the values")
         return Received(duty, message, {entry: values[entry] for entry in named})
 
+    def encode_value(self, unsigned_data: Mapping[str, bytes]) -> tuple[bytes, Value]:
+        """Like the function of that name, but hashes nothing that a peer has sent already: mostly all propose the same."""
+        content = UnsignedDataSet(set=unsigned_data).SerializeToString(deterministic=True)
+        value = Value(UNSIGNED_DATA_SET, content)
+        return self._hash(_key(value.kind, content), content), value
+
     def _verify(self, wire: QBFTMsg) -> tuple[Duty, Message]:
         if wire.ByteSize() > SIGNED_BYTES:
             raise MessageFault("signed message is too long")
@@ -208,15 +214,24 @@ class Verifier:
     def _value(self, wire: ProtobufAny) -> tuple[bytes, Value]:
         kind = wire.type_url.rpartition("/")[2]
         value = Value(kind, wire.value)
-        key = sha256(kind.encode() + b"\0" + value.content).digest()
+        key = _key(kind, value.content)
         known = self._hashes.get(key)
         if known is None:
             canonical = _canonical(value)
-            canonical_key = sha256(kind.encode() + b"\0" + canonical).digest()
-            known = self._hashes.get(canonical_key) or hash_bytes(canonical)
-            self._hashes.put(canonical_key, known)
+            known = self._hash(_key(kind, canonical), canonical)
             self._hashes.put(key, known)
         return known, value
+
+    def _hash(self, key: bytes, canonical: bytes) -> bytes:
+        known = self._hashes.get(key)
+        if known is None:
+            known = hash_bytes(canonical)
+            self._hashes.put(key, known)
+        return known
+
+
+def _key(kind: str, content: bytes) -> bytes:
+    return sha256(kind.encode() + b"\0" + content).digest()
 
 
 def _canonical(value: Value) -> bytes:

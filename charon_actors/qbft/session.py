@@ -100,6 +100,7 @@ class Session:
 
     private_key: ours, 32 bytes. timer: of this duty. is_listening: don't take part (table on top).
     compare: whether two proposals may be mistaken for one another's; without it every justified proposal is supported.
+    encode: hash and value of a proposal; `Verifier.encode_value` remembers hashes.
     """
 
     def __init__(
@@ -113,12 +114,13 @@ class Session:
         allowance: Allowance,
         is_listening: bool = False,
         compare: Comparison | None = None,
+        encode: Callable[[Mapping[str, bytes]], tuple[bytes, Value]] = encode_value,
     ) -> None:
         self.duty, self.timer_label = duty, timer.label
         self.is_started = False
         self.decided: Decided | None = None
         self._nodes, self._own_index, self._private_key = nodes, own_index, private_key
-        self._allowance, self._compare = allowance, compare
+        self._allowance, self._compare, self._encode = allowance, compare, encode
         self._machine = Instance(
             nodes=nodes, own_index=own_index, leader_of=self.leader_of, timer=timer, compare=compare is not None
         )
@@ -170,7 +172,7 @@ class Session:
         """Our own value; only the first counts. Raises: MessageFault, if it is empty or too small to have a hash."""
         if self._proposal is not None:
             return []
-        named, value = encode_value(unsigned_data)
+        named, value = self._encode(unsigned_data)
         if named == ZERO_VALUE:
             raise MessageFault("nothing to propose")
         self._proposal = (named, dict(unsigned_data))

@@ -80,6 +80,16 @@ class Tally:
         return self.due(first, last) - {(kind, slot, index) for kind, slot, index, _ in self.bench.arrivals(first)}
 
 
+def needs_second_round(duty: tuple[str, int, int], absent: int) -> bool:
+    """A block whose first consensus round would be led by a node that is down: the one excuse there is, and why.
+
+    Rounds of proposals last 1.5 s, and a proposal's deadline is 5/12 of the slot (05 §2, 06 §6). In slots of 12 s that leaves 3.5 s for
+    the second round, in slots of 4 s only 0.17 s; Charon has the same timers. Attestations have time for a second round here, too.
+    """
+    kind, slot, _ = duty
+    return kind == "block" and (slot + 1 + 1) % 4 == absent
+
+
 @pytest.mark.parametrize("form", ["ssz", "json"])
 def test_a_chain_of_today_finalises_and_gets_every_attestation_and_block(cluster: Operators, tmp_path: Path, form: str) -> None:
     """Fulu on the bench node: all four nodes, then one killed, then two, then all back."""
@@ -102,7 +112,10 @@ def test_a_chain_of_today_finalises_and_gets_every_attestation_and_block(cluster
         operators.rig.stop("node1", signal.SIGKILL)
         killed = tally.slot() + 1
         wait_for("an epoch with three of four", lambda: tally.slot() > killed + SLOTS_PER_EPOCH, 60)
-        assert tally.missed(killed, tally.slot() - 2) == set()
+        missed = tally.missed(killed, tally.slot() - 2)
+        assert {duty for duty in missed if not needs_second_round(duty, absent=1)} == set()
+        for kind, slot, _ in missed:
+            assert f'"duty": "{slot}/proposer"' in rig.log("node0"), f"the log does not name the {kind} that was missed"
 
         if form == "ssz":
             operators.rig.stop("node2", signal.SIGKILL)

@@ -383,12 +383,10 @@ async def test_opens_wait_for_a_peer_that_accepts_nothing_and_go_on_when_one_is_
 ) -> None:
     async with connected() as pair:
         monkeypatch.setattr(pair.server._session, "receive", lambda _: [])
-        opened = 0
         scopes = []
 
         async def open_one() -> None:
-            nonlocal opened
-            with trio.CancelScope() as scope:
+            with trio.CancelScope() as scope, suppress(trio.ClosedResourceError):
                 scopes.append(scope)
                 await pair.client.open_stream(["/echo"])
 
@@ -396,10 +394,24 @@ async def test_opens_wait_for_a_peer_that_accepts_nothing_and_go_on_when_one_is_
             pair.nursery.start_soon(open_one)
         await trio.testing.wait_all_tasks_blocked()
         assert pair.client.stream_count == MAX_UNACKNOWLEDGED
+        last = max(pair.client.streams)
+        next(iter(pair.client.streams.values())).reset()  # a slot is free: somebody who waits takes it
+        await trio.testing.wait_all_tasks_blocked()
+        assert pair.client.stream_count == MAX_UNACKNOWLEDGED
+        assert max(pair.client.streams) >= last + 2
         for scope in scopes:
             scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
         assert pair.client.stream_count == pair.client._session.unacknowledged == 0
+
+
+async def test_more_opens_than_slots_get_through_as_the_peer_accepts() -> None:
+    async with connected() as pair:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for _ in range(MAX_UNACKNOWLEDGED + 200):
+                    nursery.start_soon(pair.client.open_stream, ["/hold"])
+        assert pair.client.stream_count == MAX_UNACKNOWLEDGED + 200
 
 
 async def test_random_cancellation_leaves_the_connection_whole(autojump_clock: trio.testing.MockClock) -> None:

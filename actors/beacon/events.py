@@ -24,7 +24,7 @@ import trio
 
 from actors.beacon.forwarding import CHUNKS_AHEAD, end_to_end, stream_of
 from actors.beacon.messages import BeaconFault, BeaconUnavailable, ByteStream, ForwardAnswer, OpenEvents
-from actors.beacon.node import HTTP_SUCCESS, BeaconNode, CallFailed
+from actors.beacon.node import HTTP_SUCCESS, USER_AGENT, BeaconNode, CallFailed
 from actors.beacon.race import AllFailed
 from charon_actors.eth2.beacon_api import EVENT_STREAM, LISTENED_TOPICS, MINIMAL_TOPICS, AnswerFault, ChainEvent, decode_event
 from charon_actors.eth2.event_stream import Event, EventFault, EventParser, encode_event
@@ -177,7 +177,12 @@ class Events:
 
     async def _connect(self, node: BeaconNode, query: bytes) -> "httpx.Response":
         """The head of a stream. Some nodes send it only with the first event, so it may take as long as an event."""
-        headers = (("Accept", EVENT_STREAM), ("Accept-Encoding", "identity"), ("Cache-Control", "no-cache"))
+        headers = (
+            ("Accept", EVENT_STREAM),
+            ("Accept-Encoding", "identity"),
+            ("Cache-Control", "no-cache"),
+            ("User-Agent", USER_AGENT),
+        )
         try:
             with trio.fail_after(SILENCE_S):
                 response = await node.send("GET", b"/eth/v1/events", query, headers, b"")

@@ -37,6 +37,7 @@ log = structlog.get_logger(topic="beacon")
 MAX_CONNECTIONS: Final = 64
 KEEP_ALIVE_S: Final = 30.0  # shorter than any beacon node's own limit that we know of (Lodestar 72 s)
 MAX_ERROR_BODY: Final = MIB
+USER_AGENT: Final = "charon-actors"
 HTTP_SUCCESS: Final = range(200, 300)
 
 
@@ -103,7 +104,7 @@ class BeaconNode:
 
     async def call(self, call: Call, timeout_s: float) -> Answer:
         """Send `call`, read the answer. Raises: CallFailed, also for any status but 2xx."""
-        headers = [*call.headers, ("Accept-Encoding", "identity")]
+        headers = [*call.headers, ("Accept-Encoding", "identity"), ("User-Agent", USER_AGENT)]
         try:
             with trio.fail_after(timeout_s):
                 response = await self.send(call.method, call.path.encode(), call.query.encode(), headers, call.body)

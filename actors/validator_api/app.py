@@ -13,7 +13,6 @@ server: from then on nothing is cancelled, for the server then tidies up the con
 The error of a status is decided in one place (`_error_of`): whose fault it is decides.
 """
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -179,7 +178,7 @@ class Application:
 
     def _warn(self, message: str, endpoint: str) -> None:
         """Once a minute for one text and endpoint: clients repeat themselves every slot."""
-        now = time.monotonic()
+        now = trio.current_time()
         key = f"{endpoint} {message}"
         if now - self._warned.get(key, -WARN_INTERVAL_S) < WARN_INTERVAL_S:
             return

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from actors.consensus import (
     PROTOCOL,
@@ -17,6 +18,7 @@ from actors.consensus import (
     ProposeValue,
     QbftReceived,
     UnsupportedDuty,
+    consensus_handler,
 )
 from actors.consensus.intake import QUEUED_MESSAGES, Intake
 from actors.mailbox import ActorDown, Mailbox, MailboxFull, open_actor
@@ -443,6 +445,56 @@ async def test_the_mailbox_pushes_back() -> None:
     mailbox.tell(QbftReceived(0, b""))
     with pytest.raises(MailboxFull):
         mailbox.tell(QbftReceived(0, b""))
+
+
+class OneMessage:
+    """A stream that brings one message."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content, self.limit, self.is_closed = content, 0, False
+
+    async def read_delimited(self, limit: int) -> bytes:
+        self.limit = limit
+        await trio.lowlevel.checkpoint()
+        return self._content
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+async def test_the_handler_waits_for_room_as_long_as_its_time_lasts(autojump_clock: trio.testing.MockClock) -> None:
+    mailbox: Mailbox[Message] = Mailbox("consensus", capacity=1)
+    handler: Any = consensus_handler(mailbox.address)
+    first, second, third = OneMessage(b"1"), OneMessage(b"2"), OneMessage(b"3")
+    await handler(5, first)
+    assert (first.limit, first.is_closed) == (32 * 2**20, True)
+    began = trio.current_time()
+    await handler(6, second)
+    assert trio.current_time() - began == pytest.approx(5.0)
+    assert second.is_closed
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(handler, 7, third)
+        await trio.sleep(2.0)
+        with mailbox.open() as inbox:
+            assert (await anext(inbox)).message == QbftReceived(5, b"1")
+            assert (await anext(inbox)).message == QbftReceived(7, b"3")
+
+
+async def test_round_changes_are_logged_in_plain_language(autojump_clock: trio.testing.MockClock) -> None:
+    with capture_logs() as logs:
+        async with running_cluster(down=frozenset({LEADER})) as cluster:
+            for node in (0, 1, 2):
+                cluster.propose(node, ATTESTER)
+            await agreements(cluster, [0, 1, 2], ATTESTER)
+    entries = [entry for entry in logs if entry["event"] == "Consensus round changed"]
+    assert len(entries) == 3
+    assert {entry["reason"] for entry in entries} == {"no pre-prepare, missing leader=[3]"}
+    assert entries[0]["duty"] == "100/attester"
+    assert (entries[0]["round"], entries[0]["new_round"], entries[0]["pre_prepare"]) == (1, 2, "___?")
+    assert "did not propose" in entries[0]["hint"]
 
 
 async def test_intake_takes_turns_and_drops_what_is_too_much_or_too_old(autojump_clock: trio.testing.MockClock) -> None:

@@ -77,7 +77,7 @@ def test_no_two_decisions_differ_and_once_it_is_calm_everybody_decides(
         assert len(proof) >= network.machines[next(iter(network.machines))].quorum
 
 
-@settings(QUICK, max_examples=12)
+@settings(QUICK, max_examples=8)
 @given(st.integers(0, 2**32), st.sampled_from([4, 7]))
 def test_no_two_decisions_differ_while_liars_propose_and_commits_get_lost(seed: int, nodes: int) -> None:
     """The weather that tests J2: values get prepared, nodes decide alone, and liars lead every other round."""
@@ -113,7 +113,7 @@ def test_a_leader_that_lies_can_stall_the_default_timer(timer: Callable[[], Roun
         lies_per_s=20.0,
     )
     network = Network(5, lambda round_: (4 + round_) % 5, timer, plan, seed=3_236_885_040)
-    network.run(until=CALM_FROM + 120.0)
+    network.run(until=CALM_FROM + 50.0)
     assert bool(network.decisions) == is_live
 
 

@@ -66,6 +66,7 @@ log = structlog.get_logger(topic="sched")
 
 EPOCHS_KEPT: Final = 3  # 05 §5: definitions of epoch − 3 are dropped
 RESOLVE_RETRY_S: Final = 1.0
+SLOT_GRACE_S: Final = 0.02
 SYNC_POLL_S: Final = 1.0
 MAX_BATCHES: Final = 256  # group signatures of one duty that wait to be submitted
 
@@ -258,7 +259,9 @@ class Duties:
                 if not warned:
                     log.warning("Duties can't be read, trying again", epoch=epoch, reason=str(fault))
                 warned = True
-            await trio.sleep(RESOLVE_RETRY_S)
+            # again in a second, but by all means as soon as the next slot starts: it may begin the epoch, with a proposal of ours
+            now = self._wall_clock()
+            await self._sleep_until(min(now + RESOLVE_RETRY_S, self._chain.slot_start_s(self._chain.slot_at(now) + 1) + SLOT_GRACE_S))
 
     async def _ask_for_duties(self, epoch: int) -> Epoch:
         validators = await self._beacon.ask(ClusterValidators())

@@ -9,6 +9,7 @@ process, and checks that all operators wrote the same lock. Compare with Charon 
 
 import argparse
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,6 +35,10 @@ def run(operators: int, validators: int, folder: Path, extra: list[str]) -> None
     ports = free_ports(operators)
     made = definition(operators, -(-2 * operators // 3), validators, ports=ports)
     directories = [prepare_directory(folder / f"node{index}", index, made) for index in range(operators)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
+    warm_up = "import charon_actors.cli.main, charon_actors.cli.dkg, supervisors.ceremony"
+    subprocess.run([sys.executable, "-c", warm_up], env=environment, cwd=folder, check=True)
     start = time.perf_counter()
     processes = []
     for index, directory in enumerate(directories):
@@ -41,7 +46,6 @@ def run(operators: int, validators: int, folder: Path, extra: list[str]) -> None
         command += [f"--data-dir={directory}", f"--definition-file={directory / 'cluster-definition.json'}"]
         command += [f"--p2p-tcp-address=127.0.0.1:{ports[index]}", "--p2p-relays=", "--shutdown-delay=1s", *extra]
         log = (folder / f"node{index}.log").open("wb")
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment))
     ended = []
     for _ in processes:
@@ -72,7 +76,7 @@ def main() -> None:
     if arguments.keep:
         print(folder)
     else:
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

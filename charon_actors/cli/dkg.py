@@ -4,7 +4,10 @@ All checks come before anything is bound, dialed or written, and the key's lock 
 does not block the next attempt for the 5 s of the lock file's rule.
 """
 
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from charon_actors.cli import flags
@@ -43,9 +46,12 @@ FLAGS: Final = (
 
 def run(values: Values) -> int:
     """Check everything, then run the ceremony."""
-    set_up_log(values.text("log-format"), values.text("log-level"), values.text("log-color"), values.text("log-output-path"))
-    import structlog
+    with _without_rich():
+        import structlog
 
+        import supervisors.ceremony  # noqa: F401
+
+    set_up_log(values.text("log-format"), values.text("log-level"), values.text("log-color"), values.text("log-output-path"))
     log = structlog.get_logger(topic="dkg")
     log.info("Parsed config", **values.for_log())
     config = ceremony_config(values)
@@ -71,6 +77,19 @@ def run(values: Values) -> int:
         print("Compare it with all other operators, and deposit only when every one of them has the same.", flush=True)
 
     return run_program(program, stopped_status=1)
+
+
+@contextmanager
+def _without_rich() -> Iterator[None]:
+    """structlog and httpx load rich when they find it, for output that we don't use: 5 MB and 0.1 s. Here they don't find it."""
+    if "rich" in sys.modules:
+        yield
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # how an import is made to fail
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]
 
 
 def ceremony_config(values: Values) -> "CeremonyConfig":

@@ -138,6 +138,20 @@ def test_events_of_a_real_node(name: str) -> None:
     assert all(isinstance(head, api.HeadEvent) and head.current_dependent_root for head in heads)
 
 
+def test_the_apis_own_examples() -> None:
+    def response(call: str) -> bytes:
+        return json.dumps(vector("eth2/api_examples.json")[call]["response"]).encode()
+
+    (attester,) = api.decode_attester_duties(response("POST /eth/v1/validator/duties/attester/{epoch}"), 0, 32).duties
+    (proposer,) = api.decode_proposer_duties(response("GET /eth/v1/validator/duties/proposer/{epoch}"), 0, 32).duties
+    (sync,) = api.decode_sync_duties(response("POST /eth/v1/validator/duties/sync/{epoch}")).duties
+    assert attester.pubkey == proposer.pubkey == sync.pubkey
+    assert (attester.committee_index, proposer.slot, sync.positions) == (1, 1, (1,))
+    with pytest.raises(AnswerFault, match="a vote from epoch 1 to 1 in slot 1"):  # the example's target is not its slot's epoch
+        api.decode_attestation_data(response("GET /eth/v1/validator/attestation_data"), 1, 1, 32)
+    assert api.decode_attestation_data(response("GET /eth/v1/validator/attestation_data"), 1, 1, 1).index == 1
+
+
 ERRORS = vector("lodestar-http/errors.json")["duplicate"]
 
 

@@ -1,19 +1,25 @@
 """The validator API as a validator client meets it: keys, signatures, blocks, refusals, streams, hang-ups, hostile bytes."""
 
+import datetime
 import json
 import socket
+import ssl
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.mailbox import ActorDown
 from actors.signatures import DutyExpired
-from actors.validator_api import KeyShares, UnknownKey, ValidatorApi
+from actors.validator_api import KeyShares, Tls, UnknownKey, ValidatorApi
 from actors.validator_api.http import ApiError, ApiRequest, prefers_ssz
 from actors.validator_api.passing_on import cleaned, may_be_passed_on
 from charon_actors.crypto import sign
@@ -166,6 +172,7 @@ async def test_validators_by_index_come_from_memory_and_foreign_ones_are_refused
         (GROUP, "group key"),
         (FOREIGN, "unknown public key"),
     ],
+    ids=["another share", "group", "foreign"],
 )
 async def test_a_wrong_key_is_named(key: bytes, said: str) -> None:
     import re
@@ -671,6 +678,33 @@ async def test_the_port_stays_bound_over_restarts() -> None:
                         assert b"200" in await trio.to_thread.run_sync(waiting.recv, 4096)
                         nursery.cancel_scope.cancel()
         listening.close()
+
+
+def self_signed(folder: Path) -> Tls:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(1))
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    certificate = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    files = Tls(str(folder / "cert.pem"), str(folder / "key.pem"))
+    Path(files.certificate_file).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    Path(files.key_file).write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return files
+
+
+async def test_tls(tmp_path: Path) -> None:
+    tls, listening = self_signed(tmp_path), listen()
+    nobody: Any = None  # node/version asks nobody
+    api = ValidatorApi(listening, KeyShares(1, []), lambda: None, nobody, nobody, nobody, version="charon", tls=tls)
+    trusted = ssl.create_default_context(cafile=tls.certificate_file)
+    async with httpx.AsyncClient(verify=trusted, trust_env=False) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(api.run)
+        answer = await client.get(f"https://localhost:{listening.getsockname()[1]}/eth/v1/node/version")
+        assert answer.json() == {"data": {"version": "charon"}}
+        nursery.cancel_scope.cancel()
+    listening.close()
 
 
 async def test_bodies_are_bounded() -> None:

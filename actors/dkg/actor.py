@@ -1,6 +1,6 @@
 """The ceremony: carries one node through key generation, from the first contact to the files on disk. Once.
 
-Accepts     SyncReported, SignatureRequested (ask) · BroadcastReceived, SharesReceived, PartialsReceived (tell)
+Accepts     SyncReported, SignatureRequested (ask) · BroadcastReceived, SharesReceived, PartialsReceived, PeerBroke (tell)
 Owns        the ceremony's machine with all its secrets, in memory only; the data directory's results, written once at the end
 May touch   the mesh (PeerNetwork), threads for long calculations and keystores, the data directory. Not: connections, other actors
 Mailbox     1024, policy `wait`: what a peer has sent waits in its stream, nothing is dropped
@@ -8,8 +8,8 @@ Cancelled   at any await. Nothing was written before the last phase; what was wr
 Restart     never: a ceremony can't be resumed, polynomials are not used twice. Its worker is `temporary`
 Source      specification 04 §2, §3, §6.5, §8
 
-Three things run side by side: the inbox, which answers peers within a moment whatever else goes on; one reporter a peer, which
-repeats our step on a stream of its own and reconnects for ever; and the story (`_take_part`), which reads from top to bottom.
+Three things run side by side: the inbox, which answers peers within a moment whatever else goes on; the step reports to every peer
+(`step_reports.py`); and the story (`_take_part`), which reads from top to bottom.
 Long calculations run in a thread. They hold the interpreter lock, but give it away every 5 ms when the event loop wants it, so a
 signature request is answered in time (04 §4: 7 s). Keystores are encrypted by threads of their own, which need no lock, as soon as
 the shares are known (`keystore_threads.py`).
@@ -27,7 +27,7 @@ Telling the others: for FAREWELL_S their step reports, ten a second, are answere
 Go node that aborts says nothing, and its peers wait for ever (04 §8).
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, assert_never
 
@@ -40,12 +40,12 @@ from actors.dkg.messages import (
     BroadcastReceived,
     Message,
     PartialsReceived,
+    PeerBroke,
     SharesReceived,
     SignatureRequested,
-    SyncReply,
     SyncReported,
 )
-from actors.dkg.sync_stream import FramedStream
+from actors.dkg.step_reports import StepReports
 from actors.mailbox import Inbox
 from actors.mesh.messages import AnswerFault, MeshFault
 from charon_actors.cluster.data_directory import Keystore, write_ceremony_artifacts
@@ -62,46 +62,23 @@ from charon_actors.dkg.dialect import (
     ROUND2_CAST_ID,
     SHARES_PROTOCOL,
     SIGNATURE_REQUEST_S,
-    SYNC_PROTOCOL,
 )
 from charon_actors.dkg.faults import CeremonyFault
 from charon_actors.dkg.signature_exchange import LOCK_HASH_SLOT, REGISTRATION_SLOT
-from charon_actors.dkg.step_sync import Effect, Failed, Passed, Report, StepSync, SyncDoor
-from charon_actors.dkg.sync_messages import (
-    SyncAnswer,
-    SyncReport,
-    decode_answer,
-    decode_report,
-    encode_answer,
-    encode_report,
-    sign_definition,
-)
 from charon_actors.errors import Retryable, UserError
 from charon_actors.eth2.networks import Network
 from charon_actors.exception_groups import leaves
 
 ANNOUNCE_INTERVAL_S: Final = 10.0
-BACKOFF_FIRST_S: Final = 0.1
-BACKOFF_FACTOR: Final = 1.6
-BACKOFF_MAX_S: Final = 1.0
 RETRY_S: Final = 0.2
 DELIVERY_S: Final = 60.0  # shares and partial signatures: a connection may break and come back meanwhile
 FAREWELL_S: Final = 1.0
 FAREWELL_FLUSH_S: Final = 0.1
-FINAL_REPORTS_S: Final = 10.0
 REASON_GRACE_S: Final = 1.0
 
 T = TypeVar("T")
 
 log = structlog.get_logger(topic="dkg")
-
-
-class PeerStream(Protocol):
-    """What a reporter needs of a stream to a peer."""
-
-    async def send_all(self, data: bytes) -> None: ...
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
-    async def aclose(self) -> None: ...
 
 
 class PeerNetwork(Protocol):
@@ -139,7 +116,9 @@ class Aborted(UserError):
                 "the results are on disk, but not all peers have confirmed theirs: do not deposit or validate unless all "
                 "operators have the same lock hash; else all remove the results and start again"
             )
-        super().__init__(f"ceremony aborted in step {phase.step}, {phase.text}", who + reason, remedy)
+        where = f"ceremony aborted in step {phase.step}, {phase.text}"
+        super().__init__(where, who + reason, remedy)
+        self.told = f"{where}: {who}{reason}"
         self.phase, self.peer_index, self.reason = phase, None if peer is None else peer.index, reason
 
 
@@ -165,75 +144,59 @@ class CeremonyActor:
         self._ceremony, self._peers, self._network, self._options = ceremony, tuple(peers), network, options
         self._others = [peer for peer in peers if peer.index != own_index]
         self._entropy, self._wall_clock, self._on_finished = entropy, wall_clock, on_finished
-        self._hash_signature = sign_definition(private_key, ceremony.definition.definition_hash)
-        others = {peer.index: peer for peer in self._others}
-        dialect = ceremony.dialect
-        self._door = SyncDoor(dialect, ceremony.definition.definition_hash, {i: p.public_key for i, p in others.items()})
-        self._sync = StepSync(others, tells_restarted_peer=dialect.tells_restarted_peer)
+        self._reports = StepReports(
+            ceremony.dialect,
+            ceremony.definition.definition_hash,
+            private_key,
+            self._others,
+            network,
+            nickname=options.nickname,
+            timeout_s=options.timeout_s,
+            entropy=entropy,
+            wall_clock=wall_clock,
+            on_change=self._wake,
+            on_reconnected=self._send_again_soon,
+        )
         self._phase = Phase.CONNECT
-        self._passed = -1
         self._has_written = False
-        self._is_ending = False
         self._changed = trio.Event()
-        self._due = {index: trio.Event() for index in others}
-        self._heard_at: dict[int, float] = {}  # when a peer's report was last accepted
-        self._accepted: set[int] = set()  # peers that have accepted our reports
-        self._has_heard_last: set[int] = set()  # peers that have our last report, or can't be told
-        self._has_said_last: set[int] = set()  # peers whose last report we have
-        self._silent: set[int] = set()
-        self._sent: dict[int, dict[str, list[bytes]]] = {index: {} for index in others}  # since the last barrier, by protocol
+        self._nursery: trio.Nursery | None = None
         self._keystores: dict[int, Keystore] = {}
+        self._sent: dict[int, list[tuple[str, bytes]]] = {peer.index: [] for peer in self._others}  # since the last barrier
 
     async def run(self, inbox: Inbox[Message]) -> None:
         """Take part in the ceremony. Raises Aborted; UserError when the results can't be written. See the table on top."""
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read_mail, inbox)
-                nursery.start_soon(self._repeat_reports)
-                for peer in self._others:
-                    nursery.start_soon(self._report_to, peer, nursery)
-                await self._take_part(nursery)
-                nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._read_mail, inbox)
+                self._nursery.start_soon(self._reports.run)
+                await self._take_part(self._nursery)
+                self._nursery.cancel_scope.cancel()
         except BaseException as error:
-            faults = [leaf for leaf in leaves(error) if isinstance(leaf, CeremonyFault)]
-            user_errors = [leaf for leaf in leaves(error) if isinstance(leaf, UserError)]
-            aborted = self._aborted(faults[0]) if faults else None
-            told = aborted.args[0] if aborted is not None else f"ceremony aborted in step {self._phase.step}: a node was stopped"
+            told, raised = self._end_of(error)
             await self._say_farewell(inbox, told)
-            if aborted is not None:
-                raise aborted from None
-            if user_errors:
-                raise user_errors[0] from None
-            raise
+            if raised is None:
+                raise
+            raise raised from None
 
     # the story
 
     async def _take_part(self, nursery: trio.Nursery) -> None:
-        ceremony = self._ceremony
+        reports = self._reports
         log.info("Waiting to connect to all peers", peers=self._names(self._others))
-        await self._until(lambda: self._passed < 0, self._unheard, "to connect")
-        await self._until(
-            lambda: len(self._accepted) < len(self._others),
-            lambda: [peer.index for peer in self._others if peer.index not in self._accepted],
-            "to accept our connection",
-        )
+        await self._until(lambda: not reports.has_passed(0), reports.unheard, "to connect")
+        await self._until_complete(reports.unaccepted, "to accept our connection")
         log.info("All peers connected, starting the ceremony", peers=len(self._others))
+        reports.is_watching_silence = True
         await self._pass_barrier(Phase.CONNECT)
 
         self._begin(Phase.KEYS)
-        round1 = await self._calculate(ceremony.make_round1)
-        await self._broadcast(ROUND1_CAST_ID, round1.cast)
-        await self._deliver_to_all(SHARES_PROTOCOL, lambda peer: round1.shares[peer.index])
-        await self._until_complete(ceremony.frost.missing_round1, "to send its commitments and shares")
-        round2 = await self._calculate(ceremony.make_round2)
-        await self._broadcast(ROUND2_CAST_ID, round2)
-        await self._until_complete(ceremony.frost.missing_round2, "to confirm the keys")
-        await self._calculate(ceremony.finish_keys)
+        await self._generate_keys()
         nursery.start_soon(self._encrypt_keystores)
         await self._pass_barrier(Phase.KEYS)
 
         self._begin(Phase.DEPOSITS)
-        for slot in ceremony.deposit_slots:
+        for slot in self._ceremony.deposit_slots:
             await self._exchange(slot)
         await self._pass_barrier(Phase.DEPOSITS)
 
@@ -246,8 +209,8 @@ class CeremonyActor:
         await self._pass_barrier(Phase.LOCK_HASH)
 
         self._begin(Phase.NODE_SIGNATURES)
-        await self._broadcast(NODE_SIGNATURE_ID, ceremony.sign_lock_hash())
-        await self._until_complete(ceremony.node_signatures.missing, "to sign the lock hash")
+        await self._broadcast(NODE_SIGNATURE_ID, self._ceremony.sign_lock_hash())
+        await self._until_complete(self._ceremony.node_signatures.missing, "to sign the lock hash")
         await self._pass_barrier(Phase.NODE_SIGNATURES)
 
         self._begin(Phase.ARTIFACTS)
@@ -257,8 +220,19 @@ class CeremonyActor:
         await self._pass_barrier(Phase.SHUTDOWN)
 
         self._on_finished(lock)
-        await self._end_reports()
+        await reports.end()
         await trio.sleep(self._options.shutdown_delay_s)
+
+    async def _generate_keys(self) -> None:
+        ceremony, frost = self._ceremony, self._ceremony.frost
+        round1 = await self._calculate(ceremony.make_round1)
+        await self._broadcast(ROUND1_CAST_ID, round1.cast)
+        await self._deliver_to_all(SHARES_PROTOCOL, lambda peer: round1.shares[peer.index])
+        await self._until_complete(frost.missing_round1, "to send its commitments and shares")
+        round2 = await self._calculate(ceremony.make_round2)
+        await self._broadcast(ROUND2_CAST_ID, round2)
+        await self._until_complete(frost.missing_round2, "to confirm the keys")
+        await self._calculate(ceremony.finish_keys)
 
     async def _exchange(self, slot: int) -> None:
         """Sign with our shares, send to all, collect from all, combine."""
@@ -327,7 +301,7 @@ class CeremonyActor:
         async def deliver(peer: Peer) -> None:
             body = body_for(peer)
             await self._deliver(peer, protocol, body, patience_s)
-            self._sent[peer.index].setdefault(protocol, []).append(body)
+            self._sent[peer.index].append((protocol, body))
 
         await self._for_all(deliver)
 
@@ -338,9 +312,12 @@ class CeremonyActor:
         await self._insist(peer, send, patience_s, f"take our message on {protocol}")
 
     async def _send_again(self, peer: Peer) -> None:
-        for protocol, bodies in list(self._sent[peer.index].items()):
-            for body in list(bodies):
-                await self._deliver(peer, protocol, body, DELIVERY_S)
+        for protocol, body in list(self._sent[peer.index]):
+            await self._deliver(peer, protocol, body, DELIVERY_S)
+
+    def _send_again_soon(self, peer: Peer) -> None:
+        assert self._nursery is not None, "reporters run inside of it"
+        self._nursery.start_soon(self._send_again, peer)
 
     async def _for_all(self, function: Callable[[Peer], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
@@ -365,109 +342,13 @@ class CeremonyActor:
                 log.debug("Send failed, trying again", peer=peer.name, error=str(error))
             await trio.sleep(RETRY_S)
 
-    # step sync: our reports
-
     async def _pass_barrier(self, phase: Phase) -> None:
-        self._apply(self._sync.enter(phase.step, trio.current_time()))
-        await self._until(lambda: self._passed < phase.step, self._sync.missing, f"to finish step {phase.step} ({phase.text})")
-        self._sent = {peer.index: {} for peer in self._others}
-
-    async def _repeat_reports(self) -> None:
-        while True:
-            await trio.sleep_until(self._sync.wake_at)
-            self._apply(self._sync.tick(trio.current_time()))
-            self._look_for_silence()
-            if self._sync.wake_at <= trio.current_time():
-                await trio.sleep_forever()  # the machine has failed and says nothing more
-
-    async def _report_to(self, peer: Peer, nursery: trio.Nursery) -> None:
-        """Our side of the ping-pong with one peer, over as many streams as it takes."""
-        backoff_s, is_first = BACKOFF_FIRST_S, True
-        while not self._is_ending:
-            try:
-                stream = await self._network.open_stream(peer.index, (SYNC_PROTOCOL,))
-            except (MeshFault, Retryable) as error:
-                log.debug("Cannot open the sync stream yet", peer=peer.name, error=str(error))
-                await trio.sleep(backoff_s * (0.9 + 0.2 * self._entropy(1)[0] / 255))
-                backoff_s = min(backoff_s * BACKOFF_FACTOR, BACKOFF_MAX_S)
-                continue
-            try:
-                async with stream:
-                    backoff_s = BACKOFF_FIRST_S
-                    if not is_first:
-                        nursery.start_soon(self._send_again, peer)
-                    is_first = False
-                    await self._ping_pong(peer, FramedStream(stream, peer.index))
-            except (trio.BrokenResourceError, trio.ClosedResourceError, MeshFault, Retryable) as error:
-                log.debug("Sync stream lost, reconnecting", peer=peer.name, error=str(error) or type(error).__name__)
-            await trio.sleep(backoff_s)
-        self._has_heard_last.add(peer.index)
-        self._wake()
-
-    async def _ping_pong(self, peer: Peer, frames: FramedStream) -> None:
-        while True:
-            is_last = self._is_ending
-            self._due[peer.index] = trio.Event()
-            await frames.send(self._report(shutdown=is_last))
-            body = await frames.receive()
-            if body is None or is_last:
-                return
-            error = decode_answer(peer.index, body).error
-            if error:
-                raise CeremonyFault(peer.index, f"peer responded with error: {error}")
-            if peer.index not in self._accepted:
-                self._accepted.add(peer.index)
-                self._wake()
-            await self._due[peer.index].wait()
-
-    def _report(self, *, shutdown: bool) -> bytes:
-        seconds, fraction = divmod(self._wall_clock(), 1)
-        return encode_report(
-            SyncReport(
-                timestamp=(int(seconds), int(fraction * 1e9)),
-                hash_signature=self._hash_signature,
-                version=self._ceremony.dialect.minor,
-                step=self._sync.step,
-                shutdown=shutdown,
-                nickname=self._options.nickname,
-            )
+        reports = self._reports
+        reports.enter(phase.step)
+        await self._until(
+            lambda: not reports.has_passed(phase.step), reports.missing, f"to finish step {phase.step} ({phase.text})"
         )
-
-    async def _end_reports(self) -> None:
-        """The last report says that we are done; wait a moment until everybody has it and has said the same."""
-        self._is_ending = True
-        for event in self._due.values():
-            event.set()
-        everybody = {peer.index for peer in self._others}
-        with trio.move_on_after(FINAL_REPORTS_S):
-            while not (self._has_heard_last >= everybody and self._has_said_last >= everybody):
-                await self._wait_for_change()
-
-    def _apply(self, effects: Iterable[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case Report(peer_index):
-                    self._due[peer_index].set()
-                case Passed(step):
-                    self._passed = step
-                    self._wake()
-                case Failed(peer_index, reason):
-                    raise CeremonyFault(peer_index, reason)
-                case unknown:
-                    assert_never(unknown)
-
-    def _look_for_silence(self) -> None:
-        """Say when a peer has not reported for a while; give up when it stays silent for too long."""
-        if self._phase is Phase.CONNECT or self._is_ending:
-            return
-        now = trio.current_time()
-        for peer in self._others:
-            silence_s = now - self._heard_at.get(peer.index, now)
-            if silence_s > self._options.timeout_s:
-                raise CeremonyFault(peer.index, f"has not been heard of for {self._options.timeout_s:g} s (see --timeout)")
-            if silence_s > ANNOUNCE_INTERVAL_S and peer.index not in self._silent:
-                self._silent.add(peer.index)
-                log.warning("Lost contact with a peer, reconnecting", peer=peer.name, operator=peer.index)
+        self._sent = {peer.index: [] for peer in self._others}
 
     # what peers send
 
@@ -476,9 +357,10 @@ class CeremonyActor:
             match mail.message:
                 case SyncReported(peer_index, body) as request:
                     reply = mail.reply_to(request)
-                    answer, effects = self._judge(peer_index, body)
+                    answer, fault = self._reports.judge(peer_index, body)
                     reply.send(answer)
-                    self._apply(effects)
+                    if fault is not None:
+                        raise fault
                 case SignatureRequested(peer_index, body) as signature_request:
                     # A refusal is left without an answer: the sender learns the reason from its next step report.
                     signature_reply = mail.reply_to(signature_request)
@@ -489,41 +371,11 @@ class CeremonyActor:
                     self._ceremony.receive_shares(peer_index, body)
                 case PartialsReceived(peer_index, body):
                     self._ceremony.receive_partials(peer_index, body)
+                case PeerBroke(peer_index, reason):
+                    raise CeremonyFault(peer_index, reason)
                 case unknown:
                     assert_never(unknown)
             self._wake()
-
-    def _judge(self, peer_index: int, body: bytes) -> tuple[SyncReply, list[Effect]]:
-        try:
-            report = decode_report(peer_index, body)
-        except CeremonyFault as fault:
-            return SyncReply(None, ends=True), [Failed(peer_index, fault.reason)]
-        refusal = self._door.refusal(peer_index, report)
-        if refusal is not None:
-            answer = encode_answer(SyncAnswer(report.timestamp, refusal))
-            return SyncReply(answer), [Failed(peer_index, f"invalid sync message: {refusal}")]
-        if self._is_ending:
-            effects: list[Effect] = []
-        else:
-            effects = self._sync.receive(peer_index, report.step)
-        for effect in effects:
-            if isinstance(effect, Failed):
-                told = None if effect.answer is None else encode_answer(SyncAnswer(report.timestamp, effect.answer))
-                return SyncReply(told, ends=True), effects
-        self._note_contact(peer_index, report)
-        return SyncReply(encode_answer(SyncAnswer(report.timestamp)), ends=report.shutdown), effects
-
-    def _note_contact(self, peer_index: int, report: SyncReport) -> None:
-        if peer_index not in self._heard_at:
-            count = f"{len(self._heard_at) + 1} of {len(self._others)}"
-            nickname = {"nickname": report.nickname} if report.nickname else {}
-            log.info(f"Connected to peer {count}", peer=self._peers[peer_index].name, operator=peer_index, **nickname)
-        self._heard_at[peer_index] = trio.current_time()
-        if report.shutdown:
-            self._has_said_last.add(peer_index)
-        if peer_index in self._silent:
-            self._silent.discard(peer_index)
-            log.info("Peer is back", peer=self._peers[peer_index].name, operator=peer_index)
 
     # waiting
 
@@ -545,9 +397,6 @@ class CeremonyActor:
                 waited_for = self._names([self._peers[index] for index in missing()])
                 log.info(f"Waiting for peers {what}" if waited_for else f"Waiting {what}", peers=waited_for)
 
-    def _unheard(self) -> list[int]:
-        return [peer.index for peer in self._others if peer.index not in self._heard_at]
-
     async def _wait_for_change(self) -> None:
         await self._changed.wait()
 
@@ -568,9 +417,18 @@ class CeremonyActor:
     def _names(self, peers: Sequence[Peer]) -> str:
         return ", ".join(f"{peer.name} ({peer.index})" for peer in peers)
 
-    def _aborted(self, fault: CeremonyFault) -> Aborted:
-        peer = None if fault.peer_index is None else self._peers[fault.peer_index]
-        return Aborted(self._phase, peer, fault.reason, has_written=self._has_written)
+    def _end_of(self, error: BaseException) -> tuple[str, Exception | None]:
+        """What to tell the peers, and what to raise instead of `error`; None: `error` itself."""
+        place = f"ceremony aborted in step {self._phase.step}"
+        for leaf in leaves(error):
+            if isinstance(leaf, CeremonyFault):
+                peer = None if leaf.peer_index is None else self._peers[leaf.peer_index]
+                aborted = Aborted(self._phase, peer, leaf.reason, has_written=self._has_written)
+                return aborted.told, aborted
+        for leaf in leaves(error):
+            if isinstance(leaf, UserError):
+                return f"{place}: a node cannot write its results", leaf
+        return f"{place}: a node was stopped", None
 
     async def _say_farewell(self, inbox: Inbox[Message], text: str) -> None:
         """Answer everybody's next report with the reason, so that nobody waits for us."""
@@ -579,11 +437,7 @@ class CeremonyActor:
             async for mail in inbox:
                 if isinstance(mail.message, SyncReported):
                     request = mail.message
-                    try:
-                        stamp = decode_report(request.peer_index, request.body).timestamp
-                    except CeremonyFault:
-                        stamp = (0, 0)
-                    mail.reply_to(request).send(SyncReply(encode_answer(SyncAnswer(stamp, text))))
+                    mail.reply_to(request).send(self._reports.farewell_to(request.peer_index, request.body, text))
                     told.add(request.peer_index)
                 elif isinstance(mail.message, SignatureRequested):
                     mail.reply_to(mail.message)  # not answered: the reason is in the answers to step reports

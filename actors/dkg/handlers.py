@@ -11,6 +11,7 @@ from actors.dkg.messages import (
     BroadcastReceived,
     Message,
     PartialsReceived,
+    PeerBroke,
     SharesReceived,
     SignatureRequested,
 )
@@ -29,7 +30,6 @@ from charon_actors.dkg.dialect import (
 from charon_actors.dkg.faults import CeremonyFault
 
 FAULTS: Final = (CeremonyFault,)
-ENDINGS: tuple[type[Exception], ...] = (*PEER_ERRORS, CeremonyFault)
 
 
 def ceremony_handlers(address: Address[Message], ceremony: Ceremony, timeout_s: float) -> dict[str, Handler]:
@@ -48,8 +48,11 @@ def ceremony_handlers(address: Address[Message], ceremony: Ceremony, timeout_s: 
         await address.deliver(PartialsReceived(peer_index, body))
 
     async def on_sync_stream(peer_index: int, stream: Stream) -> None:
-        with suppress(*ENDINGS):  # a broken stream comes back; a fault has reached the actor
-            await serve_sync(address, peer_index, stream)
+        with suppress(*PEER_ERRORS):  # a broken stream comes back
+            try:
+                await serve_sync(address, peer_index, stream)
+            except CeremonyFault as fault:
+                await address.deliver(PeerBroke(peer_index, fault.reason))
         await close_quietly(stream)
 
     broadcast_limit, dialect = ceremony.broadcast_limit_bytes, ceremony.dialect

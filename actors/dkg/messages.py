@@ -5,6 +5,7 @@
     BroadcastReceived    a complete broadcast
     SharesReceived       secret shares for us
     PartialsReceived     partial signatures of one exchange
+    PeerBroke            a stream's frames broke a rule before there was a message
 
 A fault of the peer fails the request with CeremonyFault (the stream closes without an answer) and ends the ceremony.
 """
@@ -51,4 +52,9 @@ class PartialsReceived(msgspec.Struct, frozen=True):
     body: bytes
 
 
-Message = SyncReported | SignatureRequested | BroadcastReceived | SharesReceived | PartialsReceived
+class PeerBroke(msgspec.Struct, frozen=True):
+    peer_index: int
+    reason: str
+
+
+Message = SyncReported | SignatureRequested | BroadcastReceived | SharesReceived | PartialsReceived | PeerBroke

@@ -122,6 +122,7 @@ class Duties:
         self._epochs: dict[int, Epoch] = {}
         self._running: dict[Duty, Running] = {}
         self._active_validators = 0
+        self._reorganisations = 0
         self._on = DutyContext(
             chain=settings.chain,
             beacon=beacon,
@@ -152,6 +153,7 @@ class Duties:
                         self._group_arrived(group)
                     case ChainReorganised(epoch):
                         log.warning("The chain was reorganised, reading duties again", epoch=epoch)
+                        self._reorganisations += 1
                         for later in [known for known in self._epochs if known > epoch]:
                             del self._epochs[later]
                     case unknown:
@@ -252,8 +254,14 @@ class Duties:
         """Who does what in `epoch`. Tries until the epoch is over; a slot's duties come too late rather than never."""
         warned = False
         while self._chain.slot_at(self._wall_clock()) < self._chain.first_slot(epoch + 1):
+            before = self._reorganisations
             try:
-                self._epochs[epoch] = await self._ask_for_duties(epoch)
+                resolved = await self._ask_for_duties(epoch)
+                if self._reorganisations != before:
+                    continue  # the answer may be about the chain before
+                self._epochs[epoch] = resolved
+                slots = range(self._chain.first_slot(epoch), self._chain.first_slot(epoch + 1))
+                self._decided.release(slots, resolved.attesters, resolved.proposers)
                 return
             except (BeaconFault, Retryable) as fault:
                 if not warned:
@@ -261,7 +269,9 @@ class Duties:
                 warned = True
             # again in a second, but by all means as soon as the next slot starts: it may begin the epoch, with a proposal of ours
             now = self._wall_clock()
-            await self._sleep_until(min(now + RESOLVE_RETRY_S, self._chain.slot_start_s(self._chain.slot_at(now) + 1) + SLOT_GRACE_S))
+            await self._sleep_until(
+                min(now + RESOLVE_RETRY_S, self._chain.slot_start_s(self._chain.slot_at(now) + 1) + SLOT_GRACE_S)
+            )
 
     async def _ask_for_duties(self, epoch: int) -> Epoch:
         validators = await self._beacon.ask(ClusterValidators())
@@ -346,7 +356,7 @@ class Duties:
         finally:
             self._running.pop(duty, None)
             running.groups.close()
-            self._decided.give_up(duty)
+        self._decided.give_up(duty)  # not when this incarnation dies: then who waits gets ActorDown and may ask again
         reason = None if succeeded >= expected else "; ".join(timeline.faults) or WHY_IT_STOPPED.get(timeline.at, timeline.at)
         self._on_ended(DutyEnded(duty, timeline.at, expected, succeeded, latency_s, reason))
         if reason is None:
@@ -365,7 +375,9 @@ class Duties:
             self._nursery.start_soon(self._live, running, len(group.signed), None, receive, name=f"duty {group.duty}")
         try:
             running.groups.send_nowait(group.signed)
-        except (trio.WouldBlock, trio.BrokenResourceError):
+        except trio.BrokenResourceError:  # the duty is just being ended: all is submitted, or its deadline has passed
+            log.info("Group signatures come too late", duty=str(group.duty))
+        except trio.WouldBlock:
             log.error("Group signatures could not be queued for the beacon node", duty=str(group.duty))
 
     async def _prepare_proposers(self) -> None:

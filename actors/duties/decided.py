@@ -7,13 +7,13 @@ Source: specification 05 §7 (keys and conflict rules).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final, TypeVar
 
 from actors.duties.messages import NoDuty
 from actors.mailbox import MailboxFull, Reply
 from charon_actors.eth2.duty import Duty, DutyType
-from charon_actors.eth2.unsigned_data import AttestationData, AttestationUnsigned, Proposal
+from charon_actors.eth2.unsigned_data import AttestationData, AttestationUnsigned, Proposal, same_message
 
 MAX_WAITING: Final = 16384
 
@@ -57,7 +57,7 @@ class DecidedValues:
     def put_proposal(self, slot: int, proposal: Proposal) -> None:
         """Raises: ClashingValue."""
         first = self._proposals.setdefault(slot, proposal)
-        if first != proposal:
+        if not same_message(first, proposal):
             raise ClashingValue(f"slot {slot}: two proposals were decided")
         for reply in self._waiting_proposals.pop(slot, []):
             reply.send(proposal)
@@ -90,6 +90,16 @@ class DecidedValues:
         for slot in [slot for slot in self._waiting_proposals if slot < before_slot_proposals]:
             for waiting in self._waiting_proposals.pop(slot):
                 waiting.fail(NoDuty(f"the proposal of slot {slot} is over"))
+
+    def release(self, slots: Iterable[int], attester_slots: Container[int], proposer_slots: Container[int]) -> None:
+        """The duties of `slots` are known now: who waits for a slot without one gets NoDuty."""
+        for slot in slots:
+            if slot not in attester_slots:
+                for _, reply in self._waiting_attestations.pop(slot, []):
+                    reply.fail(NoDuty(f"no validator of the cluster attests in slot {slot}"))
+            if slot not in proposer_slots:
+                for waiting in self._waiting_proposals.pop(slot, []):
+                    waiting.fail(NoDuty(f"no validator of the cluster proposes in slot {slot}"))
 
     def give_up(self, duty: Duty) -> None:
         """The duty has ended without a decision: who waits for it gets NoDuty."""

@@ -167,16 +167,23 @@ async def fetch_block(proposer: bytes, on: DutyContext, timeline: Timeline) -> d
 async def submit(groups: Groups, expected: int, on: DutyContext, timeline: Timeline, succeeded: Callable[[int], None]) -> None:
     """Hand over to the beacon node what thresholds have signed, batch by batch, until nothing more is expected.
 
-    Only with the first batch the story's step becomes `submit`; until then it stays where agreement is.
+    Only with the first batch the story's step becomes `submit`; until then it stays where agreement is. A batch that the beacon
+    node refuses for good is a fault of its validators alone; a validator counts once, however often it comes.
     """
-    done = 0
+    accepted: set[bytes] = set()
+    refused: set[bytes] = set()
     async for signed in groups:
         timeline.step("submit")
-        await until_done(partial(broadcast, timeline.duty, signed, on), timeline)
-        done += len(signed)
-        succeeded(len(signed))
-        timeline.step("done" if done >= expected else "collect")
-        if done >= expected:
+        try:
+            await until_done(partial(broadcast, timeline.duty, signed, on), timeline)
+        except BeaconFault as fault:
+            timeline.fault(fault)
+            refused |= signed.keys()
+        else:
+            succeeded(len(signed.keys() - accepted))
+            accepted |= signed.keys()
+            timeline.step("done" if len(accepted) >= expected else "submit" if refused else "collect")
+        if len(accepted | refused) >= expected:
             return
 
 

@@ -70,6 +70,7 @@ from actors.mesh.stream import Stream
 from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import ADDRESS_BASE_S, CIRCUIT_BASE_S, AddressBackoff, Backoff
 from charon_actors.p2p.dial import DIAL_TIMEOUT_S, RELAY_DELAY_S, PlannedDial, plan_dials
+from charon_actors.p2p.framing import encode_delimited
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH, HostIdentify, IdentifyFault, kept_addresses
 from charon_actors.p2p.multiaddr import Multiaddr, named_address
 from charon_actors.p2p.peerinfo import (
@@ -90,6 +91,7 @@ MAX_IN_FLIGHT: Final = 512
 MAX_IN_FLIGHT_BYTES: Final = 128 * 1024 * 1024
 MAX_INBOUND_STREAMS: Final = 512
 RETRY_DELAY_S: Final = 0.1
+EARLY_BYTES: Final = 32_768  # larger messages wait for the agreement: they would fill the window of a stream that may be refused
 SAMPLE_INTERVAL_S: Final = 30.0
 LEARNT_LIFE_S: Final = 900.0
 OTHER_SIDE_SHOULD_DIAL_S: Final = 30.0
@@ -213,20 +215,19 @@ class Peer:
         await self._one_way(request.protocols, request.message, request.timeout_s, request.topic, retries=0)
 
     async def _one_way(self, protocols: tuple[str, ...], message: bytes, timeout_s: float, topic: str, retries: int) -> None:
-        async def write(stream: Stream) -> None:
-            await stream.write_delimited(message)
-            await stream.send_eof()
+        async def written(stream: Stream) -> None:
+            pass
 
-        await self._use_stream(protocols, timeout_s, write, size=len(message), topic=topic, retries=retries)
+        await self._use_stream(protocols, timeout_s, message, written, topic=topic, retries=retries)
 
     async def _exchange(self, request: Exchange) -> bytes:
-        return (await self._exchange_timed(request))[0]
+        return (await self._exchange_timed(request, may_be_early=True))[0]
 
-    async def _exchange_timed(self, request: Exchange) -> tuple[bytes, float]:
+    async def _exchange_timed(self, request: Exchange, *, may_be_early: bool = False) -> tuple[bytes, float]:
+        """The answer and its round trip in seconds; that of an early request isn't measured right."""
+
         async def ask(stream: Stream) -> tuple[bytes, float]:
             start = trio.current_time()
-            await stream.write_delimited(request.message)
-            await stream.send_eof()
             try:
                 answer = await stream.read_delimited(request.limit_bytes)
             except (StreamEnded, MessageFault) as error:
@@ -234,29 +235,52 @@ class Peer:
             return answer, trio.current_time() - start
 
         return await self._use_stream(
-            request.protocols, request.timeout_s, ask, size=len(request.message), topic=request.topic, retries=1
+            request.protocols, request.timeout_s, request.message, ask, topic=request.topic, retries=1, may_be_early=may_be_early
         )
 
     async def _use_stream(
         self,
         protocols: tuple[str, ...],
         timeout_s: float,
+        message: bytes,
         use: Callable[[Stream], Awaitable[R]],
         *,
-        size: int,
         topic: str,
         retries: int,
+        may_be_early: bool = True,
     ) -> R:
+        """Send `message` on a stream of its own, finish our side, then `use` the stream.
+
+        To a peer that has told that it speaks the protocol, the message goes out together with the proposal.
+        """
+        size = len(message)
         deadline = trio.current_time() + timeout_s
         self._in_flight += 1
         self._in_flight_bytes += size
         try:
             while True:
-                stream = await self._open(protocols, deadline)
+                early = (
+                    may_be_early
+                    and len(protocols) == 1
+                    and self._identify is not None
+                    and protocols[0] in self._identify.protocols
+                )
+                may_be_early = False
+                try:
+                    stream = await self._open(protocols, deadline, encode_delimited(message) if early else None)
+                except StreamLost:
+                    if not retries:
+                        raise
+                    retries -= 1
+                    await trio.sleep(RETRY_DELAY_S)
+                    continue
                 start = trio.current_time()
                 is_done = False
                 try:
                     with trio.fail_at(deadline):
+                        if not early:
+                            await stream.write_delimited(message)
+                            await stream.send_eof()
                         answer = await use(stream)
                     is_done = True
                 except trio.TooSlowError:
@@ -289,8 +313,11 @@ class Peer:
             stream.reset()
         return stream
 
-    async def _open(self, protocols: tuple[str, ...], deadline: float) -> Stream:
-        """A negotiated stream over the best connection, waiting for one. Raises: NoConnection, SendTimeout, ProtocolRefused."""
+    async def _open(self, protocols: tuple[str, ...], deadline: float, early: bytes | None = None) -> Stream:
+        """A negotiated stream over the best connection, waiting for one.
+
+        Raises: NoConnection, SendTimeout, ProtocolRefused; StreamLost if `early` was sent and the stream broke.
+        """
         last = "no connection"
         was_connected = False
         while True:
@@ -298,10 +325,12 @@ class Peer:
                 with trio.fail_at(deadline):
                     connection = await self._best()
                     was_connected = True
-                    return await connection.open_stream(protocols)
+                    return await connection.open_stream(protocols, early)
             except ProtocolNotSupported:
                 raise ProtocolRefused(f"{self._peer.name} does not speak {protocols[0]}") from None
             except STREAM_ERRORS as error:
+                if early is not None:  # the peer may have got the message: not for us to send it again and again
+                    raise StreamLost(f"{self._peer.name} on {protocols[0]}: {describe(error)}") from None
                 last = describe(error)
             except trio.TooSlowError:
                 kind = SendTimeout if was_connected else NoConnection

@@ -269,6 +269,7 @@ class Lodestar:
         self.port, engine, p2p, lifted = free_ports(4)
         self.url, self.lifted_url = f"http://127.0.0.1:{self.port}", f"http://127.0.0.1:{lifted}"
         self.genesis = int(time.time() + genesis_in_s)
+        self.proposers: dict[int, list[dict[str, str]]] = {}
         self.env = {
             **PRESET,
             **{
@@ -324,10 +325,16 @@ class Lodestar:
         flags = state["previous_epoch_participation"]
         return [index for index in range(own) if not int(flags[index]) & 4]
 
+    def note_duties(self) -> None:
+        """Remember who proposes in this epoch: the beacon node doesn't answer about past ones."""
+        epoch = int((time.time() - self.genesis) // self.slot_seconds // 8)
+        if epoch >= 0 and epoch not in self.proposers:
+            self.proposers[epoch] = self.get(f"/eth/v1/validator/duties/proposer/{epoch}")["data"]
+
     def missed_blocks(self, epoch: int, own: int) -> list[int]:
         """Slots of the epoch whose proposer is among the first `own` and that have no block."""
         missed = []
-        for duty in self.get(f"/eth/v1/validator/duties/proposer/{epoch}")["data"]:
+        for duty in self.proposers[epoch]:
             if int(duty["validator_index"]) < own:
                 answer = httpx.get(self.url + f"/eth/v1/beacon/headers/{duty['slot']}", timeout=5)
                 if answer.status_code != 200:

@@ -146,7 +146,12 @@ def test_a_real_beacon_node_finalises_on_the_ceremonys_deposits(cluster: Operato
         for index in range(4):
             wait_for(f"node {index}", lambda index=index: operators.is_answering(index), 60)  # type: ignore[misc]
             chain.client(f"vc{index}", operators.api[index], operators.folders[index] / ".charon/validator_keys")
-        wait_for("finality", lambda: chain.finalized_epoch() >= 2, 300)
+
+        def is_final() -> bool:
+            chain.note_duties()
+            return chain.finalized_epoch() >= 2
+
+        wait_for("finality", is_final, 300, every_s=1)
         first, last = 2, chain.head_epoch() - 2
         for epoch in range(first, last + 1):
             assert chain.missed_heads(epoch, VALIDATORS) == [], f"epoch {epoch}: not included at distance 1"

@@ -756,7 +756,9 @@ async def test_duties_that_cannot_be_read_are_asked_for_until_they_can_and_start
         begun = {duty for duty in rig.consensus.joined if duty.slot >= 16}
         assert Duty(18, DutyType.PROPOSER) in begun
         assert Duty(18, DutyType.ATTESTER) in begun
-        assert Duty(17, DutyType.PROPOSER) not in begun, "its deadline had passed"
+        assert Duty(16, DutyType.ATTESTER) in begun, "its deadline is an epoch away"
+        assert Duty(17, DutyType.PROPOSER) not in begun, "its slot is over"
+        assert not {ended.duty for ended in rig.ended} & {Duty(16, DutyType.PROPOSER), Duty(17, DutyType.PROPOSER)}
 
 
 async def test_a_reorganisation_has_later_epochs_read_again(autojump_clock: Clock) -> None:
@@ -914,17 +916,20 @@ async def test_who_waits_for_a_slot_without_duty_is_freed_when_that_is_known(aut
         assert all(isinstance(each.error, NoDuty) for each in waiting)
 
 
-async def test_expired_slots_free_who_waits_for_them(autojump_clock: Clock) -> None:
+async def test_who_waits_for_an_epoch_that_was_never_known_is_freed_with_the_next_one(autojump_clock: Clock) -> None:
     async with rig_of(busy) as rig, trio.open_nursery() as nursery:
         await rig.until(14.5)
         rig.beacon.fault = down
-        waiting = Asked()
-        nursery.start_soon(waiting.ask, rig, AwaitProposal(17))  # of an epoch that is not known yet
-        await rig.until(16.5)
-        assert not waiting.is_over
+        waiting = [Asked(), Asked()]
+        nursery.start_soon(waiting[0].ask, rig, AwaitProposal(17))
+        nursery.start_soon(waiting[1].ask, rig, AwaitAttestationData(17, 3))
+        await rig.until(23.9)
+        assert not any(each.is_over for each in waiting)
+        await rig.until(17 + SLOTS + 2)
+        assert not rig.consensus.joined.keys() & {Duty(17, DutyType.PROPOSER), Duty(17, DutyType.ATTESTER)}
         rig.beacon.fault = lambda request: None
-        await rig.until(20)
-        assert isinstance(waiting.error, NoDuty)
+        await rig.until(17 + SLOTS + 3.1)
+        assert all(isinstance(each.error, NoDuty) for each in waiting)
 
 
 async def test_values_stay_until_they_expire_and_the_past_is_no_duty(autojump_clock: Clock) -> None:
@@ -932,8 +937,8 @@ async def test_values_stay_until_they_expire_and_the_past_is_no_duty(autojump_cl
         await rig.until(9.4)
         await rig.until(9 + SLOTS)
         assert await rig.address.ask(AwaitAttestationData(9, 3)) == attestation_data(9, head=9)
-        await rig.until(9 + SLOTS + 3)
-        with pytest.raises(NoDuty):
+        await rig.until(9 + SLOTS + 1 / 12)
+        with pytest.raises(NoDuty), trio.fail_after(0.1):
             await rig.address.ask(AwaitAttestationData(9, 3))
         for slot in (9, 8, 0):
             with pytest.raises(NoDuty), trio.fail_after(0.1):

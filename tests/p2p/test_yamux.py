@@ -191,6 +191,9 @@ def test_credit_comes_back_at_half_and_the_target_doubles_when_it_is_used_up_qui
     for _ in range(20):
         send_and_read(client.send_window(stream_id), 8.0)
     assert client.send_window(stream_id) == MAX_WINDOW_BYTES
+    assert other._extra_window == MAX_WINDOW_BYTES - INITIAL_WINDOW_BYTES
+    other.reset(stream_id)
+    assert other._extra_window == 0  # the next stream may grow as far
 
 
 def test_control_frames_overtake_data_and_nothing_is_split() -> None:

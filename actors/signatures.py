@@ -271,6 +271,7 @@ class Signatures:
         if not partials:
             return
         self._observe(duty, share_index, len(partials))
+        log.debug("Partial signatures stored", duty=str(duty), share_index=share_index, validators=len(partials))
         signed: dict[bytes, SignedData] = {}
         for pubkey, mine in partials.items():
             collected = self._collected.setdefault(duty, {}).setdefault(pubkey, Collected())

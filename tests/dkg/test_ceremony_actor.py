@@ -281,6 +281,25 @@ async def test_lost_connections_come_back_and_the_ceremony_goes_on(tmp_path: Pat
     rig.check_honest()
 
 
+@pytest.mark.parametrize("protocol", [V1_10.message_protocol, SHARES_PROTOCOL, PARTIALS_PROTOCOL])
+async def test_what_was_lost_with_a_connection_is_sent_again(tmp_path: Path, protocol: str) -> None:
+    rig = Rig(tmp_path, definition(3, 2, 1))
+    lost = trio.Event()
+
+    def tamper(source: int, target: int, of_protocol: str, message: bytes) -> bytes | None:
+        if (source, target, of_protocol) == (1, 0, protocol) and not lost.is_set():
+            lost.set()
+            return None
+        return message
+
+    async def meanwhile(rig: Rig) -> None:
+        await lost.wait()
+        await rig.network.cut(1)
+
+    await rig.run(meanwhile=meanwhile, tamper=tamper)
+    rig.check_honest()
+
+
 async def test_a_peer_that_has_gone_for_good_is_given_up_by_name(tmp_path: Path) -> None:
     rig = Rig(tmp_path, definition(3, 2, 1), timeout_s=1.0)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charon_actors.crypto import aggregate_signatures, fast_aggregate_verify, sign, verify
+from charon_actors.crypto import G2, aggregate_signatures, fast_aggregate_verify, sign, verify
 from charon_actors.dkg.faults import CeremonyFault
 from charon_actors.dkg.frost import ValidatorKeys
 from charon_actors.dkg.node_signatures import NodeSignatures
@@ -112,6 +112,24 @@ def test_two_signatures_that_cancel_in_the_sum_are_found() -> None:
     assert fast_aggregate_verify(shares, LOCK_HASH, aggregate_signatures(everything))
     with pytest.raises(CeremonyFault, match="invalid lock hash partial signature") as caught:
         receiver.sum_up(101, LOCK_HASH, counting_entropy("w"))
+    assert caught.value.peer_index == 1
+
+
+def test_errors_that_cancel_across_validators_are_found() -> None:
+    """Peer 1 adds a point to one validator's signature and takes it from the other's: an unweighted batch would be right."""
+    slot, messages = 200, messages_of(VECTOR["exchanges"][0])
+    receiver = node(0)
+    receiver.sign(slot, messages)
+    for sender in (2, 3):
+        receiver.receive(sender, node(sender).sign(slot, messages))
+    error = G2.GENERATOR * 12345
+    signatures = {}
+    for keys, message, sign_of in zip(keys_of(1), messages, (1, -1), strict=True):
+        right = G2.decode(sign(keys.secret_share, message))
+        signatures[keys.group_public_key] = (right + error * sign_of).encode()
+    receiver.receive(1, encode_partials(slot, 2, signatures))
+    with pytest.raises(CeremonyFault, match="invalid deposit data partial signature") as caught:
+        receiver.combine(slot, messages, counting_entropy("w"))
     assert caught.value.peer_index == 1
 
 

@@ -57,6 +57,7 @@ log = structlog.get_logger(topic="app-start")
 
 QUORUM_CHECKS: Final = 6  # 10 §2: peers are missing only after that many looks
 FAR_BEHIND_SLOTS: Final = 320
+EARLY_CHECK_INTERVAL_S: Final = 1.0
 KEY_LOCK_INTERVAL_S: Final = 1.0
 GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the version text has Go's names (07 §5.15)
 SLASHING_FILE: Final = "slashing-protection.sqlite"
@@ -312,7 +313,7 @@ class _Building:
             "consensus": self._once_the_chain_is_known("consensus", self._consensus),
             "signatures": self._once_the_chain_is_known("signatures", self._signatures),
             "duties": self._once_the_chain_is_known("duties", self._duties),
-            "validator_api": partial(self._validator_api, api_socket),
+            "validator_api": Staged(partial(self._validator_api, api_socket)),
             "readiness": self._watch_readiness,
         }
         if config.key_lock is not None:
@@ -399,7 +400,8 @@ class _Building:
             on_ended=self._duty_ended,
         )
 
-    async def _validator_api(self, listening: socket) -> None:
+    async def _validator_api(self, listening: socket, life: Life) -> None:
+        life.started()
         lock, config = self._config.lock, self._config
         shares = validator_api_room.KeyShares(
             config.own_index + 1, [(validator.public_key, validator.public_shares) for validator in lock.validators]
@@ -414,7 +416,7 @@ class _Building:
             self._mailboxes["signatures"],
             version=f"charon-actors/charon/{config.profile.version_text}-unknown/{machine}",
             on_request=self._request_seen,
-        ).run()
+        ).run(life.stopping)
 
     async def _verify_all(self, checks: Sequence[Check]) -> Sequence[bool]:
         return await self._mailboxes["crypto_workers"].ask(crypto_workers.VerifyAll(checks)) if checks else ()
@@ -497,7 +499,10 @@ class _Building:
 
     async def _watch_readiness(self) -> None:
         """Once a slot: the first row of the table in specification 10 §2 that holds. Until ready, more often."""
-        chain = await self._node.chain.get()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_beacon_nodes)
+            chain = await self._node.chain.get()
+            nursery.cancel_scope.cancel()
         peers = len(self._peers)
         needed = max(math.ceil(2 * peers / 3), self._config.lock.definition.threshold) - 1
         missing_checks = QUORUM_CHECKS
@@ -507,6 +512,18 @@ class _Building:
             self._node._set_readiness(*await self._readiness(missing_checks >= QUORUM_CHECKS, epoch))
             ready = self._node.readiness.is_ready
             await trio.sleep(chain.slot_duration_s if ready else min(chain.slot_duration_s, 0.25))
+
+    async def _watch_beacon_nodes(self) -> None:
+        """The rows that can be told before the chain is known: an operator must not have to guess what is waited for."""
+        while True:
+            try:
+                status = await self._mailboxes["beacon"].ask(beacon_room.SyncStatus())
+            except (beacon_room.BeaconFault, Retryable):
+                self._node._set_readiness(2, "beacon node down")
+            else:
+                if status.is_syncing:
+                    self._node._set_readiness(3, "beacon node not synced")
+            await trio.sleep(EARLY_CHECK_INTERVAL_S)
 
     async def _readiness(self, are_peers_missing: bool, epoch: int) -> tuple[int, str]:
         try:

@@ -26,7 +26,7 @@ def node_tree(network: Sequence[str], *, has_key_lock: bool = False) -> Supervis
             *((Worker("private_key_lock"),) if has_key_lock else ()),
             Worker("monitoring", shutdown_s=1),
             Worker("identity"),
-            Worker("crypto_workers", shutdown_s=2),
+            Worker("crypto_workers"),
             Worker("slashing"),
             Worker("beacon"),
             Supervisor(

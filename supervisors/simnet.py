@@ -11,8 +11,8 @@ a node if that node handed the group's signature to the beacon mock and the mock
 import math
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -29,8 +29,9 @@ from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.threshold import default_threshold
 from charon_actors.crypto import generate_secret, k1_generate, public_key
 from charon_actors.enr import new_record
-from charon_actors.errors import Retryable
+from charon_actors.errors import Retryable, UserError
 from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import DutyType
 from charon_actors.eth2.networks import Network
 from charon_actors.p2p.multiaddr import tcp_multiaddr
@@ -144,49 +145,120 @@ def make_cluster(settings: SimnetSettings) -> tuple[Dealt, list[bytes]]:
     return dealt, identity_keys
 
 
-async def run_simnet(
-    settings: SimnetSettings,
-    *,
-    on_change: Callable[[SimnetView], None] = lambda view: None,
-    on_nodes: Callable[[Sequence[Node]], None] = lambda nodes: None,
-) -> SimnetView:
-    """Run a cluster for `slots` slots, or until cancelled (then the caller has what `on_change` showed last).
+class Cluster:
+    """A cluster of the seed around one beacon mock. Its nodes, each with its validator client, are started and stopped one by one.
 
-    on_change: after each slot. on_nodes: once, with the running nodes, for tests that make them misbehave.
-    Raises: UserError (no port is free, …); trio.TooSlowError if the nodes aren't ready within READY_LIMIT_S.
+    nodes: those that run, by index. configs: of all of them; a node that is started again has the same ports and records.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[NodeConfig],
+        beacon: BeaconMock,
+        chain: Chain,
+        shares: Sequence[Mapping[bytes, bytes]],
+        nursery: trio.Nursery,
+    ) -> None:
+        self.configs, self.beacon, self.chain = tuple(configs), beacon, chain
+        self.nodes: dict[int, Node] = {}
+        self._shares, self._nursery = shares, nursery
+        self._lives: dict[int, tuple[trio.CancelScope, trio.Event]] = {}
+
+    async def start(self, index: int, *, has_client: bool = True) -> Node:
+        """Open a node that doesn't run; it needs a while until it is ready. has_client: with its validator client's mock.
+
+        Raises: what `open_node` raises. What ends the node later ends the cluster.
+        """
+        assert index not in self._lives, f"node {index} runs already"
+        node: Node = await self._nursery.start(self._live, index, has_client)
+        return node
+
+    async def stop(self, index: int) -> None:
+        """Stop a node as a signal would; returns when it is down."""
+        scope, is_over = self._lives[index]
+        scope.cancel()
+        await is_over.wait()
+
+    async def _live(self, index: int, has_client: bool, *, task_status: trio.TaskStatus[Node]) -> None:
+        scope, is_over = self._lives[index] = (trio.CancelScope(), trio.Event())
+        try:
+            with scope:
+                async with open_node(self.configs[index]) as node:
+                    self.nodes[index] = node
+                    task_status.started(node)
+                    if has_client:
+                        api = f"http://127.0.0.1:{node.validator_api_port}"
+                        await ValidatorMock(api, self._shares[index], self.chain, time.time).run()
+                    await trio.sleep_forever()
+        finally:
+            self.nodes.pop(index, None)
+            del self._lives[index]
+            is_over.set()
+
+
+@asynccontextmanager
+async def open_cluster(settings: SimnetSettings) -> AsyncIterator[Cluster]:
+    """A cluster of which no node runs yet; the chain's genesis is a second away. The end of the block stops everything.
+
+    `slots` of the settings has no meaning here. Raises: UserError (no port is free), and what ends a node, both in groups.
     """
     dealt, identity_keys = make_cluster(settings)
-    genesis_s = float(math.ceil(time.time()) + 1)
     beacon_settings = BeaconSettings(
         validators=tuple(validator.public_key for validator in dealt.lock.validators),
-        genesis_time_s=genesis_s,
+        genesis_time_s=float(math.ceil(time.time()) + 1),
         slot_duration_s=settings.slot_duration_s,
         slots_per_epoch=SLOTS_PER_EPOCH,
         fork_version=FORK_VERSION,
     )
     beacon = BeaconMock(beacon_settings, time.time)
-    async with AsyncExitStack() as stack:
-        beacon_socket = stack.enter_context(http_server.bind("127.0.0.1:0", "beacon mock"))
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        nursery.start_soon(http_server.serve, beacon, beacon_socket)
+    with http_server.bind("127.0.0.1:0", "beacon mock") as beacon_socket:
         url = f"http://127.0.0.1:{beacon_socket.getsockname()[1]}"
         configs = _configs(settings, dealt, identity_keys, url)
+        shares = [
+            {public_key(of_validator[index]): of_validator[index] for of_validator in dealt.shares}
+            for index in range(1, settings.nodes + 1)
+        ]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(http_server.serve, beacon, beacon_socket)
+            yield Cluster(configs, beacon, chain_of(beacon_settings), shares, nursery)
+            nursery.cancel_scope.cancel()
+
+
+async def run_simnet(
+    settings: SimnetSettings,
+    *,
+    on_change: Callable[[SimnetView], None] = lambda view: None,
+    on_cluster: Callable[[Cluster], None] = lambda cluster: None,
+) -> SimnetView:
+    """Run a cluster for `slots` slots, or until cancelled (then the caller has what `on_change` showed last).
+
+    on_change: at the start and after each slot; it is one and the same view. on_cluster: once, with all nodes running, for tests
+    that make them misbehave.
+    Raises: UserError (no port is free, the nodes aren't ready within READY_LIMIT_S).
+    Cancellation: what was not over yet, of this slot and the one before, is not expected any more.
+    """
+    async with open_cluster(settings) as cluster:
         started_s = trio.current_time()
-        nodes = [await stack.enter_async_context(open_node(config)) for config in configs]
-        on_nodes(nodes)
+        nodes = [await cluster.start(index) for index in range(settings.nodes)]
+        on_cluster(cluster)
         view = SimnetView([NodeView(node.config.own_index, node.mesh.peers[node.config.own_index].name) for node in nodes])
-        run = _Run(settings, beacon, beacon_settings, nodes, view, on_change)
-        for index, node in enumerate(nodes):
-            secrets = {public_key(shares[index + 1]): shares[index + 1] for shares in dealt.shares}
-            api = f"http://127.0.0.1:{node.validator_api_port}"
-            nursery.start_soon(ValidatorMock(api, secrets, run.chain, time.time).run)
-            node.on_duty.append(partial(run.duty_ended, view.nodes[index]))
-        with trio.fail_after(READY_LIMIT_S):
+        on_change(view)
+        with trio.move_on_after(READY_LIMIT_S) as limit:
             for node, seen in zip(nodes, view.nodes, strict=True):
                 await node.ready()
                 seen.ready_s = trio.current_time() - started_s
-        await run.count_slots()
-        nursery.cancel_scope.cancel()
+        if limit.cancelled_caught:
+            late = "; ".join(
+                f"node {node.config.own_index}: {node.readiness.text}" for node in nodes if not node.readiness.is_ready
+            )
+            raise UserError("simnet", f"not ready within {READY_LIMIT_S:g} s ({late})", "try fewer nodes, or a less busy machine")
+        run = _Run(settings, cluster, nodes, view, on_change)
+        for node, seen in zip(nodes, view.nodes, strict=True):
+            node.on_duty.append(partial(run.duty_ended, seen))
+        try:
+            await run.count_slots()
+        finally:
+            run.forget_what_is_not_over()
     return view
 
 
@@ -196,17 +268,15 @@ class _Run:
     def __init__(
         self,
         settings: SimnetSettings,
-        beacon: BeaconMock,
-        beacon_settings: BeaconSettings,
+        cluster: Cluster,
         nodes: Sequence[Node],
         view: SimnetView,
         on_change: Callable[[SimnetView], None],
     ) -> None:
-        self._settings, self._beacon, self._nodes, self._view, self._on_change = settings, beacon, nodes, view, on_change
-        self.chain = chain_of(beacon_settings)
-        self._first_slot: int | None = None
-        self._ended: list[tuple[NodeView, DutyEnded]] = []
-        self._open: set[tuple[int, int, str]] = set()
+        self._settings, self._beacon, self._chain = settings, cluster.beacon, cluster.chain
+        self._nodes, self._view, self._on_change = nodes, view, on_change
+        self._open: dict[tuple[int, int, str], int] = {}  # validators by node, slot and kind of duty
+        self._is_complete = False
         self._all_ended = trio.Event()
 
     def duty_ended(self, seen: NodeView, ended: DutyEnded) -> None:
@@ -214,7 +284,7 @@ class _Run:
         key = (seen.index, ended.duty.slot, kind or "")
         if kind is None or key not in self._open:
             return
-        self._open.discard(key)
+        del self._open[key]
         seen.succeeded[kind] += ended.succeeded
         if ended.latency_s is not None:
             seen.latencies_s[kind].append(ended.latency_s)
@@ -224,14 +294,15 @@ class _Run:
             self._all_ended.set()
 
     async def count_slots(self) -> None:
-        slot = max(self.chain.slot_at(time.time()) + 1, 0)
+        slot = max(self._chain.slot_at(time.time()) + 1, 0)
         while self._settings.slots is None or self._view.counted < self._settings.slots:
-            await trio.sleep(max(self.chain.slot_start_s(slot) - time.time() - 0.001, 0))
+            await trio.sleep(max(self._chain.slot_start_s(slot) - time.time() - 0.001, 0))
             for kind, _ in self._beacon.expected(slot):
                 for seen in self._view.nodes:
                     seen.expected[kind] += 1
-                    self._open.add((seen.index, slot, kind))
-            await trio.sleep(max(self.chain.slot_start_s(slot + 1) - time.time(), 0))
+                    key = (seen.index, slot, kind)
+                    self._open[key] = self._open.get(key, 0) + 1
+            await trio.sleep(max(self._chain.slot_start_s(slot + 1) - time.time(), 0))
             self._view.counted += 1
             await self._look(slot)
             slot += 1
@@ -241,6 +312,16 @@ class _Run:
                 self._all_ended = trio.Event()
                 await self._all_ended.wait()
         await self._look(slot - 1)
+        self._is_complete = True
+
+    def forget_what_is_not_over(self) -> None:
+        """After an interruption: a duty that had no time to succeed has not failed."""
+        if self._is_complete:
+            return
+        now_in = self._chain.slot_at(time.time())
+        for (index, slot, kind), validators in self._open.items():
+            if slot >= now_in - 1:
+                self._view.nodes[index].expected[kind] -= validators
 
     async def _look(self, slot: int) -> None:
         self._view.slot = slot
@@ -257,7 +338,8 @@ class _Run:
 
 
 def _configs(settings: SimnetSettings, dealt: Dealt, identity_keys: Sequence[bytes], beacon_url: str) -> list[NodeConfig]:
-    ports = _free_ports(settings.nodes)
+    free = _free_ports(3 * settings.nodes)
+    ports, api_ports, monitoring_ports = (free[kind::3] for kind in range(3))
     network = Network("simnet", 0, FORK_VERSION, 0, bytes([3]) + FORK_VERSION[1:], settings.slot_duration_s)
     addresses = {index: (tcp_multiaddr("127.0.0.1", port),) for index, port in enumerate(ports)}
     configs = []
@@ -272,8 +354,8 @@ def _configs(settings: SimnetSettings, dealt: Dealt, identity_keys: Sequence[byt
                 network=network,
                 state_dir=state_dir,
                 beacon_nodes=(decode_node_url(beacon_url),),
-                validator_api_address="127.0.0.1:0",
-                monitoring_address="127.0.0.1:0",
+                validator_api_address=f"127.0.0.1:{api_ports[index]}",
+                monitoring_address=f"127.0.0.1:{monitoring_ports[index]}",
                 p2p_tcp_addresses=(f"127.0.0.1:{ports[index]}",),
                 peer_addresses={other: found for other, found in addresses.items() if other != index},
                 graffiti=b"simnet",
@@ -294,4 +376,14 @@ def _free_ports(count: int) -> list[int]:
             sock.close()
 
 
-__all__ = ["MAX_NODES", "MAX_VALIDATORS", "MIN_NODES", "NodeView", "SimnetSettings", "SimnetView", "run_simnet"]
+__all__ = [
+    "MAX_NODES",
+    "MAX_VALIDATORS",
+    "MIN_NODES",
+    "Cluster",
+    "NodeView",
+    "SimnetSettings",
+    "SimnetView",
+    "open_cluster",
+    "run_simnet",
+]

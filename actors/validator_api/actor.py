@@ -13,7 +13,7 @@ The application is plain ASGI: a table of 35 rows needs no framework's routing, 
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -75,8 +75,8 @@ class ValidatorApi:
         self._beacon, self._on_request, self._request_timeout_s = beacon, on_request, request_timeout_s
         self._handlers = Handlers(shares, chain, beacon, duties, signatures, version)
 
-    async def run(self) -> None:
-        """Serve until cancelled."""
+    async def run(self, stopping: trio.Event | None = None) -> None:
+        """Serve until cancelled, or until `stopping` is set and the requests in flight are done, GRACEFUL_S later at most."""
         async with trio.open_nursery() as nursery:
             application: Application
 
@@ -85,11 +85,12 @@ class ValidatorApi:
 
             proxy = Proxy(nursery, self._beacon, refused)
             application = Application(self._handlers, proxy, self._on_request, self._request_timeout_s)
-            await serve(application, self._listening, self._tls)
+            await serve(application, self._listening, self._tls, stopping)
+            nursery.cancel_scope.cancel()
 
 
-async def serve(application: Application, listening: socket.socket, tls: Tls | None) -> None:
-    """Serve on a duplicate of `listening` until cancelled.
+async def serve(application: Application, listening: socket.socket, tls: Tls | None, stopping: trio.Event | None = None) -> None:
+    """Serve on a duplicate of `listening` until cancelled or `stopping` is set.
 
     Why not `actors.http_server`: heads of 1 MiB, TLS, and the limit on dead clients are this API's own.
     """
@@ -111,7 +112,8 @@ async def serve(application: Application, listening: socket.socket, tls: Tls | N
     config.backlog = BACKLOG
     if tls is not None:
         config.certfile, config.keyfile = tls.certificate_file, tls.key_file
-    await hypercorn_serve(_with_lifespan(application), config, shutdown_trigger=trio.sleep_forever, mode="asgi")
+    until: Callable[[], Awaitable[Any]] = trio.sleep_forever if stopping is None else stopping.wait
+    await hypercorn_serve(_with_lifespan(application), config, shutdown_trigger=until, mode="asgi")
 
 
 def _with_lifespan(application: Application) -> Any:

@@ -30,7 +30,7 @@ FLAGS: Final = (
 
 def run(values: Values) -> int:
     """Run it; 0 only if every duty expected after readiness succeeded on every node."""
-    from supervisors.simnet import MAX_NODES, MAX_VALIDATORS, MIN_NODES, SimnetSettings, run_simnet
+    from supervisors.simnet import MAX_NODES, MAX_VALIDATORS, MIN_NODES, SimnetSettings, SimnetView, run_simnet
 
     nodes, validators, slots = values.number("nodes"), values.number("validators"), values.number("slots")
     slot_s = values.seconds("slot-duration")
@@ -44,12 +44,13 @@ def run(values: Values) -> int:
         _check_writable(report, values.where("report"))
     set_up_log("console", values.text("log-level"), "auto")
 
-    last: list[SimnetView] = []
-    screen = _Screen()
+    view, screen = SimnetView([]), _Screen()
 
-    def show(view: "SimnetView") -> None:
-        last[:] = [view]
-        screen.show(view)
+    def show(now: SimnetView) -> None:
+        nonlocal view
+        view = now
+        if view.counted:
+            screen.show(view)
 
     async def program(directory: Path) -> None:
         settings = SimnetSettings(directory, nodes, validators, slots or None, slot_s, values.number("seed"))
@@ -58,10 +59,6 @@ def run(values: Values) -> int:
 
     with tempfile.TemporaryDirectory(prefix="charon-simnet-") as directory, screen:
         run_program(lambda: program(Path(directory)))
-    if not last:
-        print("simnet: ended before the first slot was over")
-        return 1
-    view = last[0]
     _print_summary(view)
     if report is not None:
         report.write_text(json.dumps(view.report(), indent=1) + "\n", encoding="utf-8")
@@ -125,6 +122,9 @@ def _table(view: "SimnetView") -> Any:
 
 def _print_summary(view: "SimnetView") -> None:
     for node in view.report()["nodes"]:
+        if node["ready_s"] is None:
+            print(f"node {node['index']}: not ready yet")
+            continue
         duties = ", ".join(f"{kind} {counts['succeeded']}/{counts['expected']}" for kind, counts in node["duties"].items())
         latencies = ", ".join(f"{kind} p50 {each['p50']} p99 {each['p99']} ms" for kind, each in node["latency_ms"].items())
         print(f"node {node['index']}: ready after {node['ready_s']} s; {duties}; {latencies}")
@@ -133,7 +133,10 @@ def _print_summary(view: "SimnetView") -> None:
     for seen in view.nodes:
         for failure in seen.failures[:5]:
             print(f"node {seen.index}: {failure}")
-    print(f"simnet: {'ok' if view.is_ok else 'NOT ok'} after {view.counted} slots")
+    if view.counted:
+        print(f"simnet: {'ok' if view.is_ok else 'NOT ok'} after {view.counted} slots")
+    else:
+        print("simnet: NOT ok, it ended before the first slot was over")
 
 
 def _within(values: Values, name: str, number: int, least: int, most: int) -> None:

@@ -39,7 +39,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Refused(Exception):
-    """An HTTP error of the mock. status: 400, 404 or 501."""
+    """An HTTP error of the mock. status: 400, 404, 501 or 503."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -87,6 +87,15 @@ def zero_value(of: SszType) -> Any:
             return bytes(of.fixed_size or 0)
 
 
+class Health(msgspec.Struct):
+    """What the mock says about itself; a test may change it at any time. is_down: every request is answered 503."""
+
+    is_down: bool = False
+    is_syncing: bool = False
+    sync_distance: int = 0
+    peers: int = 80
+
+
 class Arrival(msgspec.Struct, frozen=True):
     """The first accepted submission of a duty. kind: attester or proposer; late_s: after the slot's start."""
 
@@ -103,6 +112,7 @@ class BeaconMock:
         self._settings, self._clock, self._chain = settings, wall_clock, chain_of(settings)
         self._index = {pubkey: index for index, pubkey in enumerate(settings.validators)}
         self._blocks: dict[int, bytes] = {}
+        self.health = Health()
         self.arrivals: dict[tuple[str, int, int], Arrival] = {}
         self.repeats = 0
         self.refused: dict[str, int] = {}
@@ -136,13 +146,15 @@ class BeaconMock:
                 break
         headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
         query = parse_qs(scope["query_string"].decode())
-        if scope["path"] == "/eth/v1/events":
+        if scope["path"] == "/eth/v1/events" and not self.health.is_down:
             await self._stream_events(send)
             return
         status, answer = 200, b""
         extra: dict[str, str] = {}
         content_type = "application/json"
         try:
+            if self.health.is_down:
+                raise Refused(503, "down")
             result = self._answer(scope["method"], scope["path"].strip("/").split("/"), query, headers, body)
             if isinstance(result, Block):
                 extra = result.headers
@@ -206,13 +218,19 @@ class BeaconMock:
                 return self._data(version="charon-actors/beacon_mock")
             case "GET", ["eth", "v1", "node", "syncing"]:
                 slot = str(max(self._chain.slot_at(self._clock()), 0))
-                return self._data(head_slot=slot, sync_distance="0", is_syncing=False, is_optimistic=False, el_offline=False)
+                return self._data(
+                    head_slot=slot,
+                    sync_distance=str(self.health.sync_distance),
+                    is_syncing=self.health.is_syncing,
+                    is_optimistic=False,
+                    el_offline=False,
+                )
             case "GET", ["eth", "v1", "node", "health"]:
                 return None
             case "GET", ["eth", "v1", "node", "identity"]:
                 return self._data(peer_id="16Uiu2HAm1234567890abcdefghijklmnopqrstuvwxyz", enr="", p2p_addresses=[])
             case "GET", ["eth", "v1", "node", "peer_count"]:
-                return self._data(connected="80", connecting="0", disconnected="0", disconnecting="0")
+                return self._data(connected=str(self.health.peers), connecting="0", disconnected="0", disconnecting="0")
             case "POST", ["eth", "v1", "beacon", "states", _, "validators"]:
                 wanted = json.loads(body).get("ids") or []
                 return {"execution_optimistic": False, "finalized": False, "data": self._validators(wanted)}

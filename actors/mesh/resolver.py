@@ -18,6 +18,7 @@ import httpx
 import msgspec
 import trio
 
+from charon_actors.bounded_json import decode_foreign_json
 from charon_actors.enr import EnrFault, decode_enr
 from charon_actors.p2p.multiaddr import Multiaddr, MultiaddrFault, decode_multiaddr, tcp_multiaddr
 from charon_actors.p2p.peer_id import peer_id_of
@@ -118,8 +119,8 @@ def _from_enr(text: str) -> RelayTarget:
 
 def _from_list(text: str) -> RelayTarget:
     try:
-        entries = msgspec.json.decode(text.encode(), type=list[str])
-    except (msgspec.DecodeError, RecursionError):
+        entries = msgspec.convert(decode_foreign_json(text.encode()), list[str])
+    except (ValueError, RecursionError):
         raise ResolveFault("the answer is neither an ENR nor a JSON list of multiaddrs") from None
     found: set[Multiaddr] = set()
     ids: set[bytes] = set()

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from actors.beacon import ByteStream
+from charon_actors.bounded_json import decode_foreign_json
 
 JSON: Final = b"application/json"
 SSZ: Final = b"application/octet-stream"
@@ -96,7 +97,7 @@ class ApiAnswer(msgspec.Struct, frozen=True):
 def parse_json(body: bytes) -> Any:
     """Raises: ApiError."""
     try:
-        return msgspec.json.decode(body)
+        return decode_foreign_json(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise ApiError(400, PARSE_FAILED) from None
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from charon_actors.bounded_json import TooDeep, check_depth
 from charon_actors.cluster.faults import ClusterFault
 
 MAX_JSON_BYTES: Final = 16 << 20  # 01 §11: what Charon reads of a definition by URL
@@ -25,12 +26,13 @@ def decode_object(content: bytes, what: str) -> "Fields":
     if len(content) > MAX_JSON_BYTES:
         raise ClusterFault(f"{what}: larger than {MAX_JSON_BYTES} bytes")
     try:
+        check_depth(content)
         text = content.decode("utf-8")
         text.encode("utf-8")
         parsed = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise ClusterFault(f"{what}: byte {error.start} is no UTF-8") from error
-    except RecursionError as error:
+    except (RecursionError, TooDeep) as error:
         raise ClusterFault(f"{what}: nested too deeply") from error
     except ValueError as error:
         raise ClusterFault(f"{what}: no valid JSON: {_short(error)}") from error

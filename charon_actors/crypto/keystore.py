@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from charon_actors.bounded_json import check_depth
 from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.faults import CryptoFault, Entropy, KeystoreFault
 from charon_actors.crypto.group import decode_scalar
@@ -143,6 +144,7 @@ def decode_keystore(content: bytes) -> dict[str, Any]:
     if len(content) > MAX_FILE_BYTES:
         raise KeystoreFault("", f"longer than {MAX_FILE_BYTES} bytes")
     try:
+        check_depth(content)
         decoded = json.loads(content)
     except (ValueError, RecursionError):  # ValueError: not UTF-8, not JSON, or a number of thousands of digits
         raise KeystoreFault("", "not JSON") from None

@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import msgspec
 
+from charon_actors.bounded_json import decode_foreign_json
 from charon_actors.errors import UserError
 from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition
 
@@ -239,7 +240,7 @@ def events(topics: Sequence[str]) -> Call:
 def decode_json(body: bytes) -> Any:
     """Parsed JSON. Raises: AnswerFault (not JSON, nested too deeply)."""
     try:
-        return msgspec.json.decode(body)
+        return decode_foreign_json(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise AnswerFault(f"not JSON: {str(error)[:100]}") from None
 
@@ -534,7 +535,7 @@ _FALLBACK_STATUS: Final = frozenset({502, 503, 504})
 def error_text(body: bytes) -> str:
     """What a failed answer says, at most MAX_ERROR_TEXT characters, one line; never raises."""
     try:
-        answer = msgspec.json.decode(body)
+        answer = decode_foreign_json(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         answer = body[: 4 * MAX_ERROR_TEXT].decode("utf-8", "replace")
     message = answer.get("message", answer) if isinstance(answer, dict) else answer
@@ -549,7 +550,7 @@ def is_repeat(body: bytes) -> bool:
     each item under a headline (Lodestar, "Multiple errors on …").
     """
     try:
-        answer = msgspec.json.decode(body)
+        answer = decode_foreign_json(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return False
     if not isinstance(answer, dict):

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from charon_actors.bounded_json import decode_foreign_json
 from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_number
 from charon_actors.eth2.ssz import EncodingFault, uint_from_text
 
@@ -79,7 +80,7 @@ def decode_v20(data: bytes) -> tuple[Fork, int, bytes]:
 def parse_json(data: bytes) -> Any:
     """Raises: EncodingFault (also for nesting that no parser likes)."""
     try:
-        return msgspec.json.decode(data)
+        return decode_foreign_json(data)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise EncodingFault(f"not JSON: {str(error)[:100]}") from None
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from charon_actors.bounded_json import check_depth
 from charon_actors.errors import UserError
 
 ENDINGS: Final = ("json", "toml", "yaml", "yml")
@@ -44,6 +45,7 @@ def read_config_file(directory: Path, names: Collection[str]) -> tuple[str, File
 
 
 def _decode(ending: str, text: str) -> Any:
+    check_depth(text.encode("utf-8", "surrogatepass"))
     if ending == "json":
         import json
 

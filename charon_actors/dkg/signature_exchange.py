@@ -39,6 +39,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from charon_actors.bounded_json import check_depth
 from charon_actors.crypto import G1, G2, CryptoFault, Entropy, aggregate_signatures, sign
 from charon_actors.crypto.batch import Check, verify_all
 from charon_actors.crypto.group import decode_public_key, pairings_agree
@@ -243,6 +244,7 @@ def _signature(data: bytes) -> bytes | None:
     if len(data) > ENTRY_BYTES:
         return None
     try:
+        check_depth(data)
         text = json.loads(data)
         decoded = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
     except (ValueError, RecursionError, binascii.Error):

@@ -319,6 +319,31 @@ async def test_a_peer_that_has_gone_for_good_is_given_up_by_name(tmp_path: Path)
     rig.check_clean()
 
 
+@pytest.mark.parametrize("phase", [Phase.KEYS, Phase.REGISTRATIONS, Phase.LOCK_HASH, Phase.NODE_SIGNATURES, Phase.ARTIFACTS])
+async def test_a_node_killed_in_any_step_is_named_and_nothing_is_left_before_the_last(tmp_path: Path, phase: Phase) -> None:
+    rig = Rig(tmp_path, definition(3, 2, 1), timeout_s=1.0)
+
+    async def meanwhile(rig: Rig) -> None:
+        while rig.nodes[1].actor._phase.step < phase.step:
+            await trio.sleep(0.001)
+        rig.network.dead.add(1)  # a kill: nothing is said
+        rig.nodes[1].scope.cancel()
+        await rig.network.cut(1)
+
+    await rig.run(meanwhile=meanwhile)
+    survivors = [rig.aborted(index) for index in (0, 2)]
+    assert any(error.peer_index == 1 for error in survivors)
+    for error in survivors:
+        assert error.peer_index == 1 or "(operator 1)" in error.reason
+        if error.phase.step < Phase.ARTIFACTS.step:
+            assert "nothing was written" in str(error)
+    if all(error.phase.step < Phase.ARTIFACTS.step for error in survivors):
+        rig.check_clean()
+    for index in (0, 2):
+        if results_in(rig.nodes[index].directory):
+            assert "do not deposit" in str(rig.aborted(index))
+
+
 async def test_v1_11_gives_up_waiting_for_signatures(tmp_path: Path) -> None:
     rig = Rig(tmp_path, definition(3, 2, 1), V1_11, timeout_s=1.5)
 

@@ -1,6 +1,7 @@
 """The vectors of the ceremony, and participants that are made from them."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -22,15 +23,13 @@ def load(name: str) -> Any:
 
 
 def counting_entropy(label: str) -> Callable[[int], bytes]:
-    """Reproducible bytes that never repeat: SHA-512 in counter mode."""
-    count = 0
+    """Reproducible bytes that never repeat: SHA-512 in counter mode. May be called from threads."""
+    count = itertools.count()
 
     def draw(size: int) -> bytes:
-        nonlocal count
         drawn = b""
         while len(drawn) < size:
-            drawn += hashlib.sha512(f"{label}/{count}".encode()).digest()
-            count += 1
+            drawn += hashlib.sha512(f"{label}/{next(count)}".encode()).digest()
         return drawn[:size]
 
     return draw

@@ -9,6 +9,7 @@ A line is at most MAX_LINE_CHARACTERS long; control characters are escaped, so t
 Source: specification 09 §7.1, §7.2.
 """
 
+import contextlib
 import json
 import re
 import sys
@@ -100,8 +101,9 @@ class _Renderer:
         record["fields"] = {key: _plain(value) for key, value in event.items()}
         now = time.time()
         if LEVELS[level] >= self._least:
-            self._out.write(self._line(record, now) + "\n")
-            self._out.flush()
+            with contextlib.suppress(OSError, ValueError):  # a terminal that has gone must not take the node along
+                self._out.write(self._line(record, now) + "\n")
+                self._out.flush()
         if self._file is not None:
             self._file.write(console_line(record, _clock_text(now), is_coloured=False) + "\n")
         raise structlog.DropEvent

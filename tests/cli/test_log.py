@@ -58,3 +58,10 @@ def test_what_a_peer_sends_cannot_forge_a_line(tmp_path: Path) -> None:
 def test_unknown_settings_are_the_operators_errors(form: str, level: str, colour: str) -> None:
     with pytest.raises(UserError, match="not known"):
         set_up_log(form, level, colour)
+
+
+def test_a_terminal_that_has_gone_does_not_take_the_program_along() -> None:
+    out = io.StringIO()
+    set_up_log("console", "info", "disable", out=out)
+    out.close()
+    structlog.get_logger(topic="p2p").error("nobody reads this")

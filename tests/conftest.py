@@ -1,0 +1,17 @@
+"""What no test may leave behind for the next one."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+RECURSION_LIMIT = sys.getrecursionlimit()
+
+
+@pytest.fixture(autouse=True)
+def _own_log_and_stack() -> Iterator[None]:
+    """Commands that run in this process set up the log; py_ecc raises the recursion limit when it is imported."""
+    sys.setrecursionlimit(RECURSION_LIMIT)
+    yield
+    structlog.reset_defaults()

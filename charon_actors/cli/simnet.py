@@ -39,10 +39,10 @@ def run(values: Values) -> int:
     _within(values, "slots", slots, 0, 1_000_000)
     if not MIN_SLOT_S <= slot_s <= MAX_SLOT_S:
         raise UserError(values.where("slot-duration"), "is out of range", "give 500ms to 1m")
+    set_up_log("console", values.text("log-level"), "auto")
     report = values.path("report") if values.text("report") else None
     if report is not None:
         _check_writable(report, values.where("report"))
-    set_up_log("console", values.text("log-level"), "auto")
 
     view, screen = SimnetView([]), _Screen()
 
@@ -61,7 +61,10 @@ def run(values: Values) -> int:
         run_program(lambda: program(Path(directory)))
     _print_summary(view)
     if report is not None:
-        report.write_text(json.dumps(view.report(), indent=1) + "\n", encoding="utf-8")
+        try:
+            report.write_text(json.dumps(view.report(), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise _cannot_write(report, values.where("report"), error) from error
     return 0 if view.is_ok else 1
 
 
@@ -145,11 +148,19 @@ def _within(values: Values, name: str, number: int, least: int, most: int) -> No
 
 
 def _check_writable(path: Path, where: str) -> None:
+    """Before a long run, not after it. Leaves nothing behind."""
+    is_new = not path.exists()
     try:
         with path.open("a", encoding="utf-8"):
             pass
+        if is_new:
+            path.unlink()
     except OSError as error:
-        raise UserError(where, f"{path} can't be written ({error.strerror})", "choose another file") from error
+        raise _cannot_write(path, where, error) from error
+
+
+def _cannot_write(path: Path, where: str, error: OSError) -> UserError:
+    return UserError(where, f"{path} can't be written ({error.strerror})", "choose another file")
 
 
 command = charon_command(

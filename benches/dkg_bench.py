@@ -5,6 +5,9 @@
 Prints wall time (from the first start to the last exit, the shutdown delay included), CPU seconds and largest resident set of each
 process, and checks that all operators wrote the same lock. Compare with Charon v1.10.3 on the same two cores: 3.3 s (V=1) and
 19.5 s (V=100) wall, 8.2 CPU-s and 59 MB a node at V=100. Results are kept in docs/benchmarks.md.
+
+On a shared machine CPU seconds grow with what the neighbours do, so one PBKDF2 (52 ms when these cores are idle) is timed before and
+after: divide by how much slower it was.
 """
 
 import argparse
@@ -17,10 +20,24 @@ import tempfile
 import time
 from pathlib import Path
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.dkg.cluster import definition, prepare_directory  # noqa: E402
+
+
+IDLE_PBKDF2_MS = 52.0
+
+
+def slowness() -> float:
+    """CPU time of one keystore's key derivation, against that of the idle machine."""
+    start = time.process_time()
+    for _ in range(3):
+        PBKDF2HMAC(hashes.SHA256(), 32, b"salt" * 8, 262_144).derive(b"password")
+    return (time.process_time() - start) / 3 * 1000 / IDLE_PBKDF2_MS
 
 
 def free_ports(count: int) -> list[int]:
@@ -39,6 +56,7 @@ def run(operators: int, validators: int, folder: Path, extra: list[str]) -> None
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     warm_up = "import charon_actors.cli.main, charon_actors.cli.dkg, supervisors.ceremony"
     subprocess.run([sys.executable, "-c", warm_up], env=environment, cwd=folder, check=True)
+    slowness_before = slowness()
     start = time.perf_counter()
     processes = []
     for index, directory in enumerate(directories):
@@ -62,6 +80,7 @@ def run(operators: int, validators: int, folder: Path, extra: list[str]) -> None
     locks = {(directory / "cluster-lock.json").read_bytes() for directory in directories}
     assert len(locks) == 1, "the locks differ"
     mean_cpu_s = sum(usage.ru_utime + usage.ru_stime for *_, usage in ended) / operators
+    print(f"neighbours: x{slowness_before:.2f} before, x{slowness():.2f} after")
     print(f"n={operators} V={validators}: wall {wall_s:.2f} s, cpu {mean_cpu_s:.2f} s a node (shutdown delay 1 s included)")
 
 

@@ -22,7 +22,7 @@ all n, where the Lagrange coefficients at 0 are small, λ_j = (-1)^(j-1)·C(n, j
 are verified at once with random weights. One wrong partial signature always shows. (Several that cancel each other give the very
 signature that right ones give; it is unique.) Only when that fails each one is verified against its public share, to find whom to
 blame. The lock hash is different: there each signature proves that its signer has its share, and a plain sum could hide two that
-cancel; so each is verified, in batches with random weights.
+cancel; so each is verified, all at once with random weights.
 
 The signature is read from `data` (base64 in JSON), as Go does; `signature` must repeat it.
 
@@ -40,7 +40,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from charon_actors.bounded_json import check_depth
-from charon_actors.crypto import G1, G2, CryptoFault, Entropy, aggregate_signatures, sign
+from charon_actors.crypto import G1, G2, CryptoFault, Entropy, sign
 from charon_actors.crypto.batch import Check, verify_all
 from charon_actors.crypto.group import decode_public_key, pairings_agree
 from charon_actors.dkg.faults import CeremonyFault, share_index_of
@@ -162,10 +162,30 @@ class SignatureExchange:
         return [signature.encode() for signature in combined]
 
     def sum_up(self, slot: int, message: bytes, entropy: Entropy) -> bytes:
-        """The plain sum of everybody's signatures of one message with all shares: the lock's aggregate. Raises CeremonyFault."""
-        self._verify(slot, [message] * self._validators, entropy)
-        signatures = self._partials[slot].values()
-        return aggregate_signatures([signature for of_peer in signatures for signature in of_peer.values()])
+        """The plain sum of everybody's signatures of one message with all shares: the lock's aggregate. Raises CeremonyFault.
+
+        Each peer's signatures are verified, all at once with random weights: Σ r·signature belongs to Σ r·public share.
+        """
+        assert not self.missing(slot), "all operators have delivered"
+        total, weighted, weighted_keys = G2.identity(), G2.identity(), G1.identity()
+        weights = _weights(self._validators * self._operators, entropy)
+        is_good = True
+        try:
+            for keys in self._keys:
+                for peer_index in range(self._operators):
+                    signature = G2.decode(self._partials[slot][peer_index][keys.group_public_key])
+                    total = total + signature
+                    if peer_index != self._own_index:
+                        weight = weights.pop()
+                        weighted = weighted + signature * weight
+                        weighted_keys = weighted_keys + decode_public_key(keys.public_shares[peer_index]) * weight
+        except CryptoFault:  # a point that is none
+            is_good = False
+        is_good = is_good and not (total.is_infinity or weighted.is_infinity or weighted_keys.is_infinity)
+        if not is_good or not pairings_agree([(weighted_keys, G2.hash_message(message))], weighted):
+            self._verify(slot, [message] * self._validators, entropy)
+            raise CeremonyFault(None, "the signatures of the lock hash cancel each other; start a new ceremony")
+        return total.encode()
 
     def _interpolate(self, slot: int, keys: ValidatorKeys) -> G2:
         """Σ (-1)^j·C(n, j+1)·signature_j over all peer indices j: the value at 0 of the polynomial through 1 … n."""
@@ -200,16 +220,21 @@ class SignatureExchange:
 
 def _hold(keys: Sequence[ValidatorKeys], messages: Sequence[bytes], signatures: Sequence[G2], entropy: Entropy) -> bool:
     """Whether each group key signed its message, but for a chance of 2^-127: Π e(r_v·key_v, H(m_v)) = e(G, Σ r_v·signature_v)."""
-    drawn = entropy(WEIGHT_BYTES * len(keys))
+    weights = _weights(len(keys), entropy)
     pairs: list[tuple[G1, G2]] = []
     total = G2.identity()
-    for place, (of_validator, message, signature) in enumerate(zip(keys, messages, signatures, strict=True)):
+    for of_validator, message, signature, weight in zip(keys, messages, signatures, weights, strict=True):
         if signature.is_infinity:
             return False
-        weight = int.from_bytes(drawn[place * WEIGHT_BYTES : (place + 1) * WEIGHT_BYTES], "big") | 1
         pairs.append((decode_public_key(of_validator.group_public_key) * weight, G2.hash_message(message)))
         total = total + signature * weight
     return pairings_agree(pairs, total)
+
+
+def _weights(count: int, entropy: Entropy) -> list[int]:
+    """Random and odd, so that none is zero."""
+    drawn = entropy(WEIGHT_BYTES * count)
+    return [int.from_bytes(drawn[i * WEIGHT_BYTES : (i + 1) * WEIGHT_BYTES], "big") | 1 for i in range(count)]
 
 
 def _multiple(point: G2, factor: int) -> G2:

@@ -17,6 +17,9 @@ Each report also says who speaks and about what: the minor release and the peer'
 (`sync_messages.py`). One that is of another release or another definition fails the ceremony on both sides, as the sender is
 told why. A report that is refused for its step is answered by v1.11 only (`Failed.answer`); v1.10 just ends the stream.
 
+A new step is reported at once. It is repeated every REPORT_INTERVAL_S while we wait at its barrier, and every WORKING_INTERVAL_S
+while we work towards the next: then nobody waits for a report of ours, and no version of Charon has a time limit for it.
+
 Limits: the peers, one or more, are fixed at the start; one integer a peer; one report a peer every REPORT_INTERVAL_S.
 Source: specification 04-dkg, sections 3.2 to 3.4.
 """
@@ -32,6 +35,7 @@ from charon_actors.dkg.dialect import Dialect
 from charon_actors.dkg.sync_messages import SyncReport, definition_digest
 
 REPORT_INTERVAL_S: Final = 0.1  # 04-dkg 3.2; Charon v0.17 to v0.19 used 0.25
+WORKING_INTERVAL_S: Final = 0.5
 
 FIRST_STEP_TEXT: Final = "peer reported abnormal initial step, expected 0 or 1"
 BEHIND_TEXT: Final = "peer reported step is behind the last known step"
@@ -104,7 +108,7 @@ class StepSync:
         """Repeat our step to everybody, if it is time."""
         if self._failed or now < self.wake_at:
             return []
-        self.wake_at = now + REPORT_INTERVAL_S
+        self.wake_at = now + (WORKING_INTERVAL_S if self._open else REPORT_INTERVAL_S)
         return [Report(peer_index, self._step) for peer_index in self._last]
 
     def _barrier(self) -> list[Effect]:

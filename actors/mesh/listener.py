@@ -37,7 +37,7 @@ BACKLOG: Final = 256
 REST_S: Final = 0.1  # when the process has no file descriptor left
 _TRANSIENT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
-log = structlog.get_logger("p2p")
+log = structlog.get_logger(topic="p2p")
 
 
 def open_listen_sockets(endpoints: Sequence[tuple[str, int]]) -> tuple[socket.socket, ...]:

@@ -69,7 +69,7 @@ MAX_NICKNAME_BYTES: Final = 32
 BUILT_IN: Final = (IDENTIFY, IDENTIFY_PUSH, PING, PEERINFO, STOP)
 
 Body = Callable[[], Awaitable[None]]
-log = structlog.get_logger("p2p")
+log = structlog.get_logger(topic="p2p")
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ Message = Send | Deliver | Exchange | OpenStream | Adopt | FetchStatus
 STREAM_ERRORS: tuple[type[Exception], ...] = (trio.BrokenResourceError, trio.ClosedResourceError)  # StreamFault of all kinds
 IDENTIFY_ERRORS: tuple[type[Exception], ...] = (*STREAM_ERRORS, IdentifyFault, trio.TooSlowError)
 
-log = structlog.get_logger("p2p")
+log = structlog.get_logger(topic="p2p")
 
 
 class Peer:

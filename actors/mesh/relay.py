@@ -12,9 +12,10 @@ Theory of operation. Two loops. The resolver asks the URL (every 2 min, after a 
 changed target; an entry that is a multiaddr is its own target. The reservation loop:
 
     no target              wait for one
-    connect + RESERVE      error: one warning that names the entry and the reason, backoff 1 s to 120 s, again
+    connect + RESERVE      error: one warning that names the relay and the reason, backoff 1 s to 120 s, again
     reserved               wait for the first of: 2 min before it expires · no connection left · another target
 
+Peers are dialed through the relay once it has answered our reservation, not before: the others who start with us have theirs by then.
 When the URL names another relay, the old connection stays until the new one has granted a reservation; during that time both ids
 pass the gate. Circuits run as streams of our connection to the relay; the connection to the peer inside one belongs to the peer's
 child, the pipe under it to the stop stream's task here, which waits for its end.
@@ -56,7 +57,7 @@ from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import Backoff
 from charon_actors.p2p.dial import DIAL_TIMEOUT_S, PlannedDial, plan_dials
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH, IdentifyFault
-from charon_actors.p2p.multiaddr import Multiaddr, decode_multiaddr, named_address
+from charon_actors.p2p.multiaddr import Multiaddr, decode_multiaddr
 from charon_actors.p2p.peer_id import peer_name
 from charon_actors.p2p.peerinfo import PEERINFO
 from charon_actors.p2p.relay_messages import (
@@ -93,7 +94,7 @@ RELAY_PROTOCOLS: Final = tuple(sorted((IDENTIFY, IDENTIFY_PUSH, PING, PEERINFO, 
 Message = OpenCircuit | Adopt
 RELAY_ERRORS: tuple[type[Exception], ...] = (RelayFault, IdentifyFault, *DIAL_ERRORS)
 
-log = structlog.get_logger("relay")
+log = structlog.get_logger(topic="relay")
 
 
 def is_url(entry: str) -> bool:
@@ -217,8 +218,8 @@ class RelayClient:
                 connection = await self._connect(target)
                 grant = await self._reserve(connection)
             except RELAY_ERRORS as error:
-                if connection is not None and connection is not self._connection:
-                    connection.close("it grants no reservation")  # the old relay stays
+                if connection is not None:
+                    self._do_without_reservation(connection)
                 self._fail(describe(error))
                 with trio.move_on_after(backoff.next_delay_s()):
                     await changed.wait()
@@ -245,13 +246,19 @@ class RelayClient:
             raise DialFault("the relay has no TCP address")
         outcome = await dial(plan, partial(self._attempt, target.peer_id), DIAL_TIMEOUT_S)
         if outcome.connection is None:
-            reasons = "; ".join(f"{named_address(str(address))}: {reason}" for address, reason in outcome.failures.items())
+            reasons = "; ".join(sorted(f"{address}: {reason}" for address, reason in outcome.failures.items()))
             raise DialFault(f"cannot connect: {reasons or 'no answer'}")
         self._own(outcome.connection)
-        if current is None or current.closed.is_set():
-            self._connection = outcome.connection  # circuits can be opened through it even before it grants a reservation
-            self._publish()
         return outcome.connection
+
+    def _do_without_reservation(self, connection: Connection) -> None:
+        """Circuits can be opened through a relay that grants us none; but an old one that did stays."""
+        current = self._connection
+        if current is None or current.closed.is_set():
+            if not connection.closed.is_set():
+                self._connection = connection
+        elif current is not connection:
+            connection.close("it grants no reservation")
 
     async def _attempt(self, relay_id: bytes, planned: PlannedDial) -> Connection:
         host = self._host
@@ -288,8 +295,14 @@ class RelayClient:
     def _fail(self, reason: str) -> None:
         self._error = reason
         if self._problems.is_due(reason, trio.current_time()):
-            self._log.warning("Relay does not work, trying again", error=reason)
+            self._log.warning("Relay does not work, trying again", **self._name(), error=reason)
         self._publish()
+
+    def _name(self, peer_id: bytes | None = None) -> dict[str, str]:
+        """The relay's name for the log, when it is known."""
+        if peer_id is None and self._target is not None:
+            peer_id = self._target.peer_id
+        return {} if peer_id is None else {"peer": peer_name(peer_id)}
 
     def _publish(self) -> None:
         ids = {connection.peer_id for connection in self._connections}
@@ -337,7 +350,7 @@ class RelayClient:
                 try:
                     await connection.run(self._serve, lambda: RELAY_PROTOCOLS)
                 except ConnectionLost as error:
-                    self._log.info("Connection to relay ended", reason=describe(error))
+                    self._log.info("Connection to relay ended", **self._name(connection.peer_id), reason=describe(error))
                 nursery.cancel_scope.cancel()
         finally:
             connection.close("this relay's actor let go of it")

@@ -11,6 +11,7 @@ Source: specification 03-p2p, sections 2, 5 and 8.
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -306,6 +307,8 @@ def _check(config: MeshConfig, handlers: Handlers) -> None:
             raise UserError(
                 "--p2p-external-ip", f"{config.external_ip!r} is no IP address", "give an IPv4 or IPv6 address"
             ) from None
+    if config.external_hostname and not is_hostname(config.external_hostname):
+        raise UserError("--p2p-external-hostname", f"{config.external_hostname!r} is no host name", "give a DNS name")
     taken = set(handlers) & set(BUILT_IN)
     assert not taken, f"these protocols are built in: {taken}"
     for entry in config.relays:
@@ -318,3 +321,14 @@ def _check(config: MeshConfig, handlers: Handlers) -> None:
                 decode_entry(entry)
         except ResolveFault as error:
             raise UserError(f"--p2p-relays {entry}", str(error), "give a URL or a multiaddr with /p2p/<relay id>") from None
+
+
+def is_hostname(text: str) -> bool:
+    """Whether DNS could know it: labels of letters, digits and hyphens, up to 63 bytes each after IDNA, 253 in all (09 §4)."""
+    try:
+        encoded = text.removesuffix(".").encode("idna").decode("ascii")
+    except UnicodeError:
+        return False
+    return len(encoded) <= 253 and all(
+        re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?", label) for label in encoded.split(".")
+    )

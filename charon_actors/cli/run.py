@@ -1,6 +1,5 @@
 """`charon run`: the node between a beacon node and a validator client. Source: specification 09 §3.2, §4, §6."""
 
-import re
 import time
 from pathlib import Path
 from typing import Final
@@ -77,6 +76,8 @@ def run(values: Values) -> int:
 
 def node_config(values: Values) -> object:
     """The checked configuration. Raises: UserError for whatever is missing, malformed, or doesn't fit together."""
+    import msgspec
+
     from charon_actors.cluster.data_directory import load_lock, take_key_lock
     from charon_actors.cluster.faults import ClusterFault
     from charon_actors.cluster.identity import load_key_file
@@ -105,14 +106,11 @@ def node_config(values: Values) -> object:
     if network is None:
         version = "0x" + lock.definition.fork_version.hex()
         raise UserError(str(lock_path), f"no network with fork version {version} is known", "give the --testnet flags")
-    key_lock = None
-    if values.switch("private-key-file-lock"):
-        key_lock = take_key_lock(key_path, "charon run", "0x" + lock.lock_hash.hex(), time.time())
     primary = tuple(
         decode_node_url(text, values.where("beacon-node-endpoints")) for text in values.texts("beacon-node-endpoints")
     )
     where = values.where("fallback-beacon-node-endpoints")
-    return NodeConfig(
+    config = NodeConfig(
         lock=lock,
         private_key=key,
         own_index=own.index,
@@ -132,21 +130,27 @@ def node_config(values: Values) -> object:
         use_listen_port=not values.switch("p2p-disable-reuseport"),
         nickname=nickname,
         graffiti=graffiti or DEFAULT_GRAFFITI,
-        key_lock=key_lock,
     )
+    if not values.switch("private-key-file-lock"):
+        return config
+    # last: it is a mark that the key is in use, which a mistake in a flag must not leave behind
+    key_lock = take_key_lock(key_path, "charon run", "0x" + lock.lock_hash.hex(), time.time())
+    return msgspec.structs.replace(config, key_lock=key_lock)
 
 
 DEFAULT_GRAFFITI: Final = b"charon-actors"
 
 
 def _headers(values: Values) -> tuple[tuple[str, str], ...]:
-    found = []
+    from charon_actors.eth2.beacon_api import decode_header_flag
+
+    found: list[tuple[str, str]] = []
     for text in values.texts("beacon-node-headers"):
-        match = re.fullmatch(r"([^=,]+)=([^,]+)", text)
-        if match is None:
+        try:
+            found += decode_header_flag(text)
+        except UserError as error:
             remedy = "write http headers as comma separated values formatted as header=value"
-            raise UserError(values.where("beacon-node-headers"), "an item is not header=value", remedy)
-        found.append((match[1], match[2]))
+            raise UserError(values.where("beacon-node-headers"), "an item is not header=value", remedy) from error
     return tuple(found)
 
 

@@ -148,7 +148,7 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._collectors: dict[str, Any] = {}
         self._families = {family.name: family for family in FAMILIES}
-        self._series: dict[str, set[tuple[str, ...]]] = {}
+        self._series: dict[str, dict[tuple[str, ...], Any]] = {family.name: {} for family in FAMILIES}
         kinds: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
         for family in FAMILIES:
             options = {"buckets": family.buckets} if family.kind == "histogram" else {}
@@ -171,28 +171,29 @@ class Metrics:
 
     def clear(self, name: str, labels: Labels = NO_LABELS) -> None:
         """Forget all series of a family that have these labels."""
-        known = self._series.get(name, set())
+        known = self._series[name]
         places = {label: index for index, label in enumerate(self._families[name].labels)}
         for values in [v for v in known if all(v[places[label]] == wanted for label, wanted in labels.items())]:
             self._collectors[name].remove(*self._constant.values(), *values)
-            known.discard(values)
+            del known[values]
 
     def render(self) -> bytes:
         """Prometheus text exposition."""
         return generate_latest(self._registry)
 
-    def _find(self, name: str, kind: str, labels: Mapping[str, str]) -> Any:
+    def _find(self, name: str, kind: str, labels: Labels) -> Any:
         family = self._families[name]
-        if family.kind != kind or set(labels) != set(family.labels):
+        if family.kind != kind or labels.keys() != set(family.labels):
             raise KeyError(f"metric {name} is a {family.kind} with labels {family.labels}, not a {kind} with {tuple(labels)}")
-        values = tuple(labels[label] for label in family.labels)
-        known = self._series.setdefault(name, set())
-        if values not in known:
+        values = tuple([labels[label] for label in family.labels])
+        known = self._series[name]
+        series = known.get(values)
+        if series is None:
             if len(known) >= MAX_SERIES:
                 self.count("charon_actors_metrics_dropped_total")
                 return None
-            known.add(values)
-        return self._collectors[name].labels(*self._constant.values(), *values)
+            series = known[values] = self._collectors[name].labels(*self._constant.values(), *values)
+        return series
 
 
 class Readiness(msgspec.Struct):

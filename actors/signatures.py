@@ -55,6 +55,8 @@ PERFORMED: Final = frozenset({DutyType.PROPOSER, DutyType.ATTESTER, DutyType.RAN
 MAX_EPOCHS_AHEAD: Final = 2  # 05 §4
 MAX_DUTIES: Final = 4096  # two epochs of all performed types, with room for a chain of long epochs
 TRIM_INTERVAL_S: Final = 1.0
+VERIFY_RETRY_S: Final = 0.1
+MAX_UNVERIFIED: Final = 1024  # sets of peers that wait for the verifier
 
 
 class SubmitPartials(Request[None], frozen=True):
@@ -136,6 +138,15 @@ class Collected(msgspec.Struct):
     is_combined: bool = False
 
 
+class Unverified(msgspec.Struct, frozen=True):
+    """What a peer sent and nobody has verified yet."""
+
+    peer_index: int
+    duty: Duty
+    share_index: int
+    partials: Mapping[bytes, SignedData]
+
+
 Verifier = Callable[[Sequence[Check]], Awaitable[Sequence[bool]]]
 
 
@@ -160,16 +171,19 @@ class Signatures:
         self._verify_all, self._guard, self._broadcast = verify_all, guard, broadcast
         self._on_group, self._wall_clock, self._observe = on_group, wall_clock, observe
         self._collected: dict[Duty, dict[bytes, Collected]] = {}
+        self._unverified: list[Unverified] = []
+        self._came = trio.Event()
 
     async def run(self, inbox: Inbox[Message]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._trim)
+            nursery.start_soon(self._verify_what_came)
             async for mail in inbox:
                 match mail.message:
                     case SubmitPartials() as own:
                         nursery.start_soon(partial(mail.reply_to(own).answer, self._submit, own, errors=REFUSALS))
                     case PeerPartials(peer_index, message):
-                        nursery.start_soon(self._receive, peer_index, message)
+                        self._receive(peer_index, message)
                     case AwaitGroupSignature() as request:
                         self._await_group(request, mail.reply_to(request))
                     case unknown:
@@ -193,7 +207,7 @@ class Signatures:
             self._broadcast((PROTOCOL,), encode_message(own.duty, share_index, own.partials))
             await self._store(own.duty, share_index, own.partials)
 
-    async def _receive(self, peer_index: int, message: bytes) -> None:
+    def _receive(self, peer_index: int, message: bytes) -> None:
         try:
             duty, share_index, partials = decode_message(message)
             self._gate(duty)
@@ -211,11 +225,39 @@ class Signatures:
                     )
             else:
                 fitting[pubkey] = signed
-        verdicts = await self._verify_all([self._check(pubkey, share_index, signed) for pubkey, signed in fitting.items()])
-        valid = {pubkey: signed for (pubkey, signed), good in zip(fitting.items(), verdicts, strict=True) if good}
-        if len(valid) < len(fitting):
-            log.warning("Invalid partial signature of a peer", peer_index=peer_index, duty=str(duty), share_index=share_index)
-        await self._store(duty, share_index, valid)
+        if len(self._unverified) >= MAX_UNVERIFIED:
+            log.warning(
+                "Too many partial signatures wait to be verified, a set is dropped", peer_index=peer_index, duty=str(duty)
+            )
+        elif fitting:
+            self._unverified.append(Unverified(peer_index, duty, share_index, fitting))
+            self._came.set()
+
+    async def _verify_what_came(self) -> None:
+        """Check the peers' sets. Those that come while a batch is being checked make the next batch: many of them have one message."""
+        while True:
+            await self._came.wait()
+            self._came = trio.Event()
+            sets, self._unverified = self._unverified, []
+            checks = [self._check(key, each.share_index, signed) for each in sets for key, signed in each.partials.items()]
+            try:
+                verdicts = iter(await self._verify_all(checks))
+            except Retryable as moment:  # the workers are just being restarted; the peers don't repeat themselves
+                log.warning("Partial signatures could not be verified, trying again", reason=str(moment))
+                self._unverified = sets + self._unverified
+                self._came.set()
+                await trio.sleep(VERIFY_RETRY_S)
+                continue
+            for each in sets:
+                valid = {key: signed for key, signed in each.partials.items() if next(verdicts)}
+                if len(valid) < len(each.partials):
+                    log.warning(
+                        "Invalid partial signature of a peer",
+                        peer_index=each.peer_index,
+                        duty=str(each.duty),
+                        share_index=each.share_index,
+                    )
+                await self._store(each.duty, each.share_index, valid)
 
     def _gate(self, duty: Duty) -> None:
         if duty.type not in PERFORMED:

@@ -15,6 +15,7 @@ Limits: answers about the slots of the last KEPT_SLOTS. Source: specification 08
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -30,6 +31,7 @@ from charon_actors.eth2.ssz import Container, EncodingFault, List, SszType, Uint
 from charon_actors.eth2.unsigned_data import AttestationData
 
 KEPT_SLOTS: Final = 512
+KEPT_BLOCKS: Final = 8
 GENESIS_VALIDATORS_ROOT: Final = hashlib.sha256(b"charon-actors simnet").digest()
 FORK: Final = Fork.FULU
 SYNC_COMMITTEE_SIZE: Final = 512
@@ -112,6 +114,7 @@ class BeaconMock:
         self._settings, self._clock, self._chain = settings, wall_clock, chain_of(settings)
         self._index = {pubkey: index for index, pubkey in enumerate(settings.validators)}
         self._blocks: dict[int, bytes] = {}
+        self._made: dict[tuple[int, str, str], Block] = {}
         self.health = Health()
         self.arrivals: dict[tuple[str, int, int], Arrival] = {}
         self.repeats = 0
@@ -346,6 +349,15 @@ class BeaconMock:
         )
 
     def _block(self, slot: int, query: dict[str, list[str]]) -> "Block":
+        """The same for all that ask with the same randao and graffiti, as nodes of one cluster do."""
+        asked = (slot, query["randao_reveal"][0], query.get("graffiti", [""])[0])
+        if asked not in self._made:
+            if len(self._made) >= KEPT_BLOCKS:
+                del self._made[next(iter(self._made))]
+            self._made[asked] = self._make_block(slot, query)
+        return self._made[asked]
+
+    def _make_block(self, slot: int, query: dict[str, list[str]]) -> "Block":
         randao = bytes.fromhex(query["randao_reveal"][0].removeprefix("0x"))
         proposer = self.proposer(slot)
         epoch = self._chain.epoch_of(slot)
@@ -419,7 +431,7 @@ class Block:
     def __init__(self, type_: Container, value: Any) -> None:
         self._type, self._value = type_, value
 
-    @property
+    @cached_property
     def ssz(self) -> bytes:
         return self._type.encode(self._value)
 

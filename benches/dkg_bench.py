@@ -28,7 +28,6 @@ sys.path.insert(0, str(ROOT))
 
 from tests.dkg.cluster import definition, prepare_directory  # noqa: E402
 
-
 IDLE_PBKDF2_MS = 52.0
 
 

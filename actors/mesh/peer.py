@@ -68,7 +68,7 @@ from actors.mesh.ping import (
 from actors.mesh.send_log import ChangeLog, SendLog
 from actors.mesh.stream import Stream
 from charon_actors.errors import Retryable
-from charon_actors.p2p.backoff import ADDRESS_BASE_S, CIRCUIT_BASE_S, AddressBackoff, Backoff
+from charon_actors.p2p.backoff import AddressBackoff, Backoff
 from charon_actors.p2p.dial import DIAL_TIMEOUT_S, RELAY_DELAY_S, PlannedDial, plan_dials
 from charon_actors.p2p.framing import encode_delimited
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH, HostIdentify, IdentifyFault, kept_addresses
@@ -537,15 +537,20 @@ class Peer:
         self._log_dial_failures(now)
 
     def _fail(self, address: Multiaddr, now: float) -> None:
-        self._backoff.fail(address, now, CIRCUIT_BASE_S if address.has_circuit else ADDRESS_BASE_S)
+        self._backoff.fail(address, now, is_circuit=address.has_circuit)
 
     def _log_dial_failures(self, now: float) -> None:
-        reasons = self._readable_failures()
-        if not self._connections and self._dial_log.is_due(reasons, now):
+        reasons = self._readable_failures(is_news=True)
+        if reasons and not self._connections and self._dial_log.is_due(reasons, now):
             self._log.warning("Cannot connect to peer", reasons=reasons)
 
-    def _readable_failures(self) -> dict[str, str]:
-        return {named_address(str(address)): reason for address, reason in list(self._dial_failures.items())[-16:]}
+    def _readable_failures(self, *, is_news: bool = False) -> dict[str, str]:
+        """Address to reason. is_news: without the first failure of a circuit, as the peer may reserve its place a moment later."""
+        return {
+            named_address(str(address)): reason
+            for address, reason in list(self._dial_failures.items())[-16:]
+            if not (is_news and address.has_circuit and self._backoff.failures_of(address) < 2)
+        }
 
     async def _attempt(self, planned: PlannedDial) -> Connection:
         if planned.address.has_circuit:

@@ -18,14 +18,17 @@ import httpx
 import msgspec
 import trio
 
+from actors.mesh.dialer import describe
 from charon_actors.bounded_json import decode_foreign_json
 from charon_actors.enr import EnrFault, decode_enr
+from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr, MultiaddrFault, decode_multiaddr, tcp_multiaddr
 from charon_actors.p2p.peer_id import peer_id_of
 
 ATTEMPT_TIMEOUT_S: Final = 10.0
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_ADDRESSES: Final = 64
+MAX_CAUSES: Final = 8
 RETRY_BASE_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 REFRESH_S: Final = 120.0
@@ -59,7 +62,20 @@ async def resolve(url: str, headers: Mapping[str, str], client: httpx.AsyncClien
     except trio.TooSlowError:
         raise ResolveFault(f"no complete answer within {ATTEMPT_TIMEOUT_S:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # ValueError: a name that IDNA refuses
-        raise ResolveFault(str(error) or type(error).__name__) from None
+        raise ResolveFault(_reason(error)) from None
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, where httpx only says that all attempts failed."""
+    cause: BaseException | None = error
+    for _ in range(MAX_CAUSES):
+        if cause is None:
+            break
+        refusals = [leaf for leaf in leaves(cause) if isinstance(leaf, OSError) and leaf.errno is not None]
+        if refusals:
+            return "; ".join(sorted({describe(refusal) for refusal in refusals}))
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
 
 
 def check_url(url: str) -> None:

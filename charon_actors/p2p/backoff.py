@@ -3,8 +3,9 @@
     Backoff          one thing that is tried again and again: delay n = min(base * 1.6^n, max), with 20 % jitter;
                      the first delay is exactly the base. Success starts over.
     AddressBackoff   one peer's addresses, each on its own: 5 s, then 5 s + 1 s * n² (n failures before), at most 5 min.
-                     A circuit: 1 s, then 1 s + 1 s * n²; at the start of a cluster the target often has no reservation yet, and
-                     Charon's 5 s are what makes its ceremonies slow to connect (03 §2.3).
+                     A circuit: 1 s, then 1 s + 1 s * n², at most 30 s; at the start of a cluster the target often has no
+                     reservation yet, and Charon's 5 s are what makes its ceremonies slow to connect (03 §2.3). A late operator
+                     may be one who doesn't dial us (03 §3.4), so we must notice soon that they have come.
                      Any successful connection to the peer clears all of them.
 
 Limits: AddressBackoff remembers at most MAX_ADDRESSES addresses; the one that is free soonest is forgotten first.
@@ -22,6 +23,7 @@ ADDRESS_BASE_S: Final = 5.0
 CIRCUIT_BASE_S: Final = 1.0
 ADDRESS_COEFFICIENT_S: Final = 1.0
 ADDRESS_MAX_S: Final = 300.0
+CIRCUIT_MAX_S: Final = 30.0
 MAX_ADDRESSES: Final = 128
 
 A = TypeVar("A", bound=Hashable)
@@ -64,13 +66,19 @@ class AddressBackoff(Generic[A]):
         _, free = self._failed.get(address, (0, now))
         return max(free, now)
 
-    def fail(self, address: A, now: float, base_s: float = ADDRESS_BASE_S) -> None:
-        """A dial of the address failed. base_s: the first delay; CIRCUIT_BASE_S for circuits."""
+    def failures_of(self, address: A) -> int:
+        """How often in a row the address has failed."""
+        failures, _ = self._failed.get(address, (0, 0.0))
+        return failures
+
+    def fail(self, address: A, now: float, *, is_circuit: bool = False) -> None:
+        """A dial of the address failed."""
+        base_s, max_s = (CIRCUIT_BASE_S, CIRCUIT_MAX_S) if is_circuit else (ADDRESS_BASE_S, ADDRESS_MAX_S)
         failures, _ = self._failed.pop(address, (0, 0.0))
         delay = base_s + ADDRESS_COEFFICIENT_S * failures**2
         if len(self._failed) >= MAX_ADDRESSES:
             del self._failed[min(self._failed, key=lambda known: self._failed[known][1])]
-        self._failed[address] = (min(failures + 1, 100), now + min(delay, ADDRESS_MAX_S))
+        self._failed[address] = (min(failures + 1, 100), now + min(delay, max_s))
 
     def clear(self) -> None:
         """A connection to the peer came up."""

@@ -73,8 +73,12 @@ def test_addresses_back_off_one_by_one() -> None:
     assert waits[:4] == [5.0, 6.0, 9.0, 14.0], "5 s, then 5 s + n² s"
     assert max(waits) == 300.0
     assert backoff.free_from("b", now=1000.0) == 1000.0
-    backoff.fail("circuit", now=1000.0, base_s=1.0)
+    backoff.fail("circuit", now=1000.0, is_circuit=True)
     assert backoff.free_from("circuit", now=1000.0) == 1001.0
+    for _ in range(20):
+        backoff.fail("circuit", now=1000.0, is_circuit=True)
+    assert backoff.free_from("circuit", now=1000.0) == 1030.0, "who comes late is found soon"
+    assert (backoff.failures_of("circuit"), backoff.failures_of("never failed")) == (21, 0)
     assert backoff.free_from("a", now=9000.0) == 9000.0
     backoff.clear()
     assert backoff.free_from("a", now=1000.0) == 1000.0

@@ -139,6 +139,12 @@ async def test_nobody_listening_is_a_fault(url: str) -> None:
         await resolve(url, {})
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_the_reason_is_the_systems_own_not_that_all_attempts_failed(scheme: str) -> None:
+    with pytest.raises(ResolveFault, match="refused"):
+        await resolve(f"{scheme}://127.0.0.1:9/", {})
+
+
 @pytest.mark.parametrize("url", ["http://", "ftp://x", "https:///path"])
 def test_what_is_no_url_is_noticed_at_once(url: str) -> None:
     with pytest.raises(ResolveFault):

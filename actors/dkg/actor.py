@@ -60,6 +60,7 @@ from charon_actors.dkg.dialect import (
     PARTIALS_PROTOCOL,
     ROUND1_CAST_ID,
     ROUND2_CAST_ID,
+    SEND_S,
     SHARES_PROTOCOL,
     SIGNATURE_REQUEST_S,
 )
@@ -307,8 +308,9 @@ class CeremonyActor:
 
     async def _deliver(self, peer: Peer, protocol: str, body: bytes, patience_s: float) -> None:
         async def send() -> None:
-            await self._network.deliver(peer.index, (protocol,), body)
+            await self._network.deliver(peer.index, (protocol,), body, timeout_s=timeout_s)
 
+        timeout_s = BROADCAST_SEND_S if protocol == self._ceremony.dialect.message_protocol else SEND_S
         await self._insist(peer, send, patience_s, f"take our message on {protocol}")
 
     async def _send_again(self, peer: Peer) -> None:

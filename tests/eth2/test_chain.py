@@ -269,3 +269,11 @@ def test_aggregator_selection(name: str) -> None:
         assert is_aggregator(unhex(case["selection_proof"]), case["committee_length"]) == case["result"]
     for case in selection["is_sync_aggregator"]:
         assert is_sync_committee_aggregator(unhex(case["selection_proof"])) == case["result"]
+
+
+def test_a_custom_networks_capella_version_comes_from_the_spec_when_nobody_gave_it() -> None:
+    chain = chain_from_answers(FULU_GENESIS, FULU_SPEC, SCHEDULE, b"")
+    assert chain.capella_fork_version == unhex(FULU_SPEC["data"]["CAPELLA_FORK_VERSION"])
+    without = {key: value for key, value in FULU_SPEC["data"].items() if key != "CAPELLA_FORK_VERSION"}
+    with pytest.raises(ChainFault, match="Capella"):
+        chain_from_answers(FULU_GENESIS, without, SCHEDULE, b"")

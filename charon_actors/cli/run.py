@@ -1,8 +1,9 @@
 """`charon run`: the node between a beacon node and a validator client. Source: specification 09 §3.2, §4, §6."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from charon_actors.cli import flags
 from charon_actors.cli.custom_network import custom_networks
@@ -11,6 +12,10 @@ from charon_actors.cli.log import set_up_log
 from charon_actors.cli.options import Flag, Values, charon_command
 from charon_actors.cli.values import Kind
 from charon_actors.errors import UserError
+
+if TYPE_CHECKING:
+    from charon_actors.cluster.lock import Lock
+    from charon_actors.eth2.networks import Network
 
 MAX_NICKNAME_BYTES: Final = 32
 MAX_GRAFFITI_BYTES: Final = 32
@@ -95,7 +100,10 @@ def node_config(values: Values) -> object:
     networks = custom_networks(values, has_capella=True)
     key_path, lock_path = values.path("private-key-file"), values.path("lock-file")
     key = load_key_file(key_path, notice)
-    lock = load_lock(lock_path, notice, is_verified=not values.switch("no-verify"), networks_extra=networks)
+    try:
+        lock = load_lock(lock_path, notice, is_verified=not values.switch("no-verify"), networks_extra=networks)
+    except UserError as error:
+        raise _unknown_network(lock_path, networks) or error from None
     try:
         own = own_peer(peers_of(lock.definition), k1_public_key(key))
     except ClusterFault as fault:
@@ -104,11 +112,14 @@ def node_config(values: Values) -> object:
         ) from fault
     network = network_by_fork_version(lock.definition.fork_version, networks)
     if network is None:
-        version = "0x" + lock.definition.fork_version.hex()
-        raise UserError(str(lock_path), f"no network with fork version {version} is known", "give the --testnet flags")
+        raise _of_unknown_network(lock_path, lock)
     primary = tuple(
         decode_node_url(text, values.where("beacon-node-endpoints")) for text in values.texts("beacon-node-endpoints")
     )
+    if not primary:
+        raise UserError(
+            values.where("beacon-node-endpoints"), "no beacon node is given", "write for example http://127.0.0.1:5052"
+        )
     where = values.where("fallback-beacon-node-endpoints")
     config = NodeConfig(
         lock=lock,
@@ -136,6 +147,25 @@ def node_config(values: Values) -> object:
     # last: it is a mark that the key is in use, which a mistake in a flag must not leave behind
     key_lock = take_key_lock(key_path, "charon run", "0x" + lock.lock_hash.hex(), time.time())
     return msgspec.structs.replace(config, key_lock=key_lock)
+
+
+def _unknown_network(lock_path: Path, networks: "Sequence[Network]") -> UserError | None:
+    """The error for a lock that can't be verified because its network is not known; None: that isn't the reason."""
+    from charon_actors.cluster.faults import ClusterFault
+    from charon_actors.cluster.lock import decode_lock
+    from charon_actors.eth2.networks import network_by_fork_version
+
+    try:
+        lock = decode_lock(lock_path.read_bytes())
+    except (OSError, ClusterFault):
+        return None
+    is_known = network_by_fork_version(lock.definition.fork_version, networks) is not None
+    return None if is_known else _of_unknown_network(lock_path, lock)
+
+
+def _of_unknown_network(lock_path: Path, lock: "Lock") -> UserError:
+    version = "0x" + lock.definition.fork_version.hex()
+    return UserError(str(lock_path), f"no network with fork version {version} is known", "give the --testnet flags")
 
 
 DEFAULT_GRAFFITI: Final = b"charon-actors"

@@ -98,6 +98,7 @@ OTHER_SIDE_SHOULD_DIAL_S: Final = 30.0
 IDLE_LOOK_S: Final = 5.0
 SHORT_LIFE_S: Final = 5.0  # a connection that ends sooner is not dialed again at once, so that two nodes never spin
 SHORT_LIFE_REST_S: Final = 1.0
+RECYCLED_WITHIN_S: Final = 1.0  # a circuit at its limit is replaced sooner; after that a lost peer counts as gone
 RESOURCE_LIMIT_CODE: Final = 0x1002
 
 R = TypeVar("R")
@@ -610,9 +611,11 @@ class Peer:
 
     async def _ping_best(self) -> tuple[float | None, str | None]:
         """(round trip, None), (None, what went wrong) or, for an error of a circuit that is recycled, (None, None)."""
+        was_answering = self._ping_rtt_s is not None
         try:
             with trio.fail_after(PING_TIMEOUT_S):
-                connection = await self._best()
+                with trio.fail_after(RECYCLED_WITHIN_S if was_answering else PING_TIMEOUT_S):
+                    connection = await self._best()
                 stream = await connection.open_stream((PING,))
                 try:
                     rtt = await ping_once(stream, self._host.entropy)

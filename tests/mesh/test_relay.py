@@ -37,6 +37,10 @@ def nobody_there(board: Board) -> bool:
     return board.connected_count == 0
 
 
+def nobody_answers(board: Board) -> bool:
+    return not any(facts.is_answering for facts in board.peers)
+
+
 def any_reserved(board: Board) -> bool:
     return any(facts.is_reserved for facts in board.relays)
 
@@ -108,6 +112,8 @@ async def test_a_lost_relay_comes_back_and_so_do_the_circuits() -> None:
             for node in nodes:
                 board = node.mesh.board
                 await board.wait_until(partial(nobody_there, board))
+                with trio.fail_after(3):  # not the 10 s that a ping may take
+                    await board.wait_until(partial(nobody_answers, board))
         async with open_relay(RELAY_KEY, port):
             with trio.fail_after(20):
                 assert await nodes[0].mesh.exchange(1, [ECHO], b"again", timeout_s=15) == b"\0again"

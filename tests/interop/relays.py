@@ -37,35 +37,34 @@ async def free_port() -> int:
     return port
 
 
+def relay_command(kind: str, private_key: bytes, port: int, folder: Path, *, limit_bytes: int = 1 << 25) -> list[str]:
+    """How to start a relay that listens on `port`. Its standard input must stay open. The go daemon ignores limit_bytes: 128 KiB."""
+    require(kind)
+    if kind == "js":
+        script = CACHE / "charon-actors-relay.mjs"
+        shutil.copy(Path(__file__).with_name("relay.mjs"), script)
+        return ["node", "--require", str(CACHE / "preload.cjs"), str(script), private_key.hex(), str(port), str(limit_bytes)]
+    key_file = folder / f"relay-{port}.key"
+    (folder / f"p2pd-{port}.sock").unlink(missing_ok=True)
+    key_file.write_bytes(bytes.fromhex("08021220") + private_key)
+    return [
+        str(CACHE / "p2pd"),
+        *("-listen", f"/unix{folder}/p2pd-{port}.sock", "-hostAddrs", f"/ip4/127.0.0.1/tcp/{port}", "-id", str(key_file)),
+        *("-natPortMap=0", "-b=0", "-dht=0", "-q", "-relayService=1", "-forceReachabilityPublic"),
+        f"-relayDataLimit={limit_bytes}",
+    ]
+
+
 @asynccontextmanager
 async def open_relay_process(
     kind: str, private_key: bytes, port: int, folder: Path, *, limit_bytes: int = 1 << 25
 ) -> AsyncIterator[trio.Process]:
     """A running relay that accepts connections on `port`; killed at the end of the block."""
-    require(kind)
-    if kind == "js":
-        script = CACHE / "charon-actors-relay.mjs"
-        shutil.copy(Path(__file__).with_name("relay.mjs"), script)
-        command = ["node", "--require", str(CACHE / "preload.cjs"), str(script), private_key.hex(), str(port), str(limit_bytes)]
-    else:
-        key_file = folder / f"relay-{port}.key"
-        (folder / f"p2pd-{port}.sock").unlink(missing_ok=True)
-        key_file.write_bytes(bytes.fromhex("08021220") + private_key)
-        command = [
-            str(CACHE / "p2pd"),
-            *("-listen", f"/unix{folder}/p2pd-{port}.sock", "-hostAddrs", f"/ip4/127.0.0.1/tcp/{port}", "-id", str(key_file)),
-            *(
-                "-natPortMap=0",
-                "-b=0",
-                "-dht=0",
-                "-q",
-                "-relayService=1",
-                "-forceReachabilityPublic",
-                f"-relayDataLimit={limit_bytes}",
-            ),
-        ]
     process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        relay_command(kind, private_key, port, folder, limit_bytes=limit_bytes),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         with trio.fail_after(30):

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -84,14 +84,19 @@ class Rig:
                 process.wait()
 
     def start(
-        self, name: str, *command: str | Path, env: Mapping[str, str] = {}, cwd: Path | None = None
+        self,
+        name: str,
+        *command: str | Path,
+        env: Mapping[str, str] = {},
+        cwd: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [str(word) for word in command],
                 cwd=cwd or self.folder,
                 env={**os.environ, **env},
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -122,10 +127,13 @@ def charon(*arguments: str | Path, cwd: Path, env: Mapping[str, str] = {}) -> su
 
 
 class Operators:
-    """n operators, each with a folder of their own, as on n machines."""
+    """n operators, each with a folder of their own, as on n machines.
 
-    def __init__(self, rig: Rig, count: int = 4) -> None:
-        self.rig, self.count = rig, count
+    relays: text of `--p2p-relays`. hidden: operators that don't listen and whose ENRs hold no address.
+    """
+
+    def __init__(self, rig: Rig, count: int = 4, *, relays: str = "", hidden: Collection[int] = ()) -> None:
+        self.rig, self.count, self.relays, self.hidden = rig, count, relays, hidden
         self.folders = [rig.folder / f"operator{index}" for index in range(count)]
         for folder in self.folders:
             folder.mkdir()
@@ -148,7 +156,8 @@ class Operators:
     def create_enrs(self) -> list[str]:
         enrs = []
         for index, folder in enumerate(self.folders):
-            done = charon("create", "enr", "--enr-address", f"127.0.0.1:{self.p2p[index]}", cwd=folder)
+            address = () if index in self.hidden else ("--enr-address", f"127.0.0.1:{self.p2p[index]}")
+            done = charon("create", "enr", *address, cwd=folder)
             assert done.returncode == 0, done.stderr
             enrs += [line for line in done.stdout.splitlines() if line.startswith("enr:")]
         assert len(enrs) == self.count
@@ -166,22 +175,31 @@ class Operators:
         for folder in self.folders[1:]:
             (folder / ".charon/cluster-definition.json").write_bytes(definition)
 
-    def dkg(self, *more: str, seconds: float = 120) -> None:
+    def p2p_flags(self, index: int) -> list[str]:
+        listening = [] if index in self.hidden else ["--p2p-tcp-address", f"127.0.0.1:{self.p2p[index]}"]
+        return ["--p2p-relays", self.relays, *listening]
+
+    def start_dkg(self, *more: str) -> None:
         for index, folder in enumerate(self.folders):
             self.rig.start(
                 f"dkg{index}",
-                *(sys.executable, "-m", "charon_actors.cli.main", "dkg", "--p2p-relays", ""),
-                *("--p2p-tcp-address", f"127.0.0.1:{self.p2p[index]}", "--shutdown-delay", "1s", *self.genesis_flags, *more),
+                *(sys.executable, "-m", "charon_actors.cli.main", "dkg", *self.p2p_flags(index)),
+                *("--shutdown-delay", "1s", *self.genesis_flags, *more),
                 cwd=folder,
             )
+
+    def dkg(self, *more: str, seconds: float = 120) -> None:
+        self.start_dkg(*more)
+        self.end_dkg(seconds)
+
+    def end_dkg(self, seconds: float = 120) -> None:
         for index in range(self.count):
             process = self.rig.processes.pop(f"dkg{index}")
             assert process.wait(seconds) == 0, self.rig.log(f"dkg{index}")
 
     def run_flags(self, index: int, beacon: str) -> list[str]:
         return [
-            *("run", "--beacon-node-endpoints", beacon, "--p2p-relays", ""),
-            *("--p2p-tcp-address", f"127.0.0.1:{self.p2p[index]}"),
+            *("run", "--beacon-node-endpoints", beacon, *self.p2p_flags(index)),
             *("--validator-api-address", f"127.0.0.1:{self.api[index]}"),
             *("--monitoring-address", f"127.0.0.1:{self.monitoring[index]}", *self.genesis_flags),
         ]

@@ -17,9 +17,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import httpx
 import msgspec
 import structlog
 import trio
@@ -62,6 +61,9 @@ from charon_actors.p2p.peer_id import peer_id_of, peer_name
 from charon_actors.p2p.peerinfo import OWN_CLIENT, PEERINFO, PeerInfo
 from charon_actors.p2p.relay_messages import STOP
 from charon_actors.profile import Profile
+
+if TYPE_CHECKING:
+    import httpx
 
 GRACE_S: Final = 1.0  # a child has this long after a request's own time limit, then the caller goes on without it
 PEER_MAILBOX: Final = 1024
@@ -218,7 +220,7 @@ def build_mesh(
     wall_clock: Callable[[], float],
     sockets: Sequence[socket.socket] = (),
     events: MeshEvents | None = None,
-    make_http: Callable[[], httpx.AsyncClient] | None = None,
+    make_http: "Callable[[], httpx.AsyncClient] | None" = None,
 ) -> tuple[Mesh, dict[str, Body]]:
     """The mesh and its children's bodies by name, in start order: `listener`, `relay:<n>`, `peer:<name>`.
 

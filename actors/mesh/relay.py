@@ -23,9 +23,8 @@ child, the pipe under it to the stop stream's task here, which waits for its end
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
-import httpx
 import msgspec
 import structlog
 import trio
@@ -80,6 +79,9 @@ from charon_actors.p2p.relay_messages import (
     refresh_in_s,
 )
 
+if TYPE_CHECKING:
+    import httpx
+
 MAX_CIRCUITS: Final = 64
 MAX_INBOUND: Final = 64
 MAX_INBOUND_STREAMS: Final = 512
@@ -115,7 +117,7 @@ class RelayClient:
         headers: dict[str, str],
         host: Host,
         peers: dict[int, Address[PeerMessage]],
-        make_http: Callable[[], httpx.AsyncClient] | None = None,
+        make_http: "Callable[[], httpx.AsyncClient] | None" = None,
     ) -> None:
         self._index, self._entry, self._headers, self._host, self._peers = index, entry, headers, host, peers
         self._make_http = make_http

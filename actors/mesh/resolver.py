@@ -12,9 +12,8 @@ Source: specification 03 §3.1.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import httpx
 import msgspec
 import trio
 
@@ -24,6 +23,9 @@ from charon_actors.enr import EnrFault, decode_enr
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr, MultiaddrFault, decode_multiaddr, tcp_multiaddr
 from charon_actors.p2p.peer_id import peer_id_of
+
+if TYPE_CHECKING:  # imported where a URL is asked: a cluster without relays need not wait for it at each start
+    import httpx
 
 ATTEMPT_TIMEOUT_S: Final = 10.0
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -51,8 +53,10 @@ def relay_headers(cluster_hash: str, cluster_uuid: str) -> dict[str, str]:
     return {"Charon-Cluster": cluster_hash, "Cluster-Uuid": cluster_uuid}
 
 
-async def resolve(url: str, headers: Mapping[str, str], client: httpx.AsyncClient | None = None) -> RelayTarget:
+async def resolve(url: str, headers: Mapping[str, str], client: "httpx.AsyncClient | None" = None) -> RelayTarget:
     """Ask `url` once. Raises: ResolveFault. Cancellation: closes the connection."""
+    import httpx
+
     try:
         with trio.fail_after(ATTEMPT_TIMEOUT_S):
             if client is not None:
@@ -80,6 +84,8 @@ def _reason(error: BaseException) -> str:
 
 def check_url(url: str) -> None:
     """Raises: ResolveFault for a text that can't be asked at all."""
+    import httpx
+
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -108,7 +114,7 @@ def decode_entry(entry: str) -> RelayTarget:
     return RelayTarget(address.peer_id, (address.transport,))
 
 
-async def _fetch(client: httpx.AsyncClient, url: str, headers: Mapping[str, str]) -> bytes:
+async def _fetch(client: "httpx.AsyncClient", url: str, headers: Mapping[str, str]) -> bytes:
     body = bytearray()
     request_headers = {**headers, "Accept-Encoding": "identity"}
     async with client.stream("GET", url, headers=request_headers) as response:

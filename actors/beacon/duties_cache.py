@@ -6,7 +6,7 @@ An answer of a beacon node holds as long as its dependent root is the chain's. I
     head      a head event names another dependent root for it
     reorg     a reorganisation goes back to an earlier epoch
     metadata  a later answer for the same epoch has another dependent root (some indices were missing, so it was asked again)
-    age       it is more than KEPT_EPOCHS epochs old, or MAX_EPOCHS newer ones came
+    age       it is more than KEPT_EPOCHS epochs old and another one came (who asks for an old one gets it), or MAX_EPOCHS newer ones came
 
 Settled means: no further block can change it, short of a reorganisation. The dependent root of epoch e is the last block
 
@@ -77,7 +77,7 @@ class DutiesCache:
         entry.asked.update(asked)
         for duty in answer.duties:
             entry.duties[duty.validator_index, getattr(duty, "slot", 0)] = duty
-        self._trim(current_epoch)
+        self._trim(current_epoch, epoch)
         return True
 
     def on_head(self, event: HeadEvent, slots_per_epoch: int) -> None:
@@ -101,8 +101,8 @@ class DutiesCache:
         if entry is not None and root is not None and entry.dependent_root not in (root, ZERO_ROOT):
             del self._entries[epoch]
 
-    def _trim(self, current_epoch: int) -> None:
-        for known in [known for known in self._entries if known < current_epoch - KEPT_EPOCHS]:
+    def _trim(self, current_epoch: int, added: int) -> None:
+        for known in [known for known in self._entries if known < current_epoch - KEPT_EPOCHS and known != added]:
             del self._entries[known]
         while len(self._entries) > MAX_EPOCHS:
             del self._entries[next(iter(self._entries))]

@@ -116,3 +116,11 @@ def test_before_genesis_only_head_can_be_asked() -> None:
     assert cache.states_to_ask(-3, 8) == ()
     assert cache.states_to_ask(-2, 8) == ("head",)
     assert cache.states_to_ask(0, 8) == ("0", "head")
+
+
+def test_who_asks_for_an_old_epoch_gets_it_and_it_is_not_kept() -> None:
+    cache = DutiesCache(1)
+    cache.add(90, 100, [7], duties((7, 720)))
+    assert cache.entry(90, 100) is not None
+    cache.add(100, 100, [7], duties((7, 800)))
+    assert cache.entry(90, 100) is None

@@ -21,6 +21,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 DEFAULT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BEACON_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 5)
 PARTIAL_BUCKETS: Final = (0.001, 0.01, 0.05, *BEACON_BUCKETS[3:])
+VERIFICATION_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 BROADCAST_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 
 
@@ -117,7 +118,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "core_parsigex_set_verification_seconds",
         "duty",
         "Verification of a set of partial signatures",
-        *PARTIAL_BUCKETS,
+        *VERIFICATION_BUCKETS,
     ),
     _family("counter", "core_bcast_broadcast_total", "duty", "Duties handed to the beacon node"),
     _family(

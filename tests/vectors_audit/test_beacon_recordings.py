@@ -162,6 +162,12 @@ def check_answer(line: Line, chain: Chain) -> str:
         ] == data
         assert "0x" + answer.dependent_root.hex() == line["response"]["dependent_root"]
     elif "/duties/proposer/" in path:
+        if int(data[0]["slot"]) // chain.slots_per_epoch == last_number(line) - 1:
+            with pytest.raises(
+                api.AnswerFault, match="not of epoch"
+            ):  # Lodestar 1.5.1 at the epoch's start: the old epoch's duties
+                api.decode_proposer_duties(raw, last_number(line), chain.slots_per_epoch)
+            return "proposer duties of the epoch before"
         answer = api.decode_proposer_duties(raw, last_number(line), chain.slots_per_epoch)
         assert [
             {"pubkey": "0x" + duty.pubkey.hex(), "validator_index": str(duty.validator_index), "slot": str(duty.slot)}
@@ -184,13 +190,13 @@ def check_answer(line: Line, chain: Chain) -> str:
         takes_text = proposal.fork is Fork.CAPELLA  # that old node puts the parameter's characters into the block
         assert proposal.graffiti == (query["graffiti"].encode()[:32] if takes_text else bytes.fromhex(query["graffiti"][2:]))
         if isinstance(line["response"], dict):
-            assert proposal.to_json() == data
+            assert lower(proposal.to_json()) == lower(data)
         else:
             assert proposal.body == raw
     elif "/v2/beacon/blocks/" in path:
         block = containers.signed_beacon_block(fork_of(line, chain), preset=chain.preset)
         if isinstance(line["response"], dict):
-            assert block.to_json(block.from_json(data)) == data
+            assert lower(block.to_json(block.from_json(data))) == lower(data)  # addresses: that node writes them without checksum
             raw = block.encode(block.from_json(data))
         assert block.encode(block.decode(raw)) == raw
     elif path.endswith("/aggregate_attestation"):
@@ -204,6 +210,10 @@ def check_answer(line: Line, chain: Chain) -> str:
     else:
         return "other"
     return path.split("/")[-2] + "/" + path.split("/")[-1] if not path[-1].isdigit() else path.split("/")[-2]
+
+
+def lower(value: Any) -> Any:
+    return json.dumps(value).lower()
 
 
 def fork_of(line: Line, chain: Chain) -> Fork:
@@ -221,6 +231,7 @@ def test_every_answer_of_the_recorded_beacon_nodes_is_understood(name: str) -> N
                 continue
             kinds[check_answer(line, chain)] += 1
     assert len(kinds) > 8
+    assert kinds["proposer duties of the epoch before"] == (6 if name == "bn-1.10.3-lodestar-capella" else 0)
 
 
 @pytest.mark.parametrize("name", BEACON)

@@ -88,6 +88,7 @@ MAX_INBOUND_STREAMS: Final = 512
 RESERVE_BASE_S: Final = 1.0
 RESERVE_MAX_S: Final = 120.0
 SHORT_LIFE_S: Final = 5.0
+CALM_S: Final = 30.0  # a relay that dies refuses us in several ways, one after the other
 SAMPLE_INTERVAL_S: Final = 30.0
 ADOPT_TIMEOUT_S: Final = 10.0
 CIRCUIT_SUFFIX: Final = decode_multiaddr("/p2p-circuit")
@@ -127,7 +128,7 @@ class RelayClient:
         self._connections: list[Connection] = []
         self._reserved_until_s = 0.0  # unix
         self._error = ""
-        self._problems = ChangeLog()
+        self._problems = ChangeLog(calm_s=CALM_S)
         self._opening = self._accepting = self._inbound_streams = 0
         self._log = log.bind(relay=entry)
 
@@ -202,6 +203,7 @@ class RelayClient:
         if self._target is not None and self._target.peer_id != target.peer_id:
             self._log.warning("Relay has a new identity", old=peer_name(self._target.peer_id), new=peer_name(target.peer_id))
         self._target = target
+        self._problems.clear()
         self._publish()
         changed, self._target_changed = self._target_changed, trio.Event()
         changed.set()

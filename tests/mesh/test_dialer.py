@@ -123,3 +123,13 @@ def test_the_same_text_is_news_again_after_ten_minutes() -> None:
         False,
         True,
     ]
+
+
+def test_two_reasons_that_take_turns_do_not_fill_the_log() -> None:
+    log = ChangeLog(repeat_s=600.0, calm_s=30.0)
+    assert [log.is_due(what, now=now) for now, what in enumerate("ababab")] == [True, *[False] * 5]
+    assert log.is_due("b", now=30.0)
+    assert not log.is_due("b", now=629.0)
+    assert log.is_due("b", now=630.0)
+    log.clear()
+    assert log.is_due("a", now=631.0)

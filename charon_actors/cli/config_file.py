@@ -6,6 +6,7 @@ Every scalar is read as the text that stands in the file (YAML's `yes` is "yes",
 the same here and on the command line. Source: specification 09-cli-and-config, section 2.
 """
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,9 +24,11 @@ def read_config_file(directory: Path, names: Collection[str]) -> tuple[str, File
     """File name and values of these flag names; ("", {}) when there is no such file. Raises UserError."""
     for ending in ENDINGS:
         path = directory / f"charon.{ending}"
-        if not path.is_file():
+        if not os.path.lexists(path):
             continue
         try:
+            if not path.is_file():  # Docker makes a directory for a mount whose source is missing
+                raise ValueError("is no file, or a link to none")
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
             parsed = _decode(ending, path.read_text("utf-8"))

@@ -43,7 +43,7 @@ from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.identity import KEY_FILE, PRIVATE
 from charon_actors.cluster.lock import encode_lock
-from charon_actors.cluster.staging import staging
+from charon_actors.cluster.staging import check_no_leftovers, is_empty_directory, is_taken, staging
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto.bls import generate_secret, public_key
 from charon_actors.crypto.faults import CryptoFault
@@ -106,7 +106,7 @@ def _supplied_definition(values: Values) -> Definition | None:
         if values.is_set(name):
             raise UserError(values.where(name), "the definition file already says that", "leave the flag out")
     path = values.path("definition-file")
-    definition = load_definition(path, notice, networks_extra=custom_networks(values))
+    definition = load_definition(path, notice, networks_extra=custom_networks(values), can_bypass=False)
     if any(operator.address or operator.config_signature for operator in definition.operators):
         what = "its operators have addresses or signatures, which new identity keys would make worthless"
         raise UserError(str(path), what, "use it with `charon dkg`, or create a cluster without it")
@@ -142,9 +142,10 @@ def _network_of(definition: Definition, values: Values) -> Network:
 
 
 def _check_free(directory: Path, nodes: int) -> None:
+    check_no_leftovers(directory)
     for index in range(nodes):
         node = directory / f"node{index}"
-        if node.is_symlink() or (node.exists() and not node.is_dir()) or (node.is_dir() and any(node.iterdir())):
+        if is_taken(node) and not is_empty_directory(node):
             raise UserError(str(node), "existing node directory found", "please delete or move it before running this command")
 
 

@@ -14,7 +14,7 @@ from charon_actors.cli.terms import check_operator_count, definition_from_flags
 from charon_actors.cli.values import Kind
 from charon_actors.cluster.data_directory import DEFINITION_FILE, PUBLIC
 from charon_actors.cluster.definition import Operator, encode_definition
-from charon_actors.cluster.staging import staging
+from charon_actors.cluster.staging import is_taken, staging
 from charon_actors.enr import EnrFault, decode_enr
 from charon_actors.errors import UserError
 
@@ -24,6 +24,7 @@ ALGORITHMS = ("default", "frost", "pedersen")
 def run(values: Values) -> int:
     enrs, where = values.texts("operator-enrs"), values.where("operator-enrs")
     check_operator_count(where, len(enrs))
+    _check_enrs(where, enrs)
     if values.text("dkg-algorithm") not in ALGORITHMS:
         raise UserError(values.where("dkg-algorithm"), "unknown algorithm", f"choose one of {', '.join(ALGORITHMS)}")
     definition, _ = definition_from_flags(
@@ -36,9 +37,8 @@ def run(values: Values) -> int:
     )
     directory = values.path("output-dir")
     path = directory / DEFINITION_FILE
-    if path.exists() or path.is_symlink():
+    if is_taken(path):
         raise UserError(str(path), f"existing {DEFINITION_FILE} found", "try again after deleting it")
-    _check_enrs(where, enrs)
     with staging(directory) as stage:
         stage.write(DEFINITION_FILE, encode_definition(definition), PUBLIC)
         stage.commit()

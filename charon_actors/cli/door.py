@@ -5,11 +5,14 @@
     SIGINT, SIGTERM while a program runs      nothing                              0, or what the program says
     KeyboardInterrupt elsewhere               Interrupted.                         130
     UserError (alone or in groups)            Error: where: what; remedy           1
+    OSError of a file: no permission, no      Error: where: what; remedy           1
+    space, damaged disk, name too long
     anything else                             traceback, for a report to us        1
 
 The line never holds line breaks or control characters: what a file or a peer put into it can't forge a second one.
 """
 
+import errno
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -80,8 +83,9 @@ async def _settle_memory() -> None:
 def exit_status(error: BaseException) -> int:
     """Tell the operator about `error` on stderr; the process's exit status."""
     causes = list(leaves(error))
-    if all(isinstance(cause, UserError) for cause in causes):
-        for line in dict.fromkeys(one_line(str(cause)) for cause in causes):
+    told = [cause if isinstance(cause, UserError) else _of_the_disk(cause) for cause in causes]
+    if None not in told:
+        for line in dict.fromkeys(one_line(str(cause)) for cause in told):
             print(f"Error: {line}", file=sys.stderr)
         return 1
     if all(isinstance(cause, KeyboardInterrupt) for cause in causes):
@@ -94,6 +98,19 @@ def exit_status(error: BaseException) -> int:
     return 1
 
 
+_DISK: Final = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP}
+)
+
+
+def _of_the_disk(error: BaseException) -> UserError | None:
+    """What an operator can put right although nobody foresaw the place: permissions, space, names. None for all others."""
+    if not isinstance(error, OSError) or error.errno not in _DISK:
+        return None
+    where = str(error.filename) if error.filename is not None else "output"
+    return UserError(where, str(error.strerror), "check the path, its permissions and the free space")
+
+
 def notice(text: str) -> None:
     """One line on stderr that is no error: a warning before logging is set up."""
     print(f"Notice: {one_line(text)}", file=sys.stderr)
@@ -103,4 +120,7 @@ def one_line(text: str) -> str:
     """Printable, without line breaks or control characters, of bounded length."""
     flat = " ".join(text.split())
     shown = "".join(character if character.isprintable() else "?" for character in flat)
-    return shown if len(shown) <= MAX_LINE_CHARACTERS else shown[:MAX_LINE_CHARACTERS] + "…"
+    if len(shown) <= MAX_LINE_CHARACTERS:
+        return shown
+    half = MAX_LINE_CHARACTERS // 2
+    return f"{shown[:half]}…{shown[-half:]}"  # the remedy stands at the end

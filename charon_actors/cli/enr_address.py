@@ -23,6 +23,6 @@ def record_of(key: bytes, values: Values) -> Record:
             raise ValueError
     except ValueError as error:
         raise UserError(values.where(ENR_ADDRESS.name), f"{text!r} is not ip:port", "write for example 192.0.2.1:3610") from error
-    if ip.is_unspecified:
+    if ip.is_unspecified or ip.is_multicast:
         raise UserError(values.where(ENR_ADDRESS.name), f"nobody can reach {ip}", "give the address that peers see")
     return new_record(key, ip=str(ip), tcp=int(port))

@@ -20,7 +20,7 @@ def p2p(relays: tuple[str, ...]) -> tuple[Flag, ...]:
     """The flags of the peer-to-peer network; `relays` differ between `run` and ceremonies."""
     return (
         Flag("p2p-tcp-address", Kind.TEXTS, (), "ip:port to listen on for peers; empty means outgoing connections only"),
-        Flag("p2p-udp-address", Kind.TEXTS, (), "ip:port for QUIC; not used by this build"),
+        Flag("p2p-udp-address", Kind.TEXTS, (), "", inert="this build speaks TCP with its peers, not QUIC"),
         Flag("p2p-external-ip", Kind.TEXT, "", "IP address that peers are told"),
         Flag("p2p-external-hostname", Kind.TEXT, "", "DNS name that peers are told"),
         Flag("p2p-relays", Kind.TEXTS, relays, "Relay URLs or multiaddrs", aliases=("p2p-bootnodes",)),

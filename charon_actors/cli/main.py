@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 import click
 
 from charon_actors.cli.door import exit_status
+from charon_actors.cli.examples import write_example
 from charon_actors.errors import UserError
 
 
@@ -34,6 +36,7 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "simnet": Lazy("charon_actors.cli.simnet:command", "Run a whole cluster in one process, for a look"),
     "version": Lazy("charon_actors.cli.version:command", "Print the version"),
 }
+EXAMPLES: Final[Mapping[str, str]] = {"": "charon simnet --slots 20", "create ": "charon create enr"}
 GROUPS: Final[Mapping[str, str]] = {"create": "Create an identity, a cluster definition or a cluster"}
 
 
@@ -67,7 +70,8 @@ class LazyGroup(click.Group):
         command = self.get_command(ctx, args[0])
         if command is None:
             what = f'unknown command "{args[0]}" for "{ctx.command_path}"'
-            raise UserError(ctx.command_path, what, f"see `{ctx.command_path} --help`")
+            near = "".join(f"did you mean `{name}`? " for name in get_close_matches(args[0], self._summaries(), n=1))
+            raise UserError(ctx.command_path, what, f"{near}see `{ctx.command_path} --help`")
         return args[0], command, args[1:]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -82,6 +86,11 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(self._summaries().items()))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_example(formatter, EXAMPLES[self._path])
+        formatter.write_paragraph()
+        formatter.write_text(f"Flags and an example of each command: {ctx.command_path} COMMAND --help")
 
     def _summaries(self) -> dict[str, str]:
         rows = {**GROUPS, **{path: lazy.summary for path, lazy in COMMANDS.items()}}
@@ -98,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = root.main(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="charon", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: closed by whoever started us
+            sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -112,7 +122,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except BaseException as error:
-        return exit_status(error)
+        status = exit_status(error)
+        _drop_unwritten_output()
+        return status
+
+
+def _drop_unwritten_output() -> None:
+    """A full disk below stdout must not be reported again, without our words, when Python ends."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import msgspec
 
 from charon_actors.cli.config_file import read_config_file
 from charon_actors.cli.door import notice
+from charon_actors.cli.examples import write_example
 from charon_actors.cli.values import Kind, Value, ValueFault, parse_value, strip_quotes
 from charon_actors.errors import UserError
 
@@ -98,6 +99,9 @@ class Values:
         return float(self._value(name, (float, int)))
 
     def path(self, name: str) -> Path:
+        """Raises UserError for an empty text, which would mean the working directory."""
+        if not self.text(name):
+            raise UserError(self.where(name), "is empty", 'give a path, "." for the working directory')
         return Path(self.text(name)).expanduser()
 
     def is_set(self, name: str) -> bool:
@@ -109,8 +113,12 @@ class Values:
         return self._given[name][0] if name in self._given else f"--{name}"
 
     def for_log(self) -> dict[str, str]:
-        """All values as text, in alphabetical order, safe to log: tokens, headers and passwords in URLs are masked."""
-        return {name: _masked(self._flags[name], self._raw(name)) for name in sorted(self._flags)}
+        """All values as text, in alphabetical order, safe to log: tokens, headers and passwords in URLs are masked.
+
+        Flags without effect are left out unless they were given.
+        """
+        shown = [name for name, flag in self._flags.items() if name in self._given or not flag.inert]
+        return {name: _masked(self._flags[name], self._raw(name)) for name in sorted(shown)}
 
     def _raw(self, name: str) -> Value:
         return self._given[name][1] if name in self._given else self._flags[name].default
@@ -128,12 +136,11 @@ class CharonCommand(click.Command):
     """A click command whose flags all reach us as text; Charon's rules for values and sources are ours."""
 
     def __init__(self, name: str, summary: str, body: Body, flags: Sequence[Flag], example: str) -> None:
-        self.flags, self._body = tuple(flags), body
+        self.flags, self._body, self.example = tuple(flags), body, example
         super().__init__(
             name,
             params=[option for flag in flags for option in _options(flag)],
             help=summary,
-            epilog=f"Example: {example}",
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
         )
 
@@ -149,7 +156,27 @@ class CharonCommand(click.Command):
             raise UserError(ctx.command_path, message[:1].lower() + message[1:], f"see `{ctx.command_path} --help`") from error
 
     def invoke(self, ctx: click.Context) -> int:
-        return self._body(resolve(ctx.command_path, self.flags, ctx.params, os.environ, Path.cwd()))
+        try:
+            directory = Path.cwd()
+        except OSError as error:
+            raise UserError("working directory", f"is gone ({error.strerror})", "change into one that exists") from error
+        return self._body(resolve(ctx.command_path, self.flags, ctx.params, os.environ, directory))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Flags that belong together stand together; long ones have a line of their own, so that 80 columns are enough."""
+        rows = [(_section(param.name or ""), record) for param in self.get_params(ctx) if (record := param.get_help_record(ctx))]
+        width = NARROW if max(len(record[0]) for _, record in rows) > WIDE else WIDE
+        for title in dict.fromkeys(section for section, _ in rows):
+            with formatter.section(title):
+                formatter.write_dl([record for section, record in rows if section == title], col_max=width)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_example(formatter, self.example)
+        formatter.write_paragraph()
+        formatter.write_text(
+            f"Each flag may also stand in the environment ({self.flags[0].environment_name}=…) or in charon.yaml, .json or "
+            ".toml in the working directory; the command line wins."
+        )
 
     def _spell_switches_out(self, args: list[str]) -> list[str]:
         """`--flag` becomes `--flag=true` for switches: click would take the next word for its value."""
@@ -190,6 +217,30 @@ class CharonCommand(click.Command):
         )
 
 
+WIDE: Final = 28  # columns of flags that fit beside their help
+NARROW: Final = 6
+SECTIONS: Final = {
+    "beacon-node": "Beacon node",
+    "fallback-beacon-node": "Beacon node",
+    "p2p": "Peers",
+    "testnet": "Custom network",
+    "log": "Log",
+}
+
+
+def _section(parameter_name: str) -> str:
+    name = parameter_name.removeprefix("flag_").replace("_", "-")
+    return next((title for prefix, title in SECTIONS.items() if name.startswith(f"{prefix}-")), "Flags")
+
+
+class _Option(click.Option):
+    """An option whose switch form shows no value: `--verbose`, not `--verbose <bool>`, which would be refused."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        return record and (record[0].removesuffix(f" <{Kind.SWITCH.value}>"), record[1])
+
+
 def charon_command(name: str, summary: str, body: Body, flags: Sequence[Flag], *, example: str) -> CharonCommand:
     """A command of the table above. `example` is one line that an operator can paste."""
     assert len({flag.name for flag in flags}) == len(flags), f"{name} declares a flag twice"
@@ -216,7 +267,7 @@ def resolve(
             given[flag.name] = found
         if flag.inert and flag.name in given:
             notice(f"{given[flag.name][0]} has no effect: {flag.inert}")
-    missing = [flag.name for flag in flags if flag.required and flag.name not in given]
+    missing = [flag.name for flag in flags if flag.required and not given.get(flag.name, ("", ""))[1]]
     if missing:
         listed = ", ".join(f'"{name}"' for name in missing)
         remedy = f"pass --{missing[0]} or set {environment_name(missing[0])}"
@@ -286,7 +337,7 @@ def _options(flag: Flag) -> list[click.Option]:
     spellings = [[*([f"-{flag.short}"] if flag.short else []), f"--{flag.name}", _parameter(flag.name)]]
     spellings += [[f"--{name}", _parameter(name)] for name in flag.aliases]
     return [
-        click.Option(
+        _Option(
             declarations,
             multiple=True,
             type=click.UNPROCESSED,
@@ -303,10 +354,10 @@ def _parameter(flag_name: str) -> str:
 
 
 def _default_text(flag: Flag) -> str:
-    if isinstance(flag.default, str | tuple | bool) and not flag.default:
+    if not flag.default and flag.kind is not Kind.DURATION:
         return ""
     if isinstance(flag.default, tuple):
-        return "default " + ",".join(map(str, flag.default))
+        return "default " + ", ".join(map(str, flag.default))
     if flag.kind is Kind.DURATION:
         return f"default {duration_text(float(flag.default))}"
     return f"default {flag.default}"

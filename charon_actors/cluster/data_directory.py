@@ -28,7 +28,7 @@ from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.identity import KEY_FILE, Warn
 from charon_actors.cluster.key_lock import KeyLock, check_key_lock, decode_key_lock, encode_key_lock
 from charon_actors.cluster.lock import Lock, decode_lock
-from charon_actors.cluster.staging import Staging, ownership_hint, read_file, staging, write_file
+from charon_actors.cluster.staging import STAGING_PREFIX, Staging, ownership_hint, read_file, staging, write_file
 from charon_actors.cluster.verify import (
     verify_definition_hashes,
     verify_definition_signatures,
@@ -60,23 +60,27 @@ class Keystore(msgspec.Struct, frozen=True):
         return f"Keystore(path={self.path!r})"
 
 
-def load_definition(path: Path, warn: Warn, *, is_verified: bool = True, networks_extra: Sequence[Network] = ()) -> Definition:
+def load_definition(
+    path: Path, warn: Warn, *, is_verified: bool = True, networks_extra: Sequence[Network] = (), can_bypass: bool = True
+) -> Definition:
     """A definition whose hashes and signatures are right. With is_verified=False those faults only warn.
 
-    Raises UserError.
+    can_bypass: the command has the flag --no-verify. Raises UserError.
     """
     content = read_file(path, "create it with `charon create dkg`, or pass --definition-file", missing="definition not found")
     try:
         definition = decode_definition(content)
     except ClusterFault as error:
         raise UserError(str(path), f"unmarshal {DEFINITION_FILE}: {error}", "get a fresh copy of the file") from error
-    _check(path, "definition hashes", lambda: verify_definition_hashes(definition), is_verified, warn)
+    remedy = "get a fresh copy" + (_BYPASS if can_bypass else "")
+    _check(path, "definition hashes", lambda: verify_definition_hashes(definition), is_verified, warn, remedy)
     _check(
         path,
         "definition signatures",
         lambda: verify_definition_signatures(definition, networks_extra),
         is_verified,
         warn,
+        remedy,
     )
     return definition
 
@@ -163,7 +167,7 @@ def check_ceremony_directory(directory: Path) -> None:
     names = [path.name for path in _entries(directory)]
     if KEY_FILE not in names:
         raise UserError(str(directory), f"missing required files, cannot continue: {KEY_FILE}", "run `charon create enr` first")
-    dirty = sorted(n for n in names if n in (VALIDATOR_KEYS, LOCK_FILE) or n.startswith(DEPOSIT_PREFIX))
+    dirty = sorted(n for n in names if n in (VALIDATOR_KEYS, LOCK_FILE) or n.startswith((DEPOSIT_PREFIX, STAGING_PREFIX)))
     if dirty:
         raise UserError(
             str(directory),
@@ -223,14 +227,17 @@ def write_ceremony_artifacts(
         stage.commit()
 
 
-def _check(path: Path, what: str, check: Callable[[], None], is_verified: bool, warn: Warn) -> None:
+_BYPASS: Final = "; run with --no-verify to bypass at own risk"
+
+
+def _check(
+    path: Path, what: str, check: Callable[[], None], is_verified: bool, warn: Warn, remedy: str = f"get a fresh copy{_BYPASS}"
+) -> None:
     try:
         check()
     except ClusterFault as error:
         if is_verified:
-            raise UserError(
-                str(path), f"verify {what}: {error}", "get a fresh copy; run with --no-verify to bypass at own risk"
-            ) from error
+            raise UserError(str(path), f"verify {what}: {error}", remedy) from error
         warn(f"{path}: ignoring failed {what} verification due to --no-verify flag: {error}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from charon_actors.cluster.staging import read_file, staging
+from charon_actors.cluster.staging import LEFTOVER, is_taken, leftovers, read_file, staging
 from charon_actors.errors import UserError
 
 KEY_FILE: Final = "charon-enr-private-key"
@@ -22,7 +22,10 @@ _K1_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD03
 
 
 def load_key_file(path: Path, warn: Warn) -> bytes:
-    """The identity key, 32 bytes. Raises UserError: missing, unreadable, malformed. Warns when others may read the file."""
+    """The identity key, 32 bytes. Raises UserError: missing, unreadable, malformed.
+
+    Warns when others may read the file, and of a staging directory that a killed process left beside it.
+    """
     content = read_file(path, "create one with `charon create enr`", missing="private key not found")
     text = content.strip()
     if not re.fullmatch(rb"[0-9a-fA-F]{64}", text):
@@ -33,13 +36,15 @@ def load_key_file(path: Path, warn: Warn) -> bytes:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         warn(f"{path}: the private key can be read by other users (mode {mode:04o}); run `chmod 600 {path}`")
+    for found in leftovers(path.parent):
+        warn(f"{found}: {'; '.join(LEFTOVER)}")
     return key
 
 
 def write_identity(directory: Path, key: bytes) -> Path:
     """A new identity key file; its path. Refuses whenever a file exists, readable or not. Raises UserError."""
     path = directory / KEY_FILE
-    if path.exists() or path.is_symlink():
+    if is_taken(path):
         raise UserError(str(path), f"{KEY_FILE} already exists", "`charon enr` prints its ENR; move it away for a new one")
     with staging(directory) as stage:
         stage.write(KEY_FILE, key.hex().encode("ascii"), PRIVATE)

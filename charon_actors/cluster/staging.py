@@ -2,11 +2,17 @@
 
 Files are written into a staging directory (mode 0700) beside their destination, synced, and then renamed into place one entry
 after the other; an error before the last rename takes back the earlier ones. All functions block.
+
+A kill -9 can leave a staging directory behind. Nobody but its operator knows whether the keys in it are in use (after a ceremony
+the other operators may have theirs), so the next writer refuses and names it; `leftovers` finds it for everybody else. Nothing
+here ever deletes a directory of another process.
 """
 
+import contextlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +22,19 @@ from charon_actors.errors import UserError
 
 MAX_FILE_BYTES: Final = 16 << 20  # 01 §11
 MANY_FILES: Final = 100  # from here on one sync of all disks costs less than one a file
+STAGING_PREFIX: Final = ".charon-staging-"
 
 
 def read_file(path: Path, remedy: str, missing: str = "no such file") -> bytes:
     """A file of at most MAX_FILE_BYTES. Raises UserError; `remedy` and `missing` are words for it."""
     try:
-        if path.is_dir():
-            raise UserError(str(path), "is a directory, not a file", remedy)
-        with path.open("rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)  # a pipe without a writer must not hold us
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(descriptor)
+            what = "is a directory, not a file" if stat.S_ISDIR(mode) else "is a pipe or a device, not a file"
+            raise UserError(str(path), what, remedy)
+        with os.fdopen(descriptor, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise UserError(str(path), missing, remedy) from error
@@ -70,15 +81,16 @@ class Staging:
         try:
             for name in self._order:
                 target = self._destination / name
-                if target.is_symlink() or (target.exists() and not _is_empty_directory(target)):
+                if target.is_symlink() or (target.exists() and not is_empty_directory(target)):
                     raise UserError(str(target), "already exists", "move it away; nothing was written")
+                moved.append(name)  # first: an interrupt after the rename must find it here
                 (self._directory / name).rename(target)
-                moved.append(name)
             _sync_path(self._destination)
             self.is_committed = True
         except BaseException:
             for name in reversed(moved):
-                (self._destination / name).rename(self._directory / name)
+                if not os.path.lexists(self._directory / name):
+                    (self._destination / name).rename(self._directory / name)
             raise
 
     def _sync(self) -> None:
@@ -94,24 +106,61 @@ class Staging:
 def staging(destination: Path) -> Iterator[Staging]:
     """Stage files for a directory, which is made if needed; without `commit`, or on any error, nothing stays behind.
 
-    Raises UserError for a destination that can't be written.
+    Raises UserError for a destination that can't be written, and for one where a killed process left its staging directory.
     """
-    made = [path for path in (destination, *destination.parents) if not path.exists()]
-    directory = destination / f".charon-staging-{os.getpid()}"
-    stage = Staging(destination, directory)
+    directory: Path | None = None
+    stage: Staging | None = None
+    made: list[Path] = []
     try:
+        made = [path for path in (destination, *destination.parents) if not path.exists()]
         destination.mkdir(mode=0o755, parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700)
+        check_no_leftovers(destination)
+        directory = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=destination))  # mode 0700
+        stage = Staging(destination, directory)
         yield stage
     except OSError as error:
-        where = str(error.filename or destination)
+        where = str(destination if directory is None else error.filename or destination)
         raise UserError(where, f"cannot write ({error.strerror})", ownership_hint(destination)) from error
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
-        if not stage.is_committed:
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+        if stage is None or not stage.is_committed:
             for path in made:
-                if _is_empty_directory(path):
+                with contextlib.suppress(OSError):  # not empty, or never made
                     path.rmdir()
+
+
+LEFTOVER: Final = (
+    "another charon is writing here, or was killed while it did",
+    "if none runs: it may hold keys that are in use; move what you need out of it, then delete it",
+)
+
+
+def leftovers(directory: Path) -> list[Path]:
+    """Staging directories below `directory`, in order: of a process that runs, or was killed. Empty when it can't be read."""
+    try:
+        return sorted(path for path in directory.iterdir() if path.name.startswith(STAGING_PREFIX))
+    except OSError:
+        return []
+
+
+def check_no_leftovers(directory: Path) -> None:
+    """Raises UserError when a staging directory is there. Before long work; `staging` does it, too."""
+    for found in leftovers(directory):
+        raise UserError(str(found), *LEFTOVER)
+
+
+def is_taken(path: Path) -> bool:
+    """Something stands there, whatever it is, also a dangling link. Raises UserError when that can't be told."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UserError(str(path), f"cannot look it up ({error.strerror})", ownership_hint(path.parent)) from error
+    except ValueError as error:  # a NUL character in the name
+        raise UserError(ascii(str(path)), "is no file name", "choose another one") from error
+    return True
 
 
 def ownership_hint(path: Path) -> str:
@@ -124,8 +173,12 @@ def ownership_hint(path: Path) -> str:
     return f"it has mode {mode:04o} and owner {found.st_uid}, we are user {uid}; check permissions and free space"
 
 
-def _is_empty_directory(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+def is_empty_directory(path: Path) -> bool:
+    """A directory, no link to one, that can be listed and has no entries."""
+    try:
+        return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    except OSError:
+        return False
 
 
 def _sync_path(path: Path) -> None:

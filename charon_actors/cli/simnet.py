@@ -59,7 +59,7 @@ def run(values: Values) -> int:
 
     with tempfile.TemporaryDirectory(prefix="charon-simnet-") as directory, screen:
         run_program(lambda: program(Path(directory)))
-    _print_summary(view)
+    _print_summary(view, slot_s)
     if report is not None:
         try:
             report.write_text(json.dumps(view.report(), indent=1) + "\n", encoding="utf-8")
@@ -73,6 +73,7 @@ class _Screen:
 
     def __init__(self) -> None:
         self._live: Any = None
+        self._last_line = ""
 
     def __enter__(self) -> "_Screen":
         import sys
@@ -99,7 +100,10 @@ class _Screen:
         peers = ",".join(str(node.peers) for node in view.nodes)
         rtts = [node.rtt_ms for node in view.nodes if node.rtt_ms is not None]
         rtt = f" rtt {max(rtts):.1f} ms" if rtts else ""
-        print(f"slot {view.slot:4}  {duties}  peers {peers}{rtt}", flush=True)
+        line = f"slot {view.slot:4}  {duties}  peers {peers}"
+        if line != self._last_line:  # the last slot is shown once more, complete, when it is over
+            print(line + rtt, flush=True)
+        self._last_line = line
 
 
 def _table(view: "SimnetView") -> Any:
@@ -107,7 +111,7 @@ def _table(view: "SimnetView") -> Any:
 
     table = Table(title=f"slot {view.slot}, {view.counted} counted")
     for heading in ("node", "name", "ready", "peers", "rtt", "proposer", "attester", "p50", "last failure"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for node in view.nodes:
         latencies = sorted(seconds for kind in node.latencies_s.values() for seconds in kind)
         table.add_row(
@@ -123,19 +127,26 @@ def _table(view: "SimnetView") -> Any:
     return table
 
 
-def _print_summary(view: "SimnetView") -> None:
+def _print_summary(view: "SimnetView", slot_s: float) -> None:
     for node in view.report()["nodes"]:
         if node["ready_s"] is None:
             print(f"node {node['index']}: not ready yet")
             continue
         duties = ", ".join(f"{kind} {counts['succeeded']}/{counts['expected']}" for kind, counts in node["duties"].items())
-        latencies = ", ".join(f"{kind} p50 {each['p50']} p99 {each['p99']} ms" for kind, each in node["latency_ms"].items())
-        print(f"node {node['index']}: ready after {node['ready_s']} s; {duties}; {latencies}")
+        latencies = "".join(
+            f"; {kind} p50 {each['p50']} p99 {each['p99']} ms"
+            for kind, each in node["latency_ms"].items()
+            if each["p50"] is not None
+        )
+        print(f"node {node['index']}: ready after {node['ready_s']} s; {duties}{latencies}")
     for reason, count in view.refused.items():
         print(f"the beacon mock refused {count} times: {reason}")
     for seen in view.nodes:
         for failure in seen.failures[:5]:
             print(f"node {seen.index}: {failure}")
+    failures = [failure for node in view.nodes for failure in node.failures]
+    if failures and all(failure.endswith(("in time", "before its deadline")) for failure in failures):
+        print(f"Late, not wrong: this machine may be too busy for slots of {slot_s:g} s, try --slot-duration {4 * slot_s:g}s")
     if view.counted:
         print(f"simnet: {'ok' if view.is_ok else 'NOT ok'} after {view.counted} slots")
     else:

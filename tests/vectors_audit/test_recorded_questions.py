@@ -117,7 +117,7 @@ async def test_questions_are_answered_as_by_a_running_charon(version: str, monke
     keys = [(bytes.fromhex(group_of(share)[2:]), [bytes.fromhex(share[2:])]) for share in sorted(behind.shares)]
     slot = int(by_name(version, "syncing")["answer"]["body"]["data"]["head_slot"])
     wrong: list[str] = []
-    async with rig_of([behind.upstream], validators=keys, wall_clock=lambda: chain.slot_start_s(slot) + 1.0) as rig:
+    async with rig_of([behind.upstream], validators=keys, wall_clock=lambda: chain.slot_start_s(slot) + 1.0, timeout_s=10) as rig:
         for entry in entries(version):
             request, theirs = entry["request"], entry["answer"]
             if entry["name"].startswith("REPLAY") or "(cut" in str(request["body"]):
@@ -217,7 +217,7 @@ async def test_answers_of_a_running_simnet_node(call: Any, monkeypatch: pytest.M
     elif found is None:
         upstream.answers[path] = Scripted(call["status"], call["response"] or b"")
     slot = int(simnet_call("attestation_data again, real committee index")["response"]["data"]["slot"])
-    async with rig_of([upstream], validators=SIMNET_KEYS, slot=slot) as rig:
+    async with rig_of([upstream], validators=SIMNET_KEYS, slot=slot, timeout_s=10) as rig:
         upstream.answers["/eth/v1/beacon/states/head/validators"] = simnet_validators
         upstream.answers[f"/eth/v1/beacon/states/{slot}/validators"] = simnet_validators
         first = rig.chain.first_slot(rig.chain.epoch_of(slot))

@@ -107,10 +107,13 @@ class _Screen:
 
 
 def _table(view: "SimnetView") -> Any:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"slot {view.slot}, {view.counted} counted")
-    for heading in ("node", "name", "ready", "peers", "rtt", "proposer", "attester", "p50", "last failure"):
+    failures = [f"node {node.index} last missed {node.failures[-1]}" for node in view.nodes if node.failures]
+    title = f"slot {view.slot}, {view.counted} counted"
+    table = Table(title=title, caption="\n".join(failures), caption_justify="left", box=SIMPLE_HEAD)
+    for heading in ("node", "name", "ready", "peers", "rtt", "proposer", "attester", "p50"):
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for node in view.nodes:
         latencies = sorted(seconds for kind in node.latencies_s.values() for seconds in kind)
@@ -122,7 +125,6 @@ def _table(view: "SimnetView") -> Any:
             "-" if node.rtt_ms is None else f"{node.rtt_ms:.1f} ms",
             *(f"{node.succeeded[kind]}/{node.expected[kind]}" for kind in ("proposer", "attester")),
             f"{1000 * latencies[len(latencies) // 2]:.0f} ms" if latencies else "-",
-            node.failures[-1] if node.failures else "",
         )
     return table
 

@@ -112,7 +112,7 @@ def _table(view: "SimnetView") -> Any:
 
     failures = [f"node {node.index} last missed {node.failures[-1]}" for node in view.nodes if node.failures]
     title = f"slot {view.slot}, {view.counted} counted"
-    table = Table(title=title, caption="\n".join(failures), caption_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title, caption="\n".join(failures), caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("node", "name", "ready", "peers", "rtt", "proposer", "attester", "p50"):
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for node in view.nodes:

@@ -177,3 +177,24 @@ def test_flags_without_effect_are_hidden_and_say_so_when_given(charon: Charon, n
         if "unknown flag" not in outcome.stderr:
             assert f"Notice: --{flag} has no effect" in outcome.stderr
     assert CAPELLA_FLAG not in shown or name == "run"
+
+
+def test_the_live_table_of_a_simnet_fits_80_columns_and_cuts_nothing() -> None:
+    from rich.console import Console
+
+    from charon_actors.cli.simnet import _table
+    from supervisors.simnet import NodeView, SimnetView
+
+    missed = "123/proposer: no threshold of validator clients asked for the block in time"
+    node = NodeView(3, "reliable-factory", ready_s=12.5, peers=3, rtt_ms=123.4, failures=[missed])
+    node.expected["attester"], node.succeeded["attester"] = 1234, 1233
+    node.latencies_s["attester"] = [0.333]
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(_table(SimnetView([node], slot=124, counted=124)))
+    shown = capture.get()
+    assert "…" not in shown
+    assert all(
+        part in shown for part in ("proposer", "reliable-factory", "123.4 ms", "1233/1234", "333 ms", "node 3 last missed")
+    )
+    assert all(len(line) <= 80 for line in shown.splitlines())

@@ -372,7 +372,7 @@ def duration_text(seconds: float) -> str:
 
 
 def _masked(flag: Flag, value: Value) -> str:
-    if flag.secret or "auth-token" in flag.name:
+    if value and (flag.secret or "auth-token" in flag.name):
         return "xxxxx"
     if isinstance(value, tuple):
         return "[" + ",".join(_masked_text(flag, str(element)) for element in value) + "]"

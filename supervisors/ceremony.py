@@ -130,7 +130,7 @@ async def run_ceremony(
                 cluster_uuid=config.definition.uuid,
                 external_ip=config.p2p_external_ip,
                 external_hostname=config.p2p_external_hostname,
-                nickname=config.options.nickname,
+                nickname="",  # as Charon's: in a ceremony the nickname travels in the step reports (03 §6)
                 is_pinging=False,
                 is_polling_peerinfo=False,
                 use_listen_port=config.use_listen_port,

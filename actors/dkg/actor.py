@@ -430,7 +430,8 @@ class CeremonyActor:
         for leaf in leaves(error):
             if isinstance(leaf, UserError):
                 return f"{place}: a node cannot write its results", leaf
-        log.warning("Stopping in the middle of the ceremony, telling the other operators")
+        if self._phase is not Phase.CONNECT:
+            log.warning("Stopping in the middle of the ceremony, telling the other operators")
         return f"{place}: a node was stopped", None
 
     async def _say_farewell(self, inbox: Inbox[Message], text: str) -> None:

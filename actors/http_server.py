@@ -8,11 +8,15 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from charon_actors.errors import UserError
+
+if TYPE_CHECKING:
+    from hypercorn.config import Config
 
 BACKLOG: Final = 256
 GRACEFUL_S: Final = 1.0
@@ -54,34 +58,61 @@ def bind(text: str, flag: str) -> socket.socket:
 async def serve(application: Application, listening: socket.socket, *, stopping: trio.Event | None = None) -> None:
     """Serve HTTP/1.1 on `listening` until cancelled, or until `stopping` is set and the requests in flight are done.
 
-    Cancellation: open requests are dropped after GRACEFUL_S at most. The socket stays open and bound.
+    Cancellation: open requests are dropped. The socket stays open and bound.
     """
     from hypercorn.config import Config
-    from hypercorn.trio import serve as hypercorn_serve
 
     config = Config()
-    config.bind = [f"fd://{os.dup(listening.fileno())}"]
     config.include_server_header = False
     config.accesslog = config.errorlog = None
-    config.graceful_timeout = GRACEFUL_S
-    config.shutdown_timeout = GRACEFUL_S
     config.keep_alive_timeout = 120
-    config.backlog = BACKLOG
-    wait: Callable[[], Awaitable[Any]] = trio.sleep_forever if stopping is None else stopping.wait
-    await hypercorn_serve(_with_lifespan(application), config, shutdown_trigger=wait)
+    await serve_connections(application, config, listening, GRACEFUL_S, stopping)
 
 
-def _with_lifespan(application: Application) -> Application:
-    """Hypercorn insists on ASGI's lifespan protocol; our applications live as long as their actor."""
+async def serve_connections(
+    application: Application, config: "Config", listening: socket.socket, graceful_s: float, stopping: trio.Event | None = None
+) -> None:
+    """`serve` with a Hypercorn configuration of one's own, of which only what is about connections matters, and TLS.
 
-    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan":
-            await application(scope, receive, send)
-            return
-        while True:
-            event = await receive()
-            await send({"type": f"{event['type']}.complete"})
-            if event["type"] == "lifespan.shutdown":
-                return
+    graceful_s: for the requests in flight once `stopping` is set.
 
-    return wrapped
+    Hypercorn's own `serve` is not used: under Trio it keeps a connection that its client has closed until the keep-alive limit, so
+    that a client with a connection a request would run us out of file descriptors; and it asks applications for ASGI's
+    lifespan protocol, which ours, living as long as their actor, don't have.
+    """
+    from hypercorn.app_wrappers import ASGIWrapper
+    from hypercorn.trio.tcp_server import TCPServer
+    from hypercorn.trio.worker_context import WorkerContext
+    from hypercorn.typing import ConnectionState
+
+    class Connection(TCPServer):
+        is_client_gone = False
+
+        async def _read_data(self) -> None:
+            await super()._read_data()
+            self.is_client_gone = True
+            await self.idle_task.stop()
+
+        async def _idle_timeout(self) -> None:  # started anew when an answer is through, also of a client that has left meanwhile
+            if not self.is_client_gone:
+                await super()._idle_timeout()
+
+    context, wrapped = WorkerContext(None), ASGIWrapper(application)
+
+    async def handle(stream: Any) -> None:
+        await Connection(wrapped, config, context, ConnectionState({}), stream)
+
+    duplicate = listening.dup()
+    duplicate.listen(BACKLOG)
+    plain, tls = trio.SocketListener(trio.socket.from_stdlib_socket(duplicate)), config.create_ssl_context()
+    listener: trio.abc.Listener[Any] = plain if tls is None else trio.SSLListener(plain, tls, https_compatible=True)
+    async with listener, trio.open_nursery() as connections:
+        async with trio.open_nursery() as accepting:
+            accepting.start_soon(partial(trio.serve_listeners, handle, [listener], handler_nursery=connections))
+            if stopping is None:
+                await trio.sleep_forever()
+            else:
+                await stopping.wait()
+            accepting.cancel_scope.cancel()
+        await context.terminated.set()
+        connections.cancel_scope.deadline = trio.current_time() + graceful_s

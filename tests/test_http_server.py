@@ -1,11 +1,13 @@
+import os
 from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 import trio
+import trio.testing
 
-from actors.http_server import bind, serve, split_endpoint
+from actors.http_server import GRACEFUL_S, bind, serve, split_endpoint
 from charon_actors.errors import UserError
 
 
@@ -53,3 +55,69 @@ def test_what_is_no_address_is_the_operators_error(text: str) -> None:
 def test_an_address_of_another_machine_is_the_operators_error(text: str) -> None:
     with pytest.raises(UserError, match="--flag"):
         bind(text, "--flag")
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_clients_that_go_away_leave_nothing_open() -> None:
+    """With a connection a request, or none: a probe every second must not use up the file descriptors."""
+    with bind("127.0.0.1:0", "--test") as listening:
+        port = listening.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, hello, listening)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            before = open_files()
+            for request in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HT", b""):
+                for _ in range(10):
+                    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                        if request:
+                            await stream.send_all(request)
+                        if request.endswith(b"\r\n\r\n"):
+                            await stream.receive_some()
+            with trio.fail_after(5):
+                while open_files() > before:
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+
+async def test_stopping_finishes_the_requests_in_flight_and_takes_no_new_ones() -> None:
+    began, go_on = trio.Event(), trio.Event()
+
+    async def slowly(scope: Any, receive: Any, send: Any) -> None:
+        began.set()
+        await go_on.wait()
+        await hello(scope, receive, send)
+
+    with bind("127.0.0.1:0", "--test") as listening:
+        stopping, answers = trio.Event(), list[str]()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+        async def ask() -> None:
+            async with httpx.AsyncClient(timeout=5) as client:
+                answers.append((await client.get(url)).text)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(serve, slowly, listening, stopping=stopping))
+            nursery.start_soon(ask)
+            await began.wait()
+            stopping.set()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            go_on.set()
+        assert answers == ["hello"]
+
+
+async def test_a_request_that_never_ends_does_not_keep_the_server_from_stopping() -> None:
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep_forever()
+
+    with bind("127.0.0.1:0", "--test") as listening:
+        stopping = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(serve, endless, listening, stopping=stopping))
+            async with await trio.open_tcp_stream("127.0.0.1", listening.getsockname()[1]) as stream:
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                stopping.set()
+                with trio.fail_after(GRACEFUL_S + 3):
+                    assert await stream.receive_some() == b""

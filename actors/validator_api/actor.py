@@ -11,16 +11,16 @@ Source      specification 07
 The application is plain ASGI: a table of 35 rows needs no framework's routing, and importing one costs 0.1 s at each start.
 """
 
-import os
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 import trio
 
 from actors.beacon import Message as BeaconMessage
 from actors.duties.messages import Message as DutiesMessage
+from actors.http_server import serve_connections
 from actors.mailbox import Address
 from actors.signatures import Message as SignaturesMessage
 from actors.validator_api.app import REQUEST_TIMEOUT_S, Application, RequestSeen
@@ -34,7 +34,6 @@ KEEP_ALIVE_S: Final = 75.0  # more than any client leaves between two calls of o
 HEAD_BYTES: Final = 2**20  # a GET of validators with repeated ids has 103 bytes a key
 GRACEFUL_S: Final = 1.0
 DEAD_CLIENT_S: Final = 30  # a client that acknowledges nothing for so long is gone; else a stream to it would block for ever
-BACKLOG: Final = 256
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -92,36 +91,20 @@ class ValidatorApi:
 async def serve(application: Application, listening: socket.socket, tls: Tls | None, stopping: trio.Event | None = None) -> None:
     """Serve on a duplicate of `listening` until cancelled or `stopping` is set.
 
-    Why not `actors.http_server`: heads of 1 MiB, TLS, and the limit on dead clients are this API's own.
+    Why not `actors.http_server.serve`: heads of 1 MiB, TLS, and the limit on dead clients are this API's own.
     """
     from hypercorn.config import Config
-    from hypercorn.trio import serve as hypercorn_serve
 
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # inherited by accepted connections
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_CLIENT_S * 1000)
     config = Config()
-    config.bind = [f"fd://{os.dup(listening.fileno())}"]
     config.accesslog = config.errorlog = None
     config.include_server_header = False
-    config.graceful_timeout = config.shutdown_timeout = GRACEFUL_S
     config.keep_alive_timeout = KEEP_ALIVE_S
     config.keep_alive_max_requests = 2**31
     config.h11_max_incomplete_size = HEAD_BYTES
-    config.backlog = BACKLOG
     if tls is not None:
         config.certfile, config.keyfile = tls.certificate_file, tls.key_file
-    until: Callable[[], Awaitable[Any]] = trio.sleep_forever if stopping is None else stopping.wait
-    await hypercorn_serve(_with_lifespan(application), config, shutdown_trigger=until, mode="asgi")
-
-
-def _with_lifespan(application: Application) -> Any:
-    """Hypercorn asks for ASGI's lifespan events first; this application lives as long as its actor and has none."""
-
-    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            raise NotImplementedError("no lifespan events")
-        await application(scope, receive, send)
-
-    return wrapped
+    await serve_connections(application, config, listening, GRACEFUL_S, stopping)

@@ -150,7 +150,11 @@ class BeaconMock:
         headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
         query = parse_qs(scope["query_string"].decode())
         if scope["path"] == "/eth/v1/events" and not self.health.is_down:
-            await self._stream_events(send)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._stream_events, send)
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                nursery.cancel_scope.cancel()
             return
         status, answer = 200, b""
         extra: dict[str, str] = {}

@@ -16,24 +16,25 @@ The way of a partial signature, own or a peer's, is the same, and every step fai
     3 verify    the signature, against that share's public key
     4 guard     own signatures only: the slashing record of this share is on disk before anything leaves
     5 store     the first one of a share stays; an equal repeat is ignored, a different one refused
-    6 combine   exactly `threshold` shares with one object root: interpolate, verify against the group public key,
-                record it for the group in the slashing guard, emit
+    6 combine   `threshold` shares with one object root: interpolate, verify against the group public key, record it for the group
+                in the slashing guard, emit; what comes later is counted and not verified any more
 
 A validator's fault never touches another validator of the same message.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 import msgspec
 import structlog
 import trio
 from google.protobuf.message import DecodeError
 
+from actors.crypto_workers import Recovery, recover_chunk
 from actors.mailbox import Address, Inbox, Reply, Request
 from actors.slashing import AttestationEntry, BlockEntry, Guard, SlashableFault
-from charon_actors.crypto import Check, CryptoFault, recover_signature, verify
+from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType, deadline_s
@@ -48,6 +49,7 @@ from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg
 from charon_actors.profile import Profile
 
 log = structlog.get_logger(topic="sigagg")
+T = TypeVar("T")
 
 PROTOCOL: Final = "/charon/parsigex/2.0.0"
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024  # 05 §10: an unreleased Charon caps it here; what we send is far below
@@ -148,10 +150,16 @@ class Unverified(msgspec.Struct, frozen=True):
 
 
 Verifier = Callable[[Sequence[Check]], Awaitable[Sequence[bool]]]
+Recoverer = Callable[[Sequence[Recovery]], Awaitable[Sequence[bytes | None]]]
+
+
+async def recover_here(recoveries: Sequence[Recovery]) -> Sequence[bytes | None]:
+    """In the event loop: some 2 ms each."""
+    return recover_chunk(recoveries)
 
 
 class Signatures:
-    """One incarnation. verify_all: checks a batch off the event loop or on it. broadcast: queues bytes for every peer.
+    """One incarnation. verify_all, recover: for a batch, off the event loop or on it. broadcast: queues bytes for every peer.
 
     observe: (duty, share_index, number of validators) for each stored set, for metrics.
     """
@@ -161,6 +169,7 @@ class Signatures:
         settings: Settings,
         *,
         verify_all: Verifier,
+        recover: Recoverer = recover_here,
         guard: Address[Guard],
         broadcast: Callable[[tuple[str, ...], bytes], None],
         on_group: Callable[[GroupSigned], None],
@@ -168,14 +177,16 @@ class Signatures:
         observe: Callable[[Duty, int, int], None] = lambda duty, share_index, count: None,
     ) -> None:
         self._settings, self._chain = settings, settings.chain
-        self._verify_all, self._guard, self._broadcast = verify_all, guard, broadcast
+        self._verify_all, self._recover, self._guard, self._broadcast = verify_all, recover, guard, broadcast
         self._on_group, self._wall_clock, self._observe = on_group, wall_clock, observe
         self._collected: dict[Duty, dict[bytes, Collected]] = {}
         self._unverified: list[Unverified] = []
         self._came = trio.Event()
+        self._nursery: trio.Nursery
 
     async def run(self, inbox: Inbox[Message]) -> None:
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._trim)
             nursery.start_soon(self._verify_what_came)
             async for mail in inbox:
@@ -203,9 +214,8 @@ class Signatures:
             if not is_valid:
                 raise InvalidPartial(pubkey, "the partial signature does not verify against this node's share of the key")
         await self._record(own.duty, {self._public_share(pubkey, share_index): signed for pubkey, signed in own.partials.items()})
-        with trio.CancelScope(shield=True):  # recorded as signed: it may leave, and must not be half stored
-            self._broadcast((PROTOCOL,), encode_message(own.duty, share_index, own.partials))
-            await self._store(own.duty, share_index, own.partials)
+        self._broadcast((PROTOCOL,), encode_message(own.duty, share_index, own.partials))
+        self._store(own.duty, share_index, own.partials)
 
     def _receive(self, peer_index: int, message: bytes) -> None:
         try:
@@ -215,6 +225,7 @@ class Signatures:
             log.debug("Partial signatures of a peer refused", peer_index=peer_index, reason=str(fault))
             return
         fitting: dict[bytes, SignedData] = {}
+        late = 0
         for pubkey, signed in partials.items():
             if reason := self._mismatch(duty, pubkey, share_index, signed):
                 log.warning("Partial signature of a peer refused", peer_index=peer_index, duty=str(duty), reason=reason)
@@ -223,8 +234,12 @@ class Signatures:
                     log.warning(
                         "A peer signed two different things", peer_index=peer_index, duty=str(duty), share_index=share_index
                     )
+            elif collected is not None and collected.is_combined:
+                late += 1  # the group has signed: nobody needs this one, so its pairing is saved
             else:
                 fitting[pubkey] = signed
+        if late:
+            self._observe(duty, share_index, late)
         if len(self._unverified) >= MAX_UNVERIFIED:
             log.warning(
                 "Too many partial signatures wait to be verified, a set is dropped", peer_index=peer_index, duty=str(duty)
@@ -257,7 +272,7 @@ class Signatures:
                         duty=str(each.duty),
                         share_index=each.share_index,
                     )
-                await self._store(each.duty, each.share_index, valid)
+                self._store(each.duty, each.share_index, valid)
 
     def _gate(self, duty: Duty) -> None:
         if duty.type not in PERFORMED:
@@ -309,29 +324,48 @@ class Signatures:
         if entries:
             await self._guard.ask(Guard(entries=tuple(entries)))
 
-    async def _store(self, duty: Duty, share_index: int, partials: Mapping[bytes, SignedData]) -> None:
+    def _store(self, duty: Duty, share_index: int, partials: Mapping[bytes, SignedData]) -> None:
         if not partials:
             return
         self._observe(duty, share_index, len(partials))
         log.debug("Partial signatures stored", duty=str(duty), share_index=share_index, validators=len(partials))
-        signed: dict[bytes, SignedData] = {}
+        ready: dict[bytes, tuple[SignedData, Recovery]] = {}
         for pubkey, mine in partials.items():
             collected = self._collected.setdefault(duty, {}).setdefault(pubkey, Collected())
             if collected.partials.setdefault(share_index, mine) is not mine or collected.is_combined:
                 continue
             root = mine.object_root()
-            agreeing = {index: other for index, other in collected.partials.items() if other.object_root() == root}
-            if len(agreeing) < self._settings.threshold:
-                continue
-            collected.is_combined = True
-            if group := self._combine(duty, pubkey, agreeing):
-                signed[pubkey] = group
-        if not signed:
-            return
+            agreeing = {index: other for index, other in sorted(collected.partials.items()) if other.object_root() == root}
+            if len(agreeing) >= self._settings.threshold:
+                collected.is_combined = True
+                ready[pubkey] = (carrier(list(agreeing.values())), self._recovery(pubkey, agreeing))
+        if ready:
+            self._nursery.start_soon(self._combine, duty, ready)
+
+    def _recovery(self, pubkey: bytes, agreeing: Mapping[int, SignedData]) -> Recovery:
+        signing_root = next(iter(agreeing.values())).signing_root(self._chain)
+        return Recovery(pubkey, signing_root, {index: signed.signature for index, signed in agreeing.items()})
+
+    async def _combine(self, duty: Duty, ready: Mapping[bytes, tuple[SignedData, Recovery]]) -> None:
+        """Make group signatures, each verified against its group public key; record them; release them."""
+        recoveries = [recovery for _, recovery in ready.values()]
         try:
-            await self._record(duty, signed)
-        except SlashableFault as fault:
-            log.error("A threshold signed something slashable: not released", duty=str(duty), reason=str(fault))
+            signatures = await self._until_done(duty, lambda: self._recover(recoveries))
+            await self._release(duty, ready, signatures)
+        except Retryable as moment:
+            log.error("A group signature was not released in time", duty=str(duty), reason=str(moment))
+
+    async def _release(
+        self, duty: Duty, ready: Mapping[bytes, tuple[SignedData, Recovery]], signatures: Sequence[bytes | None]
+    ) -> None:
+        combined: dict[bytes, SignedData] = {}
+        for (pubkey, (first, _)), signature in zip(ready.items(), signatures, strict=True):
+            if signature is None:
+                log.error("Valid partial signatures do not combine: not released", duty=str(duty), pubkey=short(pubkey))
+            else:
+                combined[pubkey] = first.with_signature(signature)
+        signed = await self._recorded(duty, combined)
+        if not signed:
             return
         for pubkey, group in signed.items():
             collected = self._collected.get(duty, {}).get(pubkey, Collected())
@@ -340,21 +374,34 @@ class Signatures:
                 collected.waiting.pop().send(group)
         self._on_group(GroupSigned(duty, signed))
 
-    def _combine(self, duty: Duty, pubkey: bytes, agreeing: Mapping[int, SignedData]) -> SignedData | None:
-        carriers = sorted(agreeing.items())
-        # An attestation can only be broadcast with its validator index, which some old peers leave out (05 §11).
-        first = next(
-            (s for _, s in carriers if isinstance(s, VersionedAttestation) and s.validator_index is not None), carriers[0][1]
-        )
+    async def _recorded(self, duty: Duty, signed: Mapping[bytes, SignedData]) -> Mapping[bytes, SignedData]:
+        """Those of `signed` that are on the slashing record now; the others must not be released."""
+        if not signed:
+            return signed
         try:
-            group = first.with_signature(recover_signature({index: signed.signature for index, signed in carriers}))
-        except CryptoFault as fault:
-            log.error("Partial signatures do not combine", duty=str(duty), pubkey=short(pubkey), reason=str(fault))
-            return None
-        if not verify(pubkey, group.signing_root(self._chain), group.signature):
-            log.error("The group signature does not verify: not released", duty=str(duty), pubkey=short(pubkey))
-            return None
-        return group
+            await self._until_done(duty, lambda: self._record(duty, signed))
+        except SlashableFault as fault:
+            if len(signed) > 1:  # one of them: the others are not to blame
+                parts = [await self._recorded(duty, {pubkey: group}) for pubkey, group in signed.items()]
+                return {pubkey: group for part in parts for pubkey, group in part.items()}
+            log.error("A threshold signed something slashable: not released", duty=str(duty), reason=str(fault))
+            return {}
+        return signed
+
+    async def _until_done(self, duty: Duty, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The workers or the slashing record may just be restarting: what a threshold has signed is worth asking again.
+
+        Raises: SlashableFault; the last Retryable once the duty's deadline has passed.
+        """
+        while True:
+            try:
+                return await attempt()
+            except Retryable as moment:
+                deadline = deadline_s(duty, self._chain, self._settings.profile)
+                if deadline is not None and deadline <= self._wall_clock():
+                    raise
+                log.warning("A group signature has to wait", duty=str(duty), reason=str(moment))
+            await trio.sleep(VERIFY_RETRY_S)
 
     def _await_group(self, request: AwaitGroupSignature, reply: Reply[SignedData]) -> None:
         if request.pubkey not in self._settings.validators:
@@ -426,6 +473,15 @@ def decode_message(encoded: bytes) -> tuple[Duty, int, dict[bytes, SignedData]]:
             raise EncodingFault("ParSigExMsg: a key is not a public key of 48 bytes")
         partials[pubkey] = decode_signed_data(duty.type, entry.data)
     return duty, share_indices.pop(), partials
+
+
+def carrier(agreeing: Sequence[SignedData]) -> SignedData:
+    """The one whose place the group signature takes: an attestation that has its validator index, which some old peers leave out
+    and without which it can't be broadcast (05 §11); else the first."""
+    for signed in agreeing:
+        if isinstance(signed, VersionedAttestation) and signed.validator_index is not None:
+            return signed
+    return agreeing[0]
 
 
 def short(pubkey: bytes) -> str:

@@ -375,6 +375,7 @@ class _Building:
                 profile=self._config.profile,
             ),
             verify_all=self._verify_all,
+            recover=self._recover,
             guard=self._mailboxes["slashing"],
             broadcast=self._node.mesh.broadcast,
             on_group=lambda group: self._mailboxes["duties"].tell(duties_room.GroupArrived(group)),
@@ -420,6 +421,10 @@ class _Building:
 
     async def _verify_all(self, checks: Sequence[Check]) -> Sequence[bool]:
         return await self._mailboxes["crypto_workers"].ask(crypto_workers.VerifyAll(checks)) if checks else ()
+
+    async def _recover(self, recoveries: Sequence[crypto_workers.Recovery]) -> Sequence[bytes | None]:
+        crypto: Address[crypto_workers.Message] = self._mailboxes["crypto_workers"]
+        return await crypto.ask(crypto_workers.RecoverSignatures(recoveries))
 
     # what comes from outside, on its way to an actor
 

@@ -1,12 +1,14 @@
 """Partial signatures of four nodes, threshold three, with real keys: what combines, what is refused, what is never released."""
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import pytest
 import trio
@@ -14,7 +16,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.mailbox import Address, Mailbox, open_actor
+from actors.mailbox import ActorDown, Address, Mailbox, Request, open_actor
 from actors.signatures import (
     AwaitGroupSignature,
     DutyExpired,
@@ -38,6 +40,7 @@ from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signed_data import EncodingFault, SignedData, SignedRandao, VersionedAttestation
 from charon_actors.eth2.unsigned_data import AttestationData
 
+R = TypeVar("R")
 NODES, THRESHOLD = 4, 3
 GENESIS_S, SLOT = 1_700_000_000.0, 40
 DUTY = Duty(SLOT, DutyType.ATTESTER)
@@ -99,7 +102,12 @@ def conflicting(key: bytes) -> AttestationEntry:
 
 
 @asynccontextmanager
-async def node(share_index: int = 1, validators: int = 1) -> AsyncIterator[Node]:
+async def node(
+    share_index: int = 1,
+    validators: int = 1,
+    *,
+    wrap: Callable[[Address[GuardMessage]], Address[GuardMessage]] = lambda guard: guard,
+) -> AsyncIterator[Node]:
     this = Node(share_index)
     settings = Settings(
         validators={
@@ -116,7 +124,7 @@ async def node(share_index: int = 1, validators: int = 1) -> AsyncIterator[Node]
         actor = Signatures(
             settings,
             verify_all=this.verify,  # type: ignore[arg-type]
-            guard=this.guard,
+            guard=wrap(this.guard),
             broadcast=lambda protocols, message: this.sent.append(message),
             on_group=this.groups.append,
             wall_clock=lambda: this.now,
@@ -131,9 +139,10 @@ async def tell(this: Node, share_index: int, signed: SignedData, *, validator: i
 
 
 async def settle(this: Node) -> None:
-    """Wait until the actor has handled its mail and the slashing record, whose disk is a thread, has answered."""
-    await trio.testing.wait_all_tasks_blocked()
-    await this.guard.ask(ExportHistory())
+    """Wait until the actor has handled its mail and the slashing record, whose disk is a thread, has answered each of its questions."""
+    for _ in range(5):
+        await trio.testing.wait_all_tasks_blocked()
+        await this.guard.ask(ExportHistory())
     await trio.testing.wait_all_tasks_blocked()
 
 
@@ -293,3 +302,56 @@ def test_a_damaged_message_is_an_encoding_fault_or_decodes(data: st.DataObject) 
     assert isinstance(duty, Duty)
     assert isinstance(share_index, int)
     assert isinstance(partials, Mapping)
+
+
+class Moody:
+    """A slashing guard that is just being restarted when it is asked about a group's signature, so many times."""
+
+    def __init__(self, guard: Address[GuardMessage], times: float) -> None:
+        self._guard, self._times = guard, times
+        self.name = guard.name
+
+    def tell(self, message: GuardMessage) -> None:
+        self._guard.tell(message)
+
+    async def deliver(self, message: GuardMessage) -> None:
+        await self._guard.deliver(message)
+
+    async def ask(self, request: Request[R]) -> R:
+        if isinstance(request, Guard) and request.entries[0].pubkey == keys()[0] and self._times > 0:
+            self._times -= 1
+            raise ActorDown("slashing went down with the request in hand")
+        return await self._guard.ask(request)
+
+
+async def test_a_slashing_guard_that_is_being_restarted_delays_a_group_signature_and_nothing_else() -> None:
+    async with node(wrap=lambda guard: Moody(guard, times=2)) as this:
+        await this.address.ask(SubmitPartials(DUTY, {keys()[0]: attestation(1)}))
+        for share_index in (2, 3):
+            await tell(this, share_index, attestation(share_index))
+        with trio.fail_after(10):
+            while not this.groups:
+                await trio.sleep(0.02)
+        assert list(this.groups[0].signed) == [keys()[0]]
+
+
+async def test_a_slashing_guard_that_never_works_releases_nothing_and_a_stop_does_not_wait_for_it() -> None:
+    async with node(wrap=lambda guard: Moody(guard, times=math.inf)) as this:
+        for share_index in (2, 3):
+            await tell(this, share_index, attestation(share_index))
+        await this.address.ask(SubmitPartials(DUTY, {keys()[0]: attestation(1)}))
+        await trio.sleep(0.3)
+        assert not this.groups
+        began = trio.current_time()
+    assert trio.current_time() - began < 1
+
+
+async def test_one_validator_whose_group_signed_something_slashable_keeps_no_other_from_being_released() -> None:
+    async with node(validators=2) as this:
+        await this.guard.ask(Guard(entries=(conflicting(keys(0)[0]),)))
+        for share_index in (2, 3, 4):
+            both = {keys(v)[0]: attestation(share_index, validator=v) for v in (0, 1)}
+            this.address.tell(PeerPartials(share_index - 1, encode_message(DUTY, share_index, both)))
+            await settle(this)
+        await settle(this)
+        assert [list(group.signed) for group in this.groups] == [[keys(1)[0]]]

@@ -15,6 +15,7 @@ import trio
 import trio.lowlevel
 from structlog.testing import capture_logs
 
+import actors.mesh.listener
 import actors.validator_api
 from actors.duties import DutyEnded
 from actors.mailbox import Address
@@ -171,54 +172,83 @@ async def test_a_crash_of_one_peers_child_closes_the_connections_to_that_peer_on
         await only_this_crashed(cluster, f"peer:{name}", crash, reconnects=name)
 
 
-@pytest.mark.parametrize("actor", ["beacon", "consensus", "signatures", "duties", "slashing", "identity"])
+@pytest.mark.parametrize("actor", ["beacon", "consensus", "signatures", "duties", "slashing", "identity", "crypto_workers"])
 async def test_a_crash_of_an_actor_restarts_that_actor_only(tmp_path: Path, actor: str) -> None:
     async with running(tmp_path) as cluster:
 
         def crash(node: Node) -> None:
-            address: Address[Any] = getattr(node.addresses, actor)
+            address: Address[Any] = getattr(node.addresses, {"crypto_workers": "crypto"}.get(actor, actor))
             address.tell(Poison())
 
         await only_this_crashed(cluster, actor, crash)
 
 
-async def test_a_crash_of_the_validator_api_keeps_its_port_and_its_clients(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def bombs_in(monkeypatch: pytest.MonkeyPatch, kind: Any, port_of: Callable[[Any], int]) -> dict[int, trio.Event]:
+    """For what reads no mail: setting the event of a port crashes the `kind` that serves there."""
     bombs: dict[int, trio.Event] = {}
-    run = actors.validator_api.ValidatorApi.run
+    run = kind.run
 
-    async def with_bomb(self: Any, stopping: trio.Event | None = None) -> None:
-        port = self._listening.getsockname()[1]
-        bombs[port] = trio.Event()
+    async def with_bomb(self: Any, *arguments: Any) -> None:
+        bomb = bombs[port_of(self)] = trio.Event()
 
         async def explode() -> None:
-            await bombs[port].wait()
+            await bomb.wait()
             raise RuntimeError("injected")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(explode)
-            await run(self, stopping)
+            await run(self, *arguments)
             nursery.cancel_scope.cancel()
 
-    monkeypatch.setattr(actors.validator_api.ValidatorApi, "run", with_bomb)
+    monkeypatch.setattr(kind, "run", with_bomb)
+    return bombs
+
+
+def is_ours_still(port: int) -> None:
+    """Nobody serves the port now; all the same it takes connections, and no other program can have it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=1):
+        pass
+    rival = socket.socket()
+    with rival, pytest.raises(OSError, match="in use"):
+        rival.bind(("127.0.0.1", port))
+
+
+async def test_a_crash_of_the_validator_api_keeps_its_port_and_its_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bombs = bombs_in(monkeypatch, actors.validator_api.ValidatorApi, lambda api: int(api._listening.getsockname()[1]))
     async with running(tmp_path) as cluster:
         port = cluster.nodes[1].validator_api_port
 
         async def crash(node: Node) -> None:
             bombs[port].set()
             await trio.lowlevel.checkpoint()
-            with socket.create_connection(("127.0.0.1", port), timeout=1):
-                pass  # nobody serves it now, and still it is ours
-            rival = socket.socket()
-            with rival, pytest.raises(OSError, match="in use"):
-                rival.bind(("127.0.0.1", port))
+            is_ours_still(port)
             # a client that asks meanwhile is served by the next incarnation
             status, text = await get(port, "/eth/v1/node/version")
             assert (status, "charon" in text) == (200, True)
 
         hit = await only_this_crashed(cluster, "validator_api", crash)
         assert hit.node.validator_api_port == port
+
+
+async def test_a_crash_of_the_listener_keeps_its_port_and_all_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bombs = bombs_in(monkeypatch, actors.mesh.listener.Listener, lambda it: int(it._sockets[0].getsockname()[1]))
+    async with running(tmp_path) as cluster:
+        port = cluster.nodes[1].p2p_endpoints[0][1]
+
+        async def crash(node: Node) -> None:
+            bombs[port].set()
+            await trio.lowlevel.checkpoint()
+            is_ours_still(port)
+
+        await only_this_crashed(cluster, "listener", crash)
+        await cluster.stop(3)  # and the next incarnation accepts: a node that comes back is let in
+        await until(lambda: cluster.nodes[1].mesh.connected_count == NODES - 2)
+        await cluster.start(3)
+        await until(lambda: cluster.nodes[1].mesh.connected_count == NODES - 1)
 
 
 async def test_a_child_that_crashes_for_ever_ends_its_node(tmp_path: Path) -> None:

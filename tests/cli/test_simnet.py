@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -72,6 +73,7 @@ def children(pid: int) -> list[int]:
     return found + [deeper for each in found for deeper in children(each)]
 
 
+@pytest.mark.slow
 def test_a_short_run_ends_with_a_summary_a_report_and_status_zero(tmp_path: Path) -> None:
     arguments = ("--nodes=3", "--validators=1", "--slots=1", "--slot-duration=4s", "--report=report.json")
     with simnet(tmp_path, *arguments) as program:
@@ -130,6 +132,36 @@ def test_a_signal_while_it_is_being_loaded_is_no_traceback(tmp_path: Path) -> No
         _, err = program.communicate(timeout=30)
     assert program.returncode != 0
     assert "Traceback" not in err or program.returncode == -signal.SIGINT, "Python itself was still starting"
+
+
+@pytest.mark.slow
+def test_on_a_terminal_there_is_a_table_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    arguments = ["simnet", "--nodes=3", "--validators=1", "--slot-duration=3s"]
+    program = subprocess.Popen(
+        [*CHARON, *arguments], cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    seen, was_told, began = b"", False, time.monotonic()
+    try:
+        while program.poll() is None:
+            try:
+                seen += os.read(ours, 65536)
+            except OSError:
+                break
+            assert time.monotonic() - began < 90
+            if b"1 counted" in seen and not was_told:
+                was_told = True
+                program.send_signal(signal.SIGINT)
+        program.wait(timeout=30)
+    finally:
+        program.kill()
+        os.close(ours)
+    text = seen.decode()
+    assert "proposer" in text
+    assert "simnet: ok after 1 slots" in text
+    assert "Traceback" not in text
+    assert program.returncode == 0, text
 
 
 # the numbers

@@ -4,8 +4,8 @@
                                   └── peers: TCP, Noise, yamux, QBFT, partial signatures ──┘
 
 Keys, lock and identities are made from the seed; nothing is written but each node's records, below a directory that the caller gives.
-The first slot that counts is the first that starts when every node is ready; `slots` slots later the run ends. A duty succeeded on
-a node if that node handed the group's signature to the beacon mock and the mock, which verifies it, accepted.
+The first slot that counts is the first after genesis that starts when every node is ready; `slots` slots later the run ends. A duty
+succeeded on a node if that node handed the group's signature to the beacon mock and the mock, which verifies it, accepted.
 """
 
 import math
@@ -44,6 +44,7 @@ SLOTS_PER_EPOCH: Final = 4  # a validator attests once an epoch: short epochs sh
 MIN_NODES, MAX_NODES = 3, 16
 MAX_VALIDATORS: Final = 64
 READY_LIMIT_S: Final = 60.0
+LOOK_AT: Final = 0.6  # of a slot: showing the state must not delay the duties that start with the next
 COUNTED: Final = {DutyType.PROPOSER: "proposer", DutyType.ATTESTER: "attester"}
 
 
@@ -294,7 +295,7 @@ class _Run:
             self._all_ended.set()
 
     async def count_slots(self) -> None:
-        slot = max(self._chain.slot_at(time.time()) + 1, 0)
+        slot = max(self._chain.slot_at(time.time()) + 1, 1)
         while self._settings.slots is None or self._view.counted < self._settings.slots:
             await trio.sleep(max(self._chain.slot_start_s(slot) - time.time() - 0.001, 0))
             for kind, _ in self._beacon.expected(slot):
@@ -302,7 +303,7 @@ class _Run:
                     seen.expected[kind] += 1
                     key = (seen.index, slot, kind)
                     self._open[key] = self._open.get(key, 0) + 1
-            await trio.sleep(max(self._chain.slot_start_s(slot + 1) - time.time(), 0))
+            await trio.sleep(max(self._chain.slot_start_s(slot) + LOOK_AT * self._settings.slot_duration_s - time.time(), 0))
             self._view.counted += 1
             await self._look(slot)
             slot += 1

@@ -733,10 +733,10 @@ async def test_an_epoch_is_resolved_in_the_last_slot_of_the_one_before(
             rig.beacon.proposers[1] = {15: ALICE}
 
     async with rig_of(first_of_next) as rig:
-        await rig.until(14.9)
+        await rig.until(15.4)
         with pytest.raises(NotReady):
             await rig.address.ask(ProposerOf(16))
-        await rig.until(15.1)
+        await rig.until(15.6)
         assert await rig.address.ask(ProposerOf(16)) == BOB
         assert [request.epoch for request in rig.beacon.saw(ProposerDuties)] == [1, 2]
         await rig.until(16.1)
@@ -763,7 +763,7 @@ async def test_duties_that_cannot_be_read_are_asked_for_until_they_can_and_start
 
 async def test_a_reorganisation_has_later_epochs_read_again(autojump_clock: Clock) -> None:
     async with rig_of(busy) as rig:
-        await rig.until(15.1)
+        await rig.until(15.6)
         assert await rig.address.ask(ProposerOf(16)) == ALICE
         rig.beacon.proposers[2] = {16: BOB}
         rig.beacon.attesters[2] = []
@@ -787,9 +787,9 @@ async def test_a_reorganisation_in_the_middle_of_an_epoch_has_the_rest_read_agai
 
 async def test_a_reorganisation_while_duties_are_being_read_is_not_overtaken_by_the_old_answer(autojump_clock: Clock) -> None:
     async with rig_of(busy) as rig:
-        await rig.until(14.9)
+        await rig.until(15.4)
         rig.beacon.hanging.add(ProposerDuties)
-        await rig.until(15.1)
+        await rig.until(15.6)
         [late] = rig.beacon.kept
         rig.beacon.hanging.clear()
         rig.address.tell(ChainReorganised(1))
@@ -836,7 +836,7 @@ async def test_fee_recipients_are_told_at_the_start_and_once_an_epoch(autojump_c
     async with rig_of(with_stranger, slot=10) as rig:
         await rig.until(25.5)
         assert rig.beacon.saw(PrepareProposers) == [PrepareProposers(((ALICE[0], "0xA11ce"),))] * 3
-        assert rig.beacon.times_of(PrepareProposers) == pytest.approx([rig.at(10), rig.at(16), rig.at(24)], abs=0.01)
+        assert rig.beacon.times_of(PrepareProposers) == pytest.approx([rig.at(10), rig.at(16.5), rig.at(24.5)], abs=0.01)
 
 
 async def test_a_refused_fee_recipient_stops_nothing(autojump_clock: Clock) -> None:

@@ -223,20 +223,27 @@ class Duties:
         while True:
             epoch = self._chain.epoch_of(slot)
             self._on_slot(slot, self._active_validators)
-            if slot == self._chain.first_slot(epoch) or not self._epochs:
+            if not self._epochs:
                 self._nursery.start_soon(self._prepare_proposers)
+            elif slot == self._chain.first_slot(epoch):
+                self._nursery.start_soon(self._in_mid_slot, slot, self._prepare_proposers)
             self._expire(slot)
             if epoch not in self._epochs:
                 await self._resolve(epoch, slot)
             self._start_duties(slot)
             if self._chain.epoch_of(slot + 1) > epoch and epoch + 1 not in self._epochs:
-                self._nursery.start_soon(self._resolve, epoch + 1, slot)
+                self._nursery.start_soon(self._in_mid_slot, slot, partial(self._resolve, epoch + 1, slot))
             await self._sleep_until(self._chain.slot_start_s(slot + 1))
             slot = max(slot + 1, self._chain.slot_at(self._wall_clock()))  # missed slots are never replayed
 
     async def _sleep_until(self, unix_s: float) -> None:
         while (left_s := unix_s - self._wall_clock()) > 0:
             await trio.sleep(min(left_s, 60.0))  # the wall clock may be set meanwhile
+
+    async def _in_mid_slot(self, slot: int, what: Callable[[], Awaitable[None]]) -> None:
+        """What can wait doesn't compete with the slot's own duties."""
+        await self._sleep_until(self._chain.slot_start_s(slot) + self._chain.slot_duration_s / 2)
+        await what()
 
     async def _wait_for_sync(self) -> None:
         announced = -math.inf

@@ -134,7 +134,8 @@ class BeaconMock:
         """(kind, validator index) of all duties of a slot."""
         epoch = self._chain.epoch_of(slot)
         attesters = [index for index in range(len(self._settings.validators)) if self.attester_slot(epoch, index) == slot]
-        return [("proposer", self.proposer(slot)), *(("attester", index) for index in attesters)]
+        proposers = [("proposer", self.proposer(slot))] if slot > 0 else []
+        return [*proposers, *(("attester", index) for index in attesters)]
 
     # HTTP
 
@@ -248,7 +249,8 @@ class BeaconMock:
                 return self._duties([self._attester_duty(int(epoch), int(index)) for index in json.loads(body)])
             case "GET", ["eth", _, "validator", "duties", "proposer", epoch]:
                 first = self._chain.first_slot(int(epoch))
-                return self._duties([self._proposer_duty(slot) for slot in range(first, first + self._settings.slots_per_epoch)])
+                last = first + self._settings.slots_per_epoch
+                return self._duties([self._proposer_duty(slot) for slot in range(max(first, 1), last)])  # genesis has no proposer
             case "POST", ["eth", "v1", "validator", "duties", "sync", _]:
                 return self._duties([])
             case "GET", ["eth", "v1", "validator", "attestation_data"]:

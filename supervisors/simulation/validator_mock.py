@@ -42,7 +42,7 @@ class ValidatorMock:
             while True:
                 epoch = self._chain.epoch_of(slot)
                 if epoch not in known:
-                    known = {epoch: await self._duties(epoch)}
+                    known[epoch] = await self._duties(epoch)
                 attesters, proposers = known[epoch]
                 for duty in proposers:
                     if int(duty["slot"]) == slot:
@@ -50,6 +50,10 @@ class ValidatorMock:
                 due = [duty for duty in attesters if int(duty["slot"]) == slot]
                 if due:
                     nursery.start_soon(self._try, self._attest, slot, due)
+                if self._chain.epoch_of(slot + 1) > epoch:  # read ahead, away from the first slot's own work
+                    await self._sleep_until(self._chain.slot_start_s(slot) + 0.6 * self._chain.slot_duration_s)
+                    with trio.move_on_at(trio.current_time() + 0.3 * self._chain.slot_duration_s):
+                        known = {epoch + 1: await self._duties(epoch + 1)}
                 await self._sleep_until(self._chain.slot_start_s(slot + 1))
                 slot = max(slot + 1, self._chain.slot_at(self._clock()))
 

@@ -23,8 +23,10 @@ import trio
 
 from actors import http_server
 from charon_actors.cluster.lock import encode_lock
-from supervisors.simnet import FORK_VERSION, SLOTS_PER_EPOCH, SimnetSettings, make_cluster
+from charon_actors.crypto import public_key
+from supervisors.simnet import FORK_VERSION, SLOTS_PER_EPOCH, SimnetSettings, make_cluster, open_cluster
 from supervisors.simulation.beacon_mock import BeaconMock, BeaconSettings
+from supervisors.simulation.validator_mock import ValidatorMock
 from tests.cli.conftest import Charon
 
 CHARON = [sys.executable, "-m", "charon_actors.cli.main"]
@@ -363,8 +365,11 @@ class Running:
 
 
 @asynccontextmanager
-async def running(data: Path, *more: str, beacon: str = NOBODY, relays: str = "", listens: bool = True) -> AsyncIterator[Running]:
-    ports = free_ports(3)
+async def running(
+    data: Path, *more: str, beacon: str = NOBODY, relays: str = "", listens: bool = True, ports: list[int] | None = None
+) -> AsyncIterator[Running]:
+    """A node with the files below `data`. ports: of validator API, monitoring and peers, when `more` has the addresses."""
+    ports = ports or free_ports(3)
     own = (
         "--log-level=info",
         "--log-format=logfmt",
@@ -372,6 +377,8 @@ async def running(data: Path, *more: str, beacon: str = NOBODY, relays: str = ""
         f"--monitoring-address=127.0.0.1:{ports[1]}",
         *([f"--p2p-tcp-address=127.0.0.1:{ports[2]}"] if listens else []),
     )
+    given = [flag.split("=")[0] + "=" for flag in more]
+    own = tuple(flag for flag in own if not given or not flag.startswith(tuple(given)))
     names = [flag.split("=")[0] + "=" for flag in (*own, "--p2p-tcp-address=", *more)]
     arguments = [flag for flag in flags(beacon=beacon, relays=relays) if not flag.startswith(tuple(names))]
     async with trio.open_nursery() as nursery:
@@ -542,3 +549,64 @@ async def test_the_key_lock_is_kept_fresh_while_the_node_runs(data: Path) -> Non
         assert ended.returncode == 1
         assert b"another charon instance may be running" in ended.stderr
         assert node.process.returncode is None
+
+
+# a process among other nodes
+
+
+async def successes(node: Running) -> float:
+    """Duties that the node's tracker calls a success, of all kinds."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        text = (await client.get(f"http://127.0.0.1:{node.ports[1]}/metrics")).text
+    lines = [line for line in text.splitlines() if line.startswith("core_tracker_success_duties_total{")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+async def takes_part(node: Running) -> None:
+    """It becomes ready and from then on has successes."""
+    await node.becomes(200, "ok")
+    before = await successes(node)
+    with trio.fail_after(PATIENCE_S):
+        while await successes(node) < before + 2:
+            await trio.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_a_process_that_is_killed_in_the_middle_of_its_duties_comes_back_and_signs_nothing_twice(tmp_path: Path) -> None:
+    settings = SimnetSettings(tmp_path, nodes=4, validators=2, slot_duration_s=2.0, seed=21)
+    dealt, keys = make_cluster(settings)
+    data = tmp_path / "node3"
+    async with open_cluster(settings) as cluster, trio.open_nursery() as nursery:
+        (data / "cluster-lock.json").write_bytes(encode_lock(dealt.lock))
+        (data / "charon-enr-private-key").write_text(keys[3].hex())
+        (data / "charon-enr-private-key").chmod(0o600)
+        config = cluster.configs[3]
+        own = (
+            "--graffiti=simnet",  # as the other nodes: the beacon mock knows one block a slot
+            "--lock-file=node3/cluster-lock.json",
+            "--private-key-file=node3/charon-enr-private-key",
+            f"--validator-api-address={config.validator_api_address}",
+            f"--monitoring-address={config.monitoring_address}",
+            f"--p2p-tcp-address={config.p2p_tcp_addresses[0]}",
+        )
+        ports = [int(flag.rpartition(":")[2]) for flag in own[-3:]]
+        url = config.beacon_nodes[0].base
+        shares = {public_key(of_validator[4]): of_validator[4] for of_validator in dealt.shares}
+        client = ValidatorMock(f"http://127.0.0.1:{ports[0]}", shares, cluster.chain, time.time)
+        nursery.start_soon(client.run)
+        for index in range(3):
+            await cluster.start(index)
+        for _ in range(2):
+            async with running(data, *own, beacon=url, ports=ports) as node:
+                await takes_part(node)
+                assert not node.errors
+                node.process.kill()  # in whatever it is doing
+                await node.ends()
+        async with running(data, *own, beacon=url, ports=ports) as node:
+            await takes_part(node)
+            assert not [line for line in node.lines if "slashable" in line]
+            node.process.terminate()
+            assert await node.ends(within_s=5) == 0
+        assert not cluster.beacon.refused
+        nursery.cancel_scope.cancel()

@@ -76,6 +76,7 @@ async def open_nodes(
     knows: Callable[[int, int], bool] = lambda own, other: True,
     listens: Callable[[int], bool] = lambda index: True,
     runs: Callable[[int], bool] = lambda index: True,
+    key: Callable[[int], bytes] = key_of,
     **config: Any,
 ) -> AsyncIterator[list[Node]]:
     """`count` running nodes of a cluster of `members`. stranger: this node has a key that the others don't know.
@@ -85,7 +86,7 @@ async def open_nodes(
     sockets = [open_listen_sockets([("127.0.0.1", 0)]) if listens(index) else () for index in range(count)]
     ports = [opened[0].getsockname()[1] if opened else 0 for opened in sockets]
     members = members or count
-    keys = [key_of(index) for index in range(members)]
+    keys = [key(index) for index in range(members)]
     try:
         async with trio.open_nursery() as nursery:
             nodes = []

@@ -98,6 +98,16 @@ async def test_four_nodes_find_each_other_and_talk_every_way() -> None:
             assert await stream.receive_some() == b"cba"
 
 
+async def test_two_operators_whose_keys_give_the_same_name_are_two_peers() -> None:
+    namesakes = (36, 115, 1)
+    async with open_nodes(3, Inboxes(3).handlers, key=lambda index: key_of(namesakes[index])) as nodes:
+        assert peer_of(nodes[2], 0).name == peer_of(nodes[2], 1).name
+        await all_connected(nodes)
+        for a in range(3):
+            for b in {0, 1, 2} - {a}:
+                assert await nodes[a].mesh.exchange(b, [ECHO], b"?") == bytes([a]) + b"?"
+
+
 async def test_hundred_exchanges_at_once() -> None:
     inboxes = Inboxes(2)
     async with open_nodes(2, inboxes.handlers) as nodes:

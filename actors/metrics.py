@@ -22,6 +22,7 @@ DEFAULT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 BEACON_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 5)
 PARTIAL_BUCKETS: Final = (0.001, 0.01, 0.05, *BEACON_BUCKETS[3:])
 VERIFICATION_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+SEND_BUCKETS: Final = tuple(0.0001 * 2**k for k in range(18))
 BROADCAST_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 
 
@@ -75,7 +76,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "p2p_send_duration_seconds",
         "peer protocol topic",
         "Duration of sends and exchanges",
-        *(0.0001 * 2**k for k in range(18)),
+        *SEND_BUCKETS,
     ),
     _family("gauge", "p2p_reachability_status", "", "0 unknown, 1 public, 2 private"),
     _family("counter", "charon_actors_p2p_sends_refused_total", "peer reason", "Detached sends that were refused or failed"),

@@ -43,10 +43,10 @@ from charon_actors.eth2.networks import Network
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.profile import Profile
+from supervisors.node_tree import network_supervisor
 from supervisors.supervisor import Body, Crashed, Event, Supervisor, Worker, run_supervisor
 
 COMMAND: Final = "charon dkg"
-NETWORK_PERIOD_S: Final = 60.0
 
 log = structlog.get_logger(topic="dkg")
 
@@ -89,13 +89,7 @@ def ceremony_tree(network: Sequence[str], *, has_key_lock: bool) -> Supervisor:
         period_s=600.0,
         children=(
             *((Worker("private_key_lock"),) if has_key_lock else ()),
-            Supervisor(
-                "network",
-                "one_for_one",
-                intensity=5 * max(len(network), 1),
-                period_s=NETWORK_PERIOD_S,
-                children=tuple(Worker(name) for name in network),
-            ),
+            network_supervisor(network),
             Worker("dkg", restart="temporary", significant=True),
         ),
     )

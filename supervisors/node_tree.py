@@ -9,6 +9,17 @@ PERIOD_S: Final = 600.0
 NETWORK_PERIOD_S: Final = 60.0
 
 
+def network_supervisor(names: Sequence[str]) -> Supervisor:
+    """Of the mesh's children, in start order. Five crashes a minute for each of them, all together, before it gives up."""
+    return Supervisor(
+        "network",
+        "one_for_one",
+        intensity=5 * max(len(names), 1),
+        period_s=NETWORK_PERIOD_S,
+        children=tuple(Worker(name) for name in names),
+    )
+
+
 def node_tree(network: Sequence[str], *, has_key_lock: bool = False) -> Supervisor:
     """The tree of a node. network: the mesh's children (listener, one a relay, one a peer) in start order.
     has_key_lock: the node keeps its private key's lock file fresh.
@@ -29,13 +40,7 @@ def node_tree(network: Sequence[str], *, has_key_lock: bool = False) -> Supervis
             Worker("crypto_workers"),
             Worker("slashing"),
             Worker("beacon"),
-            Supervisor(
-                "network",
-                "one_for_one",
-                intensity=5 * max(len(network), 1),
-                period_s=NETWORK_PERIOD_S,
-                children=tuple(Worker(name) for name in network),
-            ),
+            network_supervisor(network),
             Supervisor(
                 "duty_path",
                 "one_for_one",

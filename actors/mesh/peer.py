@@ -165,19 +165,19 @@ class Peer:
             case Deliver() as deliver:
                 reply = mail.reply_to(deliver)
                 if self._is_busy(len(deliver.message)):
-                    reply.fail(PeerBusy(f"{self._peer.name}: {self._in_flight} sends are in flight"))
+                    reply.fail(self._busy())
                 else:
                     start_soon(partial(reply.answer, self._deliver, deliver, errors=(MeshFault,)))
             case Exchange() as exchange:
                 answer = mail.reply_to(exchange)
                 if self._is_busy(len(exchange.message)):
-                    answer.fail(PeerBusy(f"{self._peer.name}: {self._in_flight} sends are in flight"))
+                    answer.fail(self._busy())
                 else:
                     start_soon(partial(answer.answer, self._exchange, exchange, errors=(MeshFault,)))
             case OpenStream() as wanted:
                 opened = mail.reply_to(wanted)
                 if self._is_busy(0):
-                    opened.fail(PeerBusy(f"{self._peer.name}: {self._in_flight} sends are in flight"))
+                    opened.fail(self._busy())
                 else:
                     start_soon(partial(opened.answer, self._open_for, wanted, opened, errors=(MeshFault,)))
             case Adopt(connection) as adopt:
@@ -194,6 +194,9 @@ class Peer:
         return self._in_flight >= MAX_IN_FLIGHT or (
             self._in_flight_bytes > 0 and self._in_flight_bytes + size > MAX_IN_FLIGHT_BYTES
         )
+
+    def _busy(self) -> PeerBusy:
+        return PeerBusy(f"{self._peer.name}: {self._in_flight} sends are in flight")
 
     def _refuse(self, send: Send, reason: str) -> None:
         self._host.events.count("charon_actors_p2p_sends_refused_total", {**self._labels, "reason": reason})

@@ -51,7 +51,7 @@ from actors.validator_api.http import (
     prefers_ssz,
 )
 from actors.validator_api.key_shares import KeyShares, UnknownKey
-from charon_actors.eth2.beacon_api import AnswerFault, hex_of, uint_of
+from charon_actors.eth2.beacon_api import ATTESTER_NUMBERS, AnswerFault, hex_of, uint_of
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_label
@@ -107,16 +107,11 @@ class Handlers:
     async def _attester_duties(self, request: ApiRequest) -> ApiAnswer:
         epoch = self._epoch(request)
         answer = await self._beacon.ask(AttesterDuties(epoch, _indices(request)))
-        names = (
-            "validator_index",
-            "committee_index",
-            "committee_length",
-            "committees_at_slot",
-            "validator_committee_index",
-            "slot",
-        )
         data = [
-            {"pubkey": self._share_text(duty.pubkey, duty.validator_index), **{name: str(getattr(duty, name)) for name in names}}
+            {
+                "pubkey": self._share_text(duty.pubkey, duty.validator_index),
+                **{name: str(getattr(duty, name)) for name in ATTESTER_NUMBERS},
+            }
             for duty in answer.duties
         ]
         return _duties_answer(answer, data)

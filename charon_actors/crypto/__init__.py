@@ -10,7 +10,7 @@ from charon_actors.crypto.bls import (
     verify,
 )
 from charon_actors.crypto.faults import CryptoFault, Entropy, KeystoreFault
-from charon_actors.crypto.group import CURVE_ORDER, G1, G2, g1_linear_combination
+from charon_actors.crypto.group import CURVE_ORDER, G1, G2, g1_linear_combination, small_multiple
 from charon_actors.crypto.keystore import (
     INSECURE_ITERATIONS,
     decode_keystore,
@@ -72,6 +72,7 @@ __all__ = [
     "recover_secret",
     "recover_signature",
     "sign",
+    "small_multiple",
     "split_secret",
     "verify",
     "verify_all",

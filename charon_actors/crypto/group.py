@@ -17,7 +17,7 @@ Source: specification 04-dkg section 5.1, 08-beacon-node section 8; draft-irtf-c
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 from pyblst import BlstP1Element, BlstP2Element, final_verify, miller_loop
 
@@ -39,6 +39,8 @@ _GENERATOR_G2 = bytes.fromhex(
     "93e02b6052719f607dacd3a088274f65596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e"
     "024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d1770bac0326a805bbefd48056c8c121bdb8"
 )
+
+P = TypeVar("P", "G1", "G2")
 
 
 class G1:
@@ -245,3 +247,16 @@ def _draw(entropy: Entropy, count: int) -> bytes:
 
 G1.GENERATOR = G1.decode(_GENERATOR_G1)
 G2.GENERATOR = G2.decode(_GENERATOR_G2)
+
+
+def small_multiple(point: P, factor: int) -> P:
+    """factor·point by doubling and adding, factor at least 1: for some bits, a multiplication costs as much as 50 additions.
+
+    Not constant time: for public factors only.
+    """
+    value = point
+    for bit in bin(factor)[3:]:
+        value = value + value
+        if bit == "1":
+            value = value + point
+    return value

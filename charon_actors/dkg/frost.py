@@ -39,7 +39,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from google.protobuf.message import DecodeError
 
-from charon_actors.crypto import CURVE_ORDER, G1, CryptoFault, Entropy, g1_linear_combination
+from charon_actors.crypto import CURVE_ORDER, G1, CryptoFault, Entropy, g1_linear_combination, small_multiple
 from charon_actors.dkg.faults import CeremonyFault, peer_index_of, share_index_of
 from charon_actors.p2p.protobuf import dkg_pb2
 
@@ -341,16 +341,7 @@ def _polynomial_at(commitments: Sequence[G1], x: int) -> G1:
     """Σ x^k·A_k by Horner. x is a share index, a few bits: doubling and adding beats a full multiplication tenfold."""
     value = commitments[-1]
     for commitment in reversed(commitments[:-1]):
-        value = _small_multiple(value, x) + commitment
-    return value
-
-
-def _small_multiple(point: G1, factor: int) -> G1:
-    value = point
-    for bit in bin(factor)[3:]:
-        value = value + value
-        if bit == "1":
-            value = value + point
+        value = small_multiple(value, x) + commitment
     return value
 
 

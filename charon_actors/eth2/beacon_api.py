@@ -339,7 +339,7 @@ def _check_epoch(slot: int, epoch: int, slots_per_epoch: int) -> None:
         raise AnswerFault(f"a duty in slot {slot} is not of epoch {epoch}")
 
 
-_ATTESTER_NUMBERS: Final = (
+ATTESTER_NUMBERS: Final = (
     "validator_index",
     "committee_index",
     "committee_length",
@@ -356,7 +356,7 @@ def decode_attester_duties(body: bytes, epoch: int, slots_per_epoch: int) -> Dut
     for entry in entries:
         fields = as_object(entry, "duty")
         duty = AttesterDefinition(
-            pubkey=hex_of(fields.get("pubkey"), 48, "pubkey"), **{key: _field_uint(fields, key) for key in _ATTESTER_NUMBERS}
+            pubkey=hex_of(fields.get("pubkey"), 48, "pubkey"), **{key: _field_uint(fields, key) for key in ATTESTER_NUMBERS}
         )
         _check_epoch(duty.slot, epoch, slots_per_epoch)
         duties.append(duty)

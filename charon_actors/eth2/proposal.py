@@ -18,9 +18,8 @@ Limits: ROOTS_REMEMBERED roots (with their message bytes); everything is linear 
 Source: specification 05 §10.1, 07 §5.7 to §5.9, 08 §7.3.
 """
 
-from collections.abc import Callable
 from functools import cached_property, lru_cache
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, Self
 
 import msgspec
 
@@ -30,7 +29,7 @@ from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.preset import MAINNET, Preset
 from charon_actors.eth2.signing import DomainType
-from charon_actors.eth2.ssz import EncodingFault
+from charon_actors.eth2.ssz import Container, EncodingFault
 from charon_actors.eth2.versioned import (
     decode_v13,
     encode_json,
@@ -44,8 +43,6 @@ from charon_actors.eth2.versioned import (
 ROOTS_REMEMBERED: Final = 8  # a slot has one proposal; ours, the decided one, the signed ones, and some of the peers'
 SIGNATURE_BYTES: Final = 96
 _SIGNED_BLOCK_OFFSET: Final = 100
-
-B = TypeVar("B")
 
 
 @lru_cache(maxsize=ROOTS_REMEMBERED)
@@ -76,11 +73,53 @@ def _check_kind(fork: Fork, blinded: bool) -> None:
 
 
 class _Block(msgspec.Struct, frozen=True, dict=True):
-    """What unsigned and signed proposals share: fields cut out of `message`."""
+    """What unsigned and signed proposals share: their forms, and fields cut out of `message`."""
 
     fork: Fork
     blinded: bool
     body: bytes
+
+    @classmethod
+    def _type_of(cls, fork: Fork, blinded: bool) -> Container:
+        """The schema of `body`."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_ssz(cls, fork: Fork, blinded: bool, body: bytes) -> Self:
+        """From the octet stream of the Beacon API. Raises: EncodingFault."""
+        _check_kind(fork, blinded)
+        cls._type_of(fork, blinded).decode(body)
+        return cls(fork, blinded, body)
+
+    @classmethod
+    def from_json(cls, fork: Fork, blinded: bool, value: object) -> Self:
+        """From the JSON of the Beacon API: the member `data` of an answer, or a submission. Raises: EncodingFault."""
+        _check_kind(fork, blinded)
+        schema = cls._type_of(fork, blinded)
+        return cls(fork, blinded, schema.encode(schema.from_json(value)))
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        schema = self._type_of(self.fork, self.blinded)
+        return schema.to_json(schema.decode(self.body))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """From V13 or the JSON form. Raises: EncodingFault."""
+        try:
+            return cls.from_ssz(*decode_v13(data))
+        except EncodingFault:
+            if not looks_like_json(data):
+                raise
+        value = parse_json(data)
+        blinded = value.get("blinded", False) if isinstance(value, dict) else False
+        if not isinstance(blinded, bool):
+            raise EncodingFault("blinded is neither true nor false")
+        return cls.from_json(json_fork(value), blinded, json_member(value, "block"))
+
+    def encode(self) -> bytes:
+        """The form between nodes, V13."""
+        return encode_v13(self.fork, self.blinded, self.body)
 
     @cached_property
     def message(self) -> bytes:
@@ -130,38 +169,14 @@ class Proposal(_Block, frozen=True, dict=True):
     """
 
     @classmethod
-    def from_ssz(cls, fork: Fork, blinded: bool, body: bytes) -> "Proposal":
-        """From a beacon node's octet-stream answer. Raises: EncodingFault."""
-        _check_kind(fork, blinded)
-        containers.proposal_type(fork, blinded).decode(body)
-        return cls(fork, blinded, body)
-
-    @classmethod
-    def from_json(cls, fork: Fork, blinded: bool, value: object) -> "Proposal":
-        """From the member `data` of a beacon node's JSON answer. Raises: EncodingFault."""
-        _check_kind(fork, blinded)
-        schema = containers.proposal_type(fork, blinded)
-        return cls(fork, blinded, schema.encode(schema.from_json(value)))
-
-    def to_json(self) -> dict[str, Any]:
-        """The member `data` of the answer to GET v3 blocks."""
-        schema = containers.proposal_type(self.fork, self.blinded)
-        return schema.to_json(schema.decode(self.body))
+    def _type_of(cls, fork: Fork, blinded: bool) -> Container:
+        return containers.proposal_type(fork, blinded)
 
     @cached_property
     def message(self) -> bytes:
         if containers.has_contents(self.fork, self.blinded):
             return containers.block_contents(self.fork).field_bytes(self.body, "block")
         return self.body
-
-    def encode(self) -> bytes:
-        """The consensus value, V13."""
-        return encode_v13(self.fork, self.blinded, self.body)
-
-    @classmethod
-    def decode(cls, data: bytes) -> "Proposal":
-        """From V13 or the JSON form. Raises: EncodingFault."""
-        return _decode(data, cls.from_ssz, cls.from_json)
 
     def signed(self, signature: bytes) -> "SignedProposal":
         """With a signature (96 bytes) around it."""
@@ -180,23 +195,8 @@ class SignedProposal(_Block, frozen=True, dict=True):
     """
 
     @classmethod
-    def from_ssz(cls, fork: Fork, blinded: bool, body: bytes) -> "SignedProposal":
-        """From a validator client's octet-stream submission. Raises: EncodingFault."""
-        _check_kind(fork, blinded)
-        containers.signed_proposal_type(fork, blinded).decode(body)
-        return cls(fork, blinded, body)
-
-    @classmethod
-    def from_json(cls, fork: Fork, blinded: bool, value: object) -> "SignedProposal":
-        """From a validator client's JSON submission. Raises: EncodingFault."""
-        _check_kind(fork, blinded)
-        schema = containers.signed_proposal_type(fork, blinded)
-        return cls(fork, blinded, schema.encode(schema.from_json(value)))
-
-    def to_json(self) -> dict[str, Any]:
-        """What POST blocks and blinded_blocks take."""
-        schema = containers.signed_proposal_type(self.fork, self.blinded)
-        return schema.to_json(schema.decode(self.body))
+    def _type_of(cls, fork: Fork, blinded: bool) -> Container:
+        return containers.signed_proposal_type(fork, blinded)
 
     @cached_property
     def message(self) -> bytes:
@@ -234,15 +234,6 @@ class SignedProposal(_Block, frozen=True, dict=True):
     def belongs_to(self, duty: Duty, chain: Chain) -> bool:
         return duty.type is DutyType.PROPOSER and self.slot == duty.slot
 
-    def encode(self) -> bytes:
-        """The wire form, V13."""
-        return encode_v13(self.fork, self.blinded, self.body)
-
-    @classmethod
-    def decode(cls, data: bytes) -> "SignedProposal":
-        """From V13 or the JSON form. Raises: EncodingFault."""
-        return _decode(data, cls.from_ssz, cls.from_json)
-
 
 def _signed_block(signature: bytes, message: bytes) -> bytes:
     if len(signature) != SIGNATURE_BYTES:
@@ -265,16 +256,3 @@ def proposal_to_wire_json(proposal: Proposal | SignedProposal) -> bytes:
     if proposal.blinded:
         value["blinded"] = True
     return encode_json(value)
-
-
-def _decode(data: bytes, from_ssz: Callable[[Fork, bool, bytes], B], from_json: Callable[[Fork, bool, object], B]) -> B:
-    try:
-        return from_ssz(*decode_v13(data))
-    except EncodingFault:
-        if not looks_like_json(data):
-            raise
-    value = parse_json(data)
-    blinded = value.get("blinded", False) if isinstance(value, dict) else False
-    if not isinstance(blinded, bool):
-        raise EncodingFault("blinded is neither true nor false")
-    return from_json(json_fork(value), blinded, json_member(value, "block"))

@@ -48,15 +48,30 @@ def encode_token(text: str) -> bytes:
     return encode_uvarint(len(body)) + body
 
 
-class _Tokens:
-    """Bytes in, tokens out; what comes after the last token wanted stays in `buffer`."""
+class _End:
+    """What both ends share: bytes in, tokens out behind the header; bytes after the last token wanted stay in `_buffer`."""
 
     def __init__(self) -> None:
-        self.buffer = bytearray()
+        self._buffer = bytearray()
+        self._has_header = False
+        self.selected: str | None = None
 
-    def take(self) -> str | None:
+    @property
+    def leftover(self) -> bytes:
+        return bytes(self._buffer)
+
+    def _next_proposal_or_answer(self) -> str | None:
+        token = self._take()
+        if self._has_header or token is None:
+            return token
+        if token != HEADER:
+            raise MultistreamFault("the other end does not start with the multistream header")
+        self._has_header = True
+        return self._take()
+
+    def _take(self) -> str | None:
         try:
-            prefix = decode_uvarint(self.buffer)
+            prefix = decode_uvarint(self._buffer)
         except FramingFault as fault:
             raise MultistreamFault(f"bad token: {fault}") from None
         if prefix is None:
@@ -64,10 +79,10 @@ class _Tokens:
         length, start = prefix
         if not 1 <= length <= MAX_TOKEN_BYTES:
             raise MultistreamFault(f"a token has 1 to {MAX_TOKEN_BYTES} bytes, not {length}")
-        if len(self.buffer) < start + length:
+        if len(self._buffer) < start + length:
             return None
-        body = bytes(self.buffer[start : start + length])
-        del self.buffer[: start + length]
+        body = bytes(self._buffer[start : start + length])
+        del self._buffer[: start + length]
         if body[-1:] != b"\n":
             raise MultistreamFault("a token ends with a newline")
         try:
@@ -76,7 +91,7 @@ class _Tokens:
             raise MultistreamFault("a token is UTF-8 text") from None
 
 
-class Initiator:
+class Initiator(_End):
     """Proposes `protocols` in order of preference. Send `opening()` first, then what each `receive` returns.
 
     selected: the agreed protocol, None until then. leftover: bytes behind the agreement, meaningful once there is one.
@@ -84,11 +99,9 @@ class Initiator:
 
     def __init__(self, protocols: Sequence[str]) -> None:
         assert 0 < len(protocols) <= MAX_PROPOSALS, "propose 1 to 64 protocols"
+        super().__init__()
         self._protocols = tuple(protocols)
         self._refused = 0
-        self._tokens = _Tokens()
-        self._has_header = False
-        self.selected: str | None = None
 
     def opening(self) -> bytes:
         """Header and first proposal, to be sent together."""
@@ -96,14 +109,10 @@ class Initiator:
 
     def receive(self, data: bytes | bytearray) -> bytes:
         """Take bytes of the responder; returns what to send next, often nothing. Raises: MultistreamFault, NotSupported."""
-        self._tokens.buffer += data
+        self._buffer += data
         reply = b""
-        while self.selected is None and (token := self._tokens.take()) is not None:
-            if not self._has_header:
-                if token != HEADER:
-                    raise MultistreamFault("the other end does not start with the multistream header")
-                self._has_header = True
-            elif token == self._protocols[self._refused]:
+        while self.selected is None and (token := self._next_proposal_or_answer()) is not None:
+            if token == self._protocols[self._refused]:
                 self.selected = token
             elif token == NOT_AVAILABLE:
                 self._refused += 1
@@ -114,23 +123,17 @@ class Initiator:
                 raise MultistreamFault("the answer is neither our proposal nor a refusal")
         return reply
 
-    @property
-    def leftover(self) -> bytes:
-        return bytes(self._tokens.buffer)
 
-
-class Responder:
+class Responder(_End):
     """Accepts the first proposal that is in `protocols`. Send `opening()` at once, then what each `receive` returns.
 
     selected: the agreed protocol, None until then. leftover: bytes behind the agreement, meaningful once there is one.
     """
 
     def __init__(self, protocols: Collection[str]) -> None:
+        super().__init__()
         self._protocols = protocols
         self._proposals = 0
-        self._tokens = _Tokens()
-        self._has_header = False
-        self.selected: str | None = None
 
     def opening(self) -> bytes:
         """The header; `charon test peers` waits for it without sending anything."""
@@ -138,14 +141,9 @@ class Responder:
 
     def receive(self, data: bytes | bytearray) -> bytes:
         """Take bytes of the initiator; returns what to send next, often nothing. Raises: MultistreamFault."""
-        self._tokens.buffer += data
+        self._buffer += data
         reply = b""
-        while self.selected is None and (token := self._tokens.take()) is not None:
-            if not self._has_header:
-                if token != HEADER:
-                    raise MultistreamFault("the other end does not start with the multistream header")
-                self._has_header = True
-                continue
+        while self.selected is None and (token := self._next_proposal_or_answer()) is not None:
             self._proposals += 1
             if self._proposals > MAX_PROPOSALS:
                 raise MultistreamFault(f"more than {MAX_PROPOSALS} proposals")
@@ -155,7 +153,3 @@ class Responder:
             else:
                 reply += encode_token(NOT_AVAILABLE)
         return reply
-
-    @property
-    def leftover(self) -> bytes:
-        return bytes(self._tokens.buffer)

@@ -2,6 +2,6 @@
 # Installs what the interop tests talk to: Lodestar (two generations) and libp2p implementations. Needs node and npm. Idempotent.
 set -eu
 cd "$(dirname "$0")"
-libp2p/install.sh
-devnet/install.sh
-devnet/bench/install.sh
+bash libp2p/install.sh
+bash devnet/install.sh
+bash devnet/bench/install.sh

@@ -16,7 +16,7 @@ from charon_actors.cluster.definition import Creator, Definition, Operator, Vali
 from charon_actors.cluster.deposit import GWEI_PER_ETH, check_deposit_amounts
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import with_definition_hashes
-from charon_actors.cluster.schema import SCHEMAS
+from charon_actors.cluster.schema import WRITTEN_VERSIONS
 from charon_actors.cluster.threshold import MIN_OPERATORS, default_threshold
 from charon_actors.crypto.faults import CryptoFault
 from charon_actors.crypto.secp256k1 import checksum_address
@@ -58,8 +58,10 @@ def definition_from_flags(
 ) -> tuple[Definition, Network]:
     """The definition, unsigned, with its hashes. moment: local time with offset. uuid: 16 random bytes. Raises UserError."""
     threshold = chosen_threshold(values, len(operators))
-    if values.text("schema-version") not in SCHEMAS:
-        raise UserError(values.where("schema-version"), "unsupported definition version", f"choose one of {', '.join(SCHEMAS)}")
+    if values.text("schema-version") not in WRITTEN_VERSIONS:
+        raise UserError(
+            values.where("schema-version"), "unsupported definition version", f"choose one of {', '.join(WRITTEN_VERSIONS)}"
+        )
     network = chosen_network(values)
     amounts = deposit_amounts_gwei(values)
     protocol = values.text("consensus-protocol")

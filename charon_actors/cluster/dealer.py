@@ -2,13 +2,18 @@
 
     group secret of validator v   split into shares 1..n of threshold t
     deposits, registration        signed with the group secret (a ceremony would combine partial signatures; same bytes)
-    signature aggregate           the sum of the signatures of every share of every validator over the lock hash
+    signature aggregate           the sum of the signatures of every share of every validator over the lock hash; the same bytes
+                                  as one signature by the sum of all shares, which we know
     node signatures               by every identity key over the lock hash
+
+The work of a validator, some 2 ms, depends on no other one: `deal` hands parts of PART_VALIDATORS to the `run` it is given, which
+may be the `map` of a pool of processes. Each part verifies what it signed.
 
 Source: specification 01-cluster-files, sections 5, 6, 9 and 10.1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -17,18 +22,53 @@ from charon_actors.cluster import merkle
 from charon_actors.cluster.definition import Definition, ValidatorAddresses
 from charon_actors.cluster.deposit import Deposit, amounts_to_sign, deposit_signing_root, withdrawal_credentials
 from charon_actors.cluster.hashes import with_lock_hashes
-from charon_actors.cluster.lock import DistributedValidator, Lock
+from charon_actors.cluster.lock import NO_REGISTRATION, DistributedValidator, Lock
 from charon_actors.cluster.registration import LEGACY_GAS_LIMIT, Registration, registration_signing_root
-from charon_actors.crypto.bls import aggregate_signatures, public_key, sign
-from charon_actors.crypto.faults import Entropy
+from charon_actors.cluster.schema import Deposits, schema_of
+from charon_actors.crypto.bls import aggregate_signatures, aggregate_verify, sign
+from charon_actors.crypto.faults import CryptoFault, Entropy
+from charon_actors.crypto.group import CURVE_ORDER, encode_scalar
 from charon_actors.crypto.secp256k1 import k1_sign_recoverable
-from charon_actors.crypto.threshold import split_secret
+from charon_actors.crypto.threshold import split_secret_openly
+
+PART_VALIDATORS: Final = 25
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Some of the validators: their definition (with their addresses only) and their secrets, 32 bytes each. Its repr hides them."""
+
+    definition: Definition
+    group_secrets: tuple[bytes, ...]
+    registered_at_s: int
+    entropy: Entropy
+
+    def __repr__(self) -> str:
+        return f"Part({len(self.group_secrets)} validators)"
+
+
+class DealtPart(msgspec.Struct, frozen=True):
+    """What `Dealt` says, of some of the validators, and all their deposits. Its repr hides the shares."""
+
+    validators: tuple[DistributedValidator, ...]
+    deposits: tuple[Deposit, ...]
+    shares: tuple[Mapping[int, bytes], ...]
+
+    def __repr__(self) -> str:
+        return f"DealtPart({len(self.shares)} validators)"
+
+
+class Run(Protocol):
+    """The built-in `map`, or that of a pool of processes; results in the order of the parts."""
+
+    def __call__(self, work: Callable[[Part], DealtPart], parts: Sequence[Part], /) -> Iterable[DealtPart]: ...
 
 
 class Dealt(msgspec.Struct, frozen=True):
-    """The lock, and the secret shares: shares[v][i] is validator v's share of index i, 32 bytes. Its repr hides them."""
+    """The lock; all deposits, also those that old locks have no place for; and the secret shares: shares[v][i] is validator v's share
+    of index i, 32 bytes. Its repr hides them."""
 
     lock: Lock
+    deposits: tuple[Deposit, ...]
     shares: tuple[Mapping[int, bytes], ...]
 
     def __repr__(self) -> str:
@@ -42,44 +82,75 @@ def deal(
     *,
     registered_at_s: int,
     entropy: Entropy,
+    run: Run = map,
 ) -> Dealt:
     """A complete cluster. group_secrets: 32 bytes a validator. identity_keys: 32 bytes an operator, those of its ENRs.
 
     registered_at_s: timestamp of the builder registrations. Raises ClusterFault, CryptoFault for unusable input.
     """
-    shares = tuple(split_secret(secret, definition.threshold, len(definition.operators), entropy) for secret in group_secrets)
-    validators = tuple(
-        DistributedValidator(
-            public_key=public_key(secret),
-            public_shares=tuple(public_key(shares_of_one[index]) for index in sorted(shares_of_one)),
-            deposits=_deposits(definition, addresses, secret),
-            registration=_registration(definition, addresses, secret, registered_at_s),
-        )
-        for secret, shares_of_one, addresses in zip(group_secrets, shares, definition.validators, strict=True)
-    )
-    lock = with_lock_hashes(Lock(definition, validators))
-    aggregate = aggregate_signatures(
-        [sign(share, lock.lock_hash) for shares_of_one in shares for share in shares_of_one.values()]
-    )
-    signatures = tuple(k1_sign_recoverable(key, lock.lock_hash) for key in identity_keys)
-    return Dealt(replace(lock, signature_aggregate=aggregate, node_signatures=signatures), shares)
+    assert len(group_secrets) == len(definition.validators)
+    parts = []
+    for first in range(0, len(group_secrets), PART_VALIDATORS):
+        some = slice(first, first + PART_VALIDATORS)
+        part_of_definition = replace(definition, validators=definition.validators[some])
+        parts.append(Part(part_of_definition, tuple(group_secrets[some]), registered_at_s, entropy))
+    dealt = list(run(deal_part, parts))
+    shares = tuple(shares_of_one for part in dealt for shares_of_one in part.shares)
+    lock = with_lock_hashes(Lock(definition, tuple(validator for part in dealt for validator in part.validators)))
+    all_shares = sum(int.from_bytes(share, "big") for shares_of_one in shares for share in shares_of_one.values())
+    signatures: tuple[bytes, ...] = ()
+    if schema_of(definition.version).has_registrations:
+        signatures = tuple(k1_sign_recoverable(key, lock.lock_hash) for key in identity_keys)
+    aggregate = sign(encode_scalar(all_shares % CURVE_ORDER), lock.lock_hash)
+    signed = replace(lock, signature_aggregate=aggregate, node_signatures=signatures)
+    return Dealt(signed, tuple(deposit for part in dealt for deposit in part.deposits), shares)
 
 
-def _deposits(definition: Definition, addresses: ValidatorAddresses, secret: bytes) -> tuple[Deposit, ...]:
+def deal_part(part: Part) -> DealtPart:
+    """The validators of a part, every signature verified. Raises ClusterFault, CryptoFault."""
+    definition, schema = part.definition, schema_of(part.definition.version)
+    validators: list[DistributedValidator] = []
+    all_deposits: list[Deposit] = []
+    all_shares: list[Mapping[int, bytes]] = []
+    statements: list[tuple[bytes, bytes]] = []
+    for secret, addresses in zip(part.group_secrets, definition.validators, strict=True):
+        split = split_secret_openly(secret, definition.threshold, len(definition.operators), part.entropy)
+        deposits = _deposits(definition, addresses, secret, split.public_key)
+        statements += [(split.public_key, deposit_signing_root(each, definition.fork_version)) for each in deposits]
+        registration = NO_REGISTRATION
+        if schema.has_registrations:
+            registration = _registration(definition, addresses, secret, split.public_key, part.registered_at_s)
+            statements.append((split.public_key, registration_signing_root(registration, definition.fork_version)))
+        of_lock = () if schema.deposits is Deposits.NONE else deposits
+        validators.append(DistributedValidator(split.public_key, split.public_shares, of_lock, registration))
+        all_deposits += deposits
+        all_shares.append(split.shares)
+    made = [deposit.signature for deposit in all_deposits]
+    made += [validator.registration.signature for validator in validators if schema.has_registrations]
+    # A sum is enough: all are ours, nobody chose errors that cancel.
+    if not aggregate_verify(statements, aggregate_signatures(made)):
+        raise CryptoFault("a signature that was just made does not verify; this machine miscalculates")
+    return DealtPart(tuple(validators), tuple(all_deposits), tuple(all_shares))
+
+
+def _deposits(definition: Definition, addresses: ValidatorAddresses, secret: bytes, public_key: bytes) -> tuple[Deposit, ...]:
+    schema = schema_of(definition.version)
     credentials = withdrawal_credentials(addresses.withdrawal_address, compounding=definition.compounding)
     deposits = []
-    for amount in amounts_to_sign(definition.deposit_amounts_gwei, compounding=definition.compounding):
-        deposit = Deposit(public_key(secret), credentials, amount)
+    for amount in amounts_to_sign(schema, definition.deposit_amounts_gwei, compounding=definition.compounding):
+        deposit = Deposit(public_key, credentials, amount)
         root = deposit_signing_root(deposit, definition.fork_version)
         deposits.append(replace(deposit, signature=sign(secret, root)))
     return tuple(deposits)
 
 
-def _registration(definition: Definition, addresses: ValidatorAddresses, secret: bytes, registered_at_s: int) -> Registration:
+def _registration(
+    definition: Definition, addresses: ValidatorAddresses, secret: bytes, public_key: bytes, registered_at_s: int
+) -> Registration:
     registration = Registration(
         fee_recipient=merkle.address_bytes(addresses.fee_recipient_address),
         gas_limit=definition.target_gas_limit or LEGACY_GAS_LIMIT,
         timestamp_s=registered_at_s,
-        pubkey=public_key(secret),
+        pubkey=public_key,
     )
     return replace(registration, signature=sign(secret, registration_signing_root(registration, definition.fork_version)))

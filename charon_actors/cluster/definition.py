@@ -1,17 +1,22 @@
 """cluster-definition.json: what the operators agree on before keys exist. Pure: bytes to value and back.
 
 A `Definition` holds what the file says: addresses as the literal texts, stored hashes as they stand (whether they are right
-is `verify.py`'s business). Writing always computes the hashes anew, as Charon does.
+is `verify.py`'s business). Writing always computes the hashes anew, as Charon does. What a version of the file lacks has the zero
+value here; the one pair of addresses that files before v1.5 hold stands at every validator.
 
 Source: specification 01-cluster-files, section 2.
 """
+
+from typing import Final
 
 import msgspec
 
 from charon_actors.cluster.deposit import check_deposit_amounts
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.foreign_json import Fields, decode_object, encode_object, hex_text
-from charon_actors.cluster.schema import schema_of
+from charon_actors.cluster.foreign_json import Fields, base64_text, decode_object, encode_object, hex_text
+from charon_actors.cluster.schema import Schema, schema_of
+
+MAX_VALIDATORS: Final = 65536
 
 
 class Operator(msgspec.Struct, frozen=True):
@@ -68,42 +73,33 @@ def encode_definition(definition: Definition) -> bytes:
 def definition_from_fields(fields: Fields) -> Definition:
     """From the object in a definition file or in a lock. Raises ClusterFault."""
     version = fields.text("version")
-    schema_of(version)
-    fork_version = fields.data("fork_version")
+    schema = schema_of(version)
+    if schema.bytes_are_base64:
+        fields = fields.with_base64()
+    fork_version = fields.hex_data("fork_version")
     if len(fork_version) != 4:
         raise ClusterFault("invalid fork version")
-    creator = fields.object("creator")
+    num_validators = fields.number("num_validators")
     definition = Definition(
         name=fields.text("name"),
-        creator=Creator(creator.text("address"), creator.data("config_signature")),
-        operators=tuple(
-            Operator(
-                operator.text("address"),
-                operator.text("enr"),
-                operator.data("config_signature"),
-                operator.data("enr_signature"),
-            )
-            for operator in fields.objects("operators")
-        ),
+        creator=_creator(fields.object("creator")) if schema.has_creator else Creator(),
+        operators=tuple(_operator(operator, schema) for operator in fields.objects("operators")),
         uuid=fields.text("uuid"),
         version=version,
         timestamp=fields.text("timestamp"),
-        num_validators=fields.number("num_validators"),
+        num_validators=num_validators,
         threshold=fields.number("threshold"),
-        validators=tuple(
-            ValidatorAddresses(validator.text("fee_recipient_address"), validator.text("withdrawal_address"))
-            for validator in fields.objects("validators")
-        ),
+        validators=_each_addresses(fields) if schema.has_validator_addresses else _shared_addresses(fields, num_validators),
         dkg_algorithm=fields.text("dkg_algorithm"),
         fork_version=fork_version,
-        deposit_amounts_gwei=fields.quoted_numbers("deposit_amounts"),
-        consensus_protocol=fields.text("consensus_protocol"),
-        target_gas_limit=fields.number("target_gas_limit"),
-        compounding=fields.switch("compounding"),
+        deposit_amounts_gwei=fields.quoted_numbers("deposit_amounts") if schema.has_deposit_amounts else (),
+        consensus_protocol=fields.text("consensus_protocol") if schema.has_consensus_protocol else "",
+        target_gas_limit=fields.number("target_gas_limit") if schema.has_gas_limit else 0,
+        compounding=schema.has_gas_limit and fields.switch("compounding"),
         config_hash=fields.data("config_hash"),
         definition_hash=fields.data("definition_hash"),
     )
-    if definition.num_validators != len(definition.validators):
+    if num_validators != len(definition.validators):
         raise ClusterFault("num_validators does not match validators length")
     try:
         check_deposit_amounts(definition.deposit_amounts_gwei, compounding=definition.compounding)
@@ -112,46 +108,76 @@ def definition_from_fields(fields: Fields) -> Definition:
     return definition
 
 
+def shared_addresses(definition: Definition) -> ValidatorAddresses:
+    """The one pair of addresses of a definition before v1.5. Raises ClusterFault when validators differ."""
+    pairs = set(definition.validators)
+    if len(pairs) > 1:
+        raise ClusterFault("multiple withdrawal or fee recipient addresses found")
+    return pairs.pop() if pairs else ValidatorAddresses("", "")
+
+
 def definition_to_json(definition: Definition) -> dict[str, object]:
-    """The JSON object, keys in the order of the file, hashes computed anew."""
+    """The JSON object, keys in the order of the file, hashes computed anew. Raises ClusterFault."""
     from charon_actors.cluster.hashes import with_definition_hashes
 
     definition = with_definition_hashes(definition)
-    amounts = [str(amount) for amount in definition.deposit_amounts_gwei] or None
-    return {
-        **({"name": definition.name} if definition.name else {}),
-        "creator": {
-            "address": definition.creator.address,
-            "config_signature": hex_text(definition.creator.config_signature),
-        },
-        "operators": [
-            {
-                "address": operator.address,
-                "enr": operator.enr,
-                "config_signature": hex_text(operator.config_signature),
-                "enr_signature": hex_text(operator.enr_signature),
-            }
-            for operator in definition.operators
-        ]
-        or None,
-        "uuid": definition.uuid,
-        "version": definition.version,
-        **({"timestamp": definition.timestamp} if definition.timestamp else {}),
-        "num_validators": definition.num_validators,
-        "threshold": definition.threshold,
-        "validators": [
-            {
-                "fee_recipient_address": validator.fee_recipient_address,
-                "withdrawal_address": validator.withdrawal_address,
-            }
-            for validator in definition.validators
-        ],
-        "dkg_algorithm": definition.dkg_algorithm,
-        "fork_version": hex_text(definition.fork_version),
-        "deposit_amounts": amounts,
-        "consensus_protocol": definition.consensus_protocol,
-        "target_gas_limit": definition.target_gas_limit,
-        "compounding": definition.compounding,
-        "config_hash": hex_text(definition.config_hash),
-        "definition_hash": hex_text(definition.definition_hash),
-    }
+    schema = schema_of(definition.version)
+    data_text = base64_text if schema.bytes_are_base64 else hex_text
+    operators = [
+        {
+            "address": operator.address,
+            "enr": operator.enr,
+            **({"nonce": 0} if schema.has_nonce else {}),
+            "config_signature": data_text(operator.config_signature),
+            "enr_signature": data_text(operator.enr_signature),
+        }
+        for operator in definition.operators
+    ]
+    written: dict[str, object] = {"name": definition.name} if definition.name else {}
+    if schema.has_creator:
+        creator = definition.creator
+        written["creator"] = {"address": creator.address, "config_signature": data_text(creator.config_signature)}
+    written |= {"operators": operators or None, "uuid": definition.uuid, "version": definition.version}
+    if definition.timestamp:
+        written["timestamp"] = definition.timestamp
+    written |= {"num_validators": definition.num_validators, "threshold": definition.threshold}
+    written |= _addresses_to_json(definition, schema)
+    written |= {"dkg_algorithm": definition.dkg_algorithm, "fork_version": hex_text(definition.fork_version)}
+    if schema.has_deposit_amounts:
+        written["deposit_amounts"] = [str(amount) for amount in definition.deposit_amounts_gwei] or None
+    if schema.has_consensus_protocol:
+        written["consensus_protocol"] = definition.consensus_protocol
+    if schema.has_gas_limit:
+        written |= {"target_gas_limit": definition.target_gas_limit, "compounding": definition.compounding}
+    hashes = {"config_hash": definition.config_hash, "definition_hash": definition.definition_hash}
+    return written | {name: data_text(value) for name, value in hashes.items()}
+
+
+def _creator(fields: Fields) -> Creator:
+    return Creator(fields.text("address"), fields.data("config_signature"))
+
+
+def _operator(fields: Fields, schema: Schema) -> Operator:
+    if schema.has_nonce and fields.number("nonce"):
+        raise ClusterFault("non-zero operator nonce not supported")
+    return Operator(fields.text("address"), fields.text("enr"), fields.data("config_signature"), fields.data("enr_signature"))
+
+
+def _each_addresses(fields: Fields) -> tuple[ValidatorAddresses, ...]:
+    return tuple(_addresses(validator) for validator in fields.objects("validators"))
+
+
+def _shared_addresses(fields: Fields, num_validators: int) -> tuple[ValidatorAddresses, ...]:
+    if not 1 <= num_validators <= MAX_VALIDATORS:  # a number that somebody wrote must not decide how much memory we take
+        raise fields.fault("num_validators", f"not from 1 to {MAX_VALIDATORS}")
+    return (_addresses(fields),) * num_validators
+
+
+def _addresses(fields: Fields) -> ValidatorAddresses:
+    return ValidatorAddresses(fields.text("fee_recipient_address"), fields.text("withdrawal_address"))
+
+
+def _addresses_to_json(definition: Definition, schema: Schema) -> dict[str, object]:
+    if not schema.has_validator_addresses:
+        return {name: address for name, address in msgspec.structs.asdict(shared_addresses(definition)).items() if address}
+    return {"validators": [msgspec.structs.asdict(validator) for validator in definition.validators]}

@@ -5,8 +5,9 @@
     each at most 32 ETH, or 2048 ETH when compounding        the effective balance ends there
     together at least 32 ETH; repetition is allowed          less never activates
 
-Deposits are made for the distinct amounts in ascending order; a definition keeps its original list. They are signed under the
-deposit domain of the network's genesis fork version and a zero genesis validators root.
+Deposits are made for the distinct amounts in ascending order (of 32 ETH for definitions before v1.8, which name none); a definition
+keeps its original list. They are signed under the deposit domain of the network's genesis fork version and a zero genesis
+validators root.
 
 Source: specification 01-cluster-files, section 6.
 """
@@ -19,7 +20,8 @@ import msgspec
 from charon_actors.cluster import merkle
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.foreign_json import encode_object
-from charon_actors.crypto.bls import verify
+from charon_actors.cluster.schema import Schema
+from charon_actors.crypto.batch import Check, verify_all, weights_bound_to
 from charon_actors.eth2.signing import compute_signing_root, deposit_domain
 
 GWEI_PER_ETH: Final = 10**9
@@ -53,8 +55,10 @@ def check_deposit_amounts(amounts_gwei: Sequence[int], *, compounding: bool) -> 
         raise ClusterFault("sum of partial deposit amounts must be at least 32ETH, repetition is allowed")
 
 
-def amounts_to_sign(amounts_gwei: Sequence[int], *, compounding: bool) -> tuple[int, ...]:
+def amounts_to_sign(schema: Schema, amounts_gwei: Sequence[int], *, compounding: bool) -> tuple[int, ...]:
     """The distinct amounts, ascending, of which deposits are made; the defaults for an empty list."""
+    if not schema.has_deposit_amounts:
+        return (MAX_AMOUNT_GWEI,)
     defaults = DEFAULT_COMPOUNDING_AMOUNTS_GWEI if compounding else DEFAULT_AMOUNTS_GWEI
     return tuple(sorted(set(amounts_gwei or defaults)))
 
@@ -88,16 +92,25 @@ def deposit_file_name(amount_gwei: int) -> str:
     return f"deposit-data-{whole}{fraction}eth.json"
 
 
-def encode_deposit_file(deposits: Sequence[Deposit], network_name: str, fork_version: bytes) -> bytes:
-    """The launchpad file of deposits of one amount, sorted by public key.
+def verify_deposits(deposits: Sequence[Deposit], fork_version: bytes) -> None:
+    """Raises ClusterFault that names the first validator whose signature is wrong. About 0.7 ms a deposit."""
+    checks = [Check(each.pubkey, deposit_signing_root(each, fork_version), each.signature) for each in deposits]
+    for deposit, is_right in zip(deposits, verify_all(checks, weights_bound_to(checks)), strict=True):
+        if not is_right:
+            raise ClusterFault(f"invalid deposit data signature (validator 0x{deposit.pubkey.hex()})")
+
+
+def encode_deposit_file(
+    deposits: Sequence[Deposit], network_name: str, fork_version: bytes, *, are_verified: bool = False
+) -> bytes:
+    """The launchpad file of deposits of one amount, sorted by public key. are_verified: by whoever made them.
 
     Raises ClusterFault when amounts differ or a signature is wrong: a wrong deposit is money lost.
     """
     if len({deposit.amount_gwei for deposit in deposits}) > 1:
         raise ClusterFault("deposit datas have different amounts")
-    for deposit in deposits:
-        if not verify(deposit.pubkey, deposit_signing_root(deposit, fork_version), deposit.signature):
-            raise ClusterFault("invalid deposit data signature")
+    if not are_verified:
+        verify_deposits(deposits, fork_version)
     return encode_object(
         [
             {
@@ -116,11 +129,16 @@ def encode_deposit_file(deposits: Sequence[Deposit], network_name: str, fork_ver
     )
 
 
-def encode_deposit_files(deposits: Sequence[Deposit], network_name: str, fork_version: bytes) -> dict[str, bytes]:
+def encode_deposit_files(
+    deposits: Sequence[Deposit], network_name: str, fork_version: bytes, *, are_verified: bool = False
+) -> dict[str, bytes]:
     """File names and contents of deposits of any amounts, ascending. Raises ClusterFault as `encode_deposit_file`."""
     return {
         deposit_file_name(amount): encode_deposit_file(
-            [deposit for deposit in deposits if deposit.amount_gwei == amount], network_name, fork_version
+            [deposit for deposit in deposits if deposit.amount_gwei == amount],
+            network_name,
+            fork_version,
+            are_verified=are_verified,
         )
         for amount in sorted({deposit.amount_gwei for deposit in deposits})
     }

@@ -9,6 +9,7 @@ Limits: MAX_JSON_BYTES; nesting is bounded by the interpreter's recursion limit.
 
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -56,11 +57,16 @@ def hex_text(content: bytes) -> str:
     return "0x" + content.hex() if content else ""
 
 
+def base64_text(content: bytes) -> str:
+    """Base64 with padding, as in files before v1.2."""
+    return b64encode(content).decode("ascii")
+
+
 class Fields:
     """One JSON object of a foreign file, and where it stands in it."""
 
-    def __init__(self, values: Mapping[str, Any], path: str) -> None:
-        self._values, self._path = values, path
+    def __init__(self, values: Mapping[str, Any], path: str, *, is_base64: bool = False) -> None:
+        self._values, self._path, self._is_base64 = values, path, is_base64
 
     def text(self, name: str) -> str:
         value = self._get(name, str, "")
@@ -78,11 +84,19 @@ class Fields:
         return bool(self._get(name, bool, False))
 
     def data(self, name: str) -> bytes:
-        """Bytes written as hex, with or without 0x."""
+        """Bytes written as hex, with or without 0x; after `with_base64` as base64."""
         return self._data(name, self._get(name, str, ""))
+
+    def hex_data(self, name: str) -> bytes:
+        """Bytes written as hex in files of all versions."""
+        return self._from_hex(name, self._get(name, str, ""))
 
     def data_list(self, name: str) -> tuple[bytes, ...]:
         return tuple(self._data(f"{name}[{i}]", self._typed(f"{name}[{i}]", v, str)) for i, v in self._items(name))
+
+    def with_base64(self) -> "Fields":
+        """The same object, whose byte fields are base64 with padding: those of files before v1.2."""
+        return Fields(self._values, self._path, is_base64=True)
 
     def quoted_number(self, name: str) -> int:
         """A decimal in quotes; missing is 0."""
@@ -93,11 +107,13 @@ class Fields:
         return tuple(self._quoted(f"{name}[{i}]", self._typed(f"{name}[{i}]", v, str)) for i, v in self._items(name))
 
     def object(self, name: str) -> "Fields":
-        return Fields(self._get(name, dict, {}), f"{self._path}{name}.")
+        return Fields(self._get(name, dict, {}), f"{self._path}{name}.", is_base64=self._is_base64)
 
     def objects(self, name: str) -> tuple["Fields", ...]:
         return tuple(
-            Fields({} if v is None else self._typed(f"{name}[{i}]", v, dict), f"{self._path}{name}[{i}].")
+            Fields(
+                {} if v is None else self._typed(f"{name}[{i}]", v, dict), f"{self._path}{name}[{i}].", is_base64=self._is_base64
+            )
             for i, v in self._items(name)
         )
 
@@ -117,6 +133,14 @@ class Fields:
         return value
 
     def _data(self, name: str, text: str) -> bytes:
+        if not self._is_base64:
+            return self._from_hex(name, text)
+        try:
+            return b64decode(text, validate=True)
+        except ValueError as error:
+            raise self.fault(name, "expected base64 with padding") from error
+
+    def _from_hex(self, name: str, text: str) -> bytes:
         digits = text.removeprefix("0x")
         if not re.fullmatch(r"(?:[0-9a-fA-F]{2})*", digits):
             raise self.fault(name, "expected hex digits, two a byte")

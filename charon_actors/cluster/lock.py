@@ -4,21 +4,31 @@ A `Lock` holds what the file says; whether hashes and signatures are right is `v
 run time is the file's `lock_hash`, never a recomputed one. Source: specification 01-cluster-files, section 5.
 """
 
+from typing import Final
+
 import msgspec
 
 from charon_actors.cluster.definition import Definition, definition_from_fields, definition_to_json
 from charon_actors.cluster.deposit import Deposit
-from charon_actors.cluster.foreign_json import Fields, decode_object, encode_object, hex_text
+from charon_actors.cluster.faults import ClusterFault
+from charon_actors.cluster.foreign_json import Fields, base64_text, decode_object, encode_object, hex_text
 from charon_actors.cluster.registration import Registration
+from charon_actors.cluster.schema import Deposits, Schema, schema_of
+
+NO_DEPOSIT: Final = Deposit(b"", b"", 0)
+NO_REGISTRATION: Final = Registration(b"", 0, 0, b"")
 
 
 class DistributedValidator(msgspec.Struct, frozen=True):
-    """public_key: 48 bytes on chain. public_shares: 48 bytes each, position i belongs to share index i + 1."""
+    """public_key: 48 bytes on chain. public_shares: 48 bytes each, position i belongs to share index i + 1.
+
+    Locks before v1.6 have no deposits, those before v1.7 NO_REGISTRATION.
+    """
 
     public_key: bytes
     public_shares: tuple[bytes, ...]
-    deposits: tuple[Deposit, ...]  # ascending amount
-    registration: Registration
+    deposits: tuple[Deposit, ...] = ()  # ascending amount
+    registration: Registration = NO_REGISTRATION
 
 
 class Lock(msgspec.Struct, frozen=True):
@@ -34,12 +44,16 @@ class Lock(msgspec.Struct, frozen=True):
 def decode_lock(content: bytes) -> Lock:
     """The lock in a file of at most 16 MiB. Checks form, not hashes or signatures. Raises ClusterFault."""
     fields = decode_object(content, "cluster lock")
+    definition = definition_from_fields(fields.object("cluster_definition"))
+    schema = schema_of(definition.version)
+    if schema.bytes_are_base64:
+        fields = fields.with_base64()
     return Lock(
-        definition=definition_from_fields(fields.object("cluster_definition")),
-        validators=tuple(_validator(validator) for validator in fields.objects("distributed_validators")),
+        definition=definition,
+        validators=tuple(_validator(validator, schema) for validator in fields.objects("distributed_validators")),
         signature_aggregate=fields.data("signature_aggregate"),
         lock_hash=fields.data("lock_hash"),
-        node_signatures=fields.data_list("node_signatures"),
+        node_signatures=fields.data_list("node_signatures") if schema.has_registrations else (),
     )
 
 
@@ -49,66 +63,100 @@ def encode_lock(lock: Lock) -> bytes:
 
 
 def lock_to_json(lock: Lock) -> dict[str, object]:
-    """The JSON object, keys in the order of the file, hashes computed anew."""
+    """The JSON object, keys in the order of the file, hashes computed anew. Raises ClusterFault."""
     from charon_actors.cluster.hashes import with_lock_hashes
 
     lock = with_lock_hashes(lock)
-    return {
+    schema = schema_of(lock.definition.version)
+    data_text = base64_text if schema.bytes_are_base64 else hex_text
+    written: dict[str, object] = {
         "cluster_definition": definition_to_json(lock.definition),
-        "distributed_validators": [_validator_to_json(validator) for validator in lock.validators] or None,
-        "signature_aggregate": hex_text(lock.signature_aggregate),
-        "lock_hash": hex_text(lock.lock_hash),
-        "node_signatures": [hex_text(signature) for signature in lock.node_signatures],
+        "distributed_validators": [_validator_to_json(validator, schema) for validator in lock.validators] or None,
+        "signature_aggregate": data_text(lock.signature_aggregate),
+        "lock_hash": data_text(lock.lock_hash),
     }
+    if schema.has_registrations:
+        written["node_signatures"] = [hex_text(signature) for signature in lock.node_signatures]
+    return written
 
 
-def _validator(fields: Fields) -> DistributedValidator:
-    signed = fields.object("builder_registration")
-    message = signed.object("message")
+def _validator(fields: Fields, schema: Schema) -> DistributedValidator:
+    if schema.deposits is Deposits.NONE and fields.text("fee_recipient_address"):
+        raise ClusterFault("distributed validator fee recipient not supported anymore")
     return DistributedValidator(
-        public_key=fields.data("distributed_public_key"),
+        public_key=fields.hex_data("distributed_public_key"),
         public_shares=fields.data_list("public_shares"),
-        deposits=tuple(
-            Deposit(
-                pubkey=deposit.data("pubkey"),
-                withdrawal_credentials=deposit.data("withdrawal_credentials"),
-                amount_gwei=deposit.quoted_number("amount"),
-                signature=deposit.data("signature"),
-            )
-            for deposit in fields.objects("partial_deposit_data")
-        ),
-        registration=Registration(
-            fee_recipient=message.data("fee_recipient"),
-            gas_limit=message.number("gas_limit"),
-            timestamp_s=message.number("timestamp"),
-            pubkey=message.data("pubkey"),
-            signature=signed.data("signature"),
-        ),
+        deposits=_deposits(fields, schema),
+        registration=_registration(fields.object("builder_registration")) if schema.has_registrations else NO_REGISTRATION,
     )
 
 
-def _validator_to_json(validator: DistributedValidator) -> dict[str, object]:
-    shares = [hex_text(share) for share in validator.public_shares]
-    deposits = [
-        {
-            "pubkey": hex_text(deposit.pubkey),
-            "withdrawal_credentials": hex_text(deposit.withdrawal_credentials),
-            "amount": str(deposit.amount_gwei),
-            "signature": hex_text(deposit.signature),
-        }
-        for deposit in validator.deposits
-    ]
+def _deposits(fields: Fields, schema: Schema) -> tuple[Deposit, ...]:
+    if schema.deposits is Deposits.NONE:
+        return ()
+    if schema.deposits is Deposits.LIST:
+        return tuple(_deposit(deposit) for deposit in fields.objects("partial_deposit_data"))
+    single = _deposit(fields.object("deposit_data"))
+    return () if single == NO_DEPOSIT else (single,)
+
+
+def _deposit(fields: Fields) -> Deposit:
+    return Deposit(
+        pubkey=fields.data("pubkey"),
+        withdrawal_credentials=fields.data("withdrawal_credentials"),
+        amount_gwei=fields.quoted_number("amount"),
+        signature=fields.data("signature"),
+    )
+
+
+def _registration(signed: Fields) -> Registration:
+    message = signed.object("message")
+    return Registration(
+        fee_recipient=message.data("fee_recipient"),
+        gas_limit=message.number("gas_limit"),
+        timestamp_s=message.number("timestamp"),
+        pubkey=message.data("pubkey"),
+        signature=signed.data("signature"),
+    )
+
+
+def single_deposit(validator: DistributedValidator) -> Deposit:
+    """The deposit of a validator in a lock of v1.6 or v1.7, all zero if it has none. Raises ClusterFault for several."""
+    if len(validator.deposits) > 1:
+        raise ClusterFault("more than one deposit in a version that holds one")
+    return validator.deposits[0] if validator.deposits else NO_DEPOSIT
+
+
+def _validator_to_json(validator: DistributedValidator, schema: Schema) -> dict[str, object]:
+    data_text = base64_text if schema.bytes_are_base64 else hex_text
+    written: dict[str, object] = {"distributed_public_key": hex_text(validator.public_key)}
+    if validator.public_shares:
+        written["public_shares"] = [data_text(share) for share in validator.public_shares]
+    if schema.deposits in (Deposits.INLINED, Deposits.SINGLE):
+        written["deposit_data"] = _deposit_to_json(single_deposit(validator))
+    if schema.has_registrations:
+        written["builder_registration"] = _registration_to_json(validator.registration)
+    if schema.deposits is Deposits.LIST and validator.deposits:
+        written["partial_deposit_data"] = [_deposit_to_json(deposit) for deposit in validator.deposits]
+    return written
+
+
+def _deposit_to_json(deposit: Deposit) -> dict[str, object]:
     return {
-        "distributed_public_key": hex_text(validator.public_key),
-        **({"public_shares": shares} if shares else {}),
-        "builder_registration": {
-            "message": {
-                "fee_recipient": hex_text(validator.registration.fee_recipient),
-                "gas_limit": validator.registration.gas_limit,
-                "timestamp": validator.registration.timestamp_s,
-                "pubkey": hex_text(validator.registration.pubkey),
-            },
-            "signature": hex_text(validator.registration.signature),
+        "pubkey": hex_text(deposit.pubkey),
+        "withdrawal_credentials": hex_text(deposit.withdrawal_credentials),
+        "amount": str(deposit.amount_gwei),
+        "signature": hex_text(deposit.signature),
+    }
+
+
+def _registration_to_json(registration: Registration) -> dict[str, object]:
+    return {
+        "message": {
+            "fee_recipient": hex_text(registration.fee_recipient),
+            "gas_limit": registration.gas_limit,
+            "timestamp": registration.timestamp_s,
+            "pubkey": hex_text(registration.pubkey),
         },
-        **({"partial_deposit_data": deposits} if deposits else {}),
+        "signature": hex_text(registration.signature),
     }

@@ -50,6 +50,11 @@ def leaf(content: bytes) -> list[bytes]:
     return [merkle_root(chunks(content))] if content else []
 
 
+def ascii_leaf(value: str) -> list[bytes]:
+    """A text as v1.0 to v1.2 hash it: its bytes, without their count; nothing gives no chunk."""
+    return leaf(value.encode("utf-8", "surrogatepass"))
+
+
 def fixed_bytes(content: bytes, size: int) -> list[bytes]:
     """Filled with zeros on the left: a missing 65-byte signature is hashed like 65 zero bytes."""
     if len(content) > size:

@@ -1,20 +1,20 @@
 """Whether a definition or a lock may be trusted: hashes first, then signatures, in Charon's order. Pure.
 
     definition, hashes        config hash, definition hash
-    definition, signatures    EIP-712 of operators and creator; all unsigned, solo creator, or everybody signed
+    definition, signatures    EIP-712 of operators (since v1.3) and creator (since v1.4); all unsigned, solo creator, or everybody
     lock, hashes              the definition's, count of validators, lock hash
     lock, signatures          the definition's; public shares lie on one polynomial of degree t-1 whose constant term is the
                               validator's key; the aggregate of all shares over the recomputed lock hash; builder
-                              registrations; node signatures by the ENR keys over the file's lock hash
+                              registrations, node signatures by the ENR keys over the file's lock hash (both since v1.7)
 
-Deposit signatures are checked when deposit files are written, not here. Signatures of contract wallets (ERC-1271) need an
-execution client; without one they are invalid. The first fault found is raised as ClusterFault with the specification's text.
+Deposit signatures are checked when deposit files are written, not here. Whether a contract wallet signed (ERC-1271) only an
+execution client can tell: callers that have one pass a ContractCheck; without it such signatures are invalid (WalletFault). The
+first fault found is raised as ClusterFault with the specification's text.
 
 Source: specification 01-cluster-files, sections 4.1 and 5.1 (with the checks that v1.11 added).
 """
 
-from collections.abc import Sequence
-from hashlib import sha256
+from collections.abc import Callable, Sequence
 
 from charon_actors.cluster import eip712, merkle
 from charon_actors.cluster.definition import Definition
@@ -24,27 +24,38 @@ from charon_actors.cluster.lock import DistributedValidator, Lock
 from charon_actors.cluster.peers import peers_of
 from charon_actors.cluster.registration import Registration, registration_signing_root
 from charon_actors.cluster.schema import Schema, schema_of
-from charon_actors.crypto.batch import Check, verify_all
+from charon_actors.crypto.batch import Check, verify_all, weights_bound_to
 from charon_actors.crypto.bls import fast_aggregate_verify
-from charon_actors.crypto.faults import CryptoFault, Entropy
+from charon_actors.crypto.faults import CryptoFault
+from charon_actors.crypto.group import decode_public_key
 from charon_actors.crypto.secp256k1 import ethereum_address, k1_recover
-from charon_actors.crypto.threshold import recover_public_key
+from charon_actors.crypto.threshold import first_off_polynomial
 from charon_actors.eth2.networks import Network, network_by_fork_version
 
 PUBLIC_KEY_BYTES = 48
 SIGNATURE_BYTES = 96
 
 
-def verify_definition(definition: Definition, networks_extra: Sequence[Network] = ()) -> None:
+ContractCheck = Callable[[str, bytes, bytes], bool]
+"""Does the contract at this address (text, 0x…) accept this signature (any length) of this digest (32 bytes)? ERC-1271."""
+
+
+class WalletFault(ClusterFault):
+    """No externally owned account made this signature. A contract wallet may have: that takes an execution client."""
+
+
+def verify_definition(
+    definition: Definition, networks_extra: Sequence[Network] = (), contract: ContractCheck | None = None
+) -> None:
     """All checks of a definition. networks_extra: custom networks of this process. Raises ClusterFault."""
     verify_definition_hashes(definition)
-    verify_definition_signatures(definition, networks_extra)
+    verify_definition_signatures(definition, networks_extra, contract)
 
 
-def verify_lock(lock: Lock, networks_extra: Sequence[Network] = ()) -> None:
+def verify_lock(lock: Lock, networks_extra: Sequence[Network] = (), contract: ContractCheck | None = None) -> None:
     """All checks of a lock; about 1 ms a validator and 0.1 ms a share. Raises ClusterFault."""
     verify_lock_hashes(lock)
-    verify_lock_signatures(lock, networks_extra)
+    verify_lock_signatures(lock, networks_extra, contract)
 
 
 def verify_definition_hashes(definition: Definition) -> None:
@@ -67,14 +78,21 @@ def verify_lock_hashes(lock: Lock) -> None:
         raise ClusterFault("invalid lock hash")
 
 
-def verify_definition_signatures(definition: Definition, networks_extra: Sequence[Network] = ()) -> None:
+def verify_definition_signatures(
+    definition: Definition, networks_extra: Sequence[Network] = (), contract: ContractCheck | None = None
+) -> None:
     """Who signed what, by 01 §4.1. Raises ClusterFault."""
     schema, creator = schema_of(definition.version), definition.creator
+    if not schema.has_operator_signatures:
+        if any(operator.config_signature or operator.enr_signature for operator in definition.operators):
+            raise ClusterFault("older version signatures not supported")
+        return
     _check_signature_length(schema, creator.config_signature)
     network = network_by_fork_version(definition.fork_version, networks_extra)
     if network is None:
         raise ClusterFault("invalid fork version")
-    operator_digest = eip712.operator_config_digest(definition.config_hash, network.chain_id)
+    config_digest = eip712.operator_config_digest if schema.has_creator else eip712.legacy_config_digest
+    operator_digest = config_digest(definition.config_hash, network.chain_id)
     unsigned = 0
     for operator in definition.operators:
         if not operator.address and not operator.config_signature and not operator.enr_signature:
@@ -86,13 +104,17 @@ def verify_definition_signatures(definition: Definition, networks_extra: Sequenc
             raise ClusterFault("empty operator config signature")
         _check_signature_length(schema, operator.config_signature)
         _check_signature_length(schema, operator.enr_signature)
-        if not _signed_by(operator.address, operator_digest, operator.config_signature):
-            raise ClusterFault("invalid operator config signature")
+        if not _signed_by(operator.address, operator_digest, operator.config_signature, contract):
+            raise WalletFault("invalid operator config signature")
         enr_digest = eip712.enr_digest(operator.enr, network.chain_id)
-        if not _signed_by(operator.address, enr_digest, operator.enr_signature):
-            raise ClusterFault("invalid operator enr signature")
+        if not _signed_by(operator.address, enr_digest, operator.enr_signature, contract):
+            raise WalletFault("invalid operator enr signature")
     if 0 < unsigned < len(definition.operators):
         raise ClusterFault("some operators signed while others did not")
+    if not schema.has_creator:
+        if creator.config_signature:
+            raise ClusterFault("unexpected creator config signature in old version")
+        return
     if not creator.address and not creator.config_signature:
         if not unsigned and definition.operators:
             raise ClusterFault("operators signed while creator did not")
@@ -100,16 +122,19 @@ def verify_definition_signatures(definition: Definition, networks_extra: Sequenc
     if not creator.config_signature:
         raise ClusterFault("empty creator config signature")
     creator_digest = eip712.creator_config_digest(definition.config_hash, network.chain_id)
-    if not _signed_by(creator.address, creator_digest, creator.config_signature):
-        raise ClusterFault("invalid creator config signature")
+    if not _signed_by(creator.address, creator_digest, creator.config_signature, contract):
+        raise WalletFault("invalid creator config signature")
 
 
-def verify_lock_signatures(lock: Lock, networks_extra: Sequence[Network] = ()) -> None:
+def verify_lock_signatures(lock: Lock, networks_extra: Sequence[Network] = (), contract: ContractCheck | None = None) -> None:
     """By 01 §5.1, checks 1 to 12. Raises ClusterFault."""
+    schema = schema_of(lock.definition.version)
     try:
-        verify_definition_signatures(lock.definition, networks_extra)
+        verify_definition_signatures(lock.definition, networks_extra, contract)
     except ClusterFault as error:
-        raise ClusterFault(f"invalid definition: {error}") from error
+        raise type(error)(f"invalid definition: {error}") from error
+    if not lock.signature_aggregate and schema.may_lack_aggregate:
+        return
     if not lock.signature_aggregate:
         raise ClusterFault("empty lock aggregate signature")
     if len(lock.signature_aggregate) != SIGNATURE_BYTES:
@@ -119,8 +144,11 @@ def verify_lock_signatures(lock: Lock, networks_extra: Sequence[Network] = ()) -
     shares = [share for validator in lock.validators for share in validator.public_shares]
     if not fast_aggregate_verify(shares, recomputed, lock.signature_aggregate):
         raise ClusterFault("verify lock signature aggregate: signature verification failed")
-    _verify_registrations(lock)
-    _verify_node_signatures(lock)
+    if schema.has_registrations:
+        _verify_registrations(lock)
+        _verify_node_signatures(lock)
+    elif lock.node_signatures:
+        raise ClusterFault("unexpected node signatures")
 
 
 def verify_public_shares(lock: Lock) -> None:
@@ -145,17 +173,16 @@ def verify_public_shares(lock: Lock) -> None:
 
 
 def _verify_reconstruction(validator: DistributedValidator, threshold: int) -> None:
-    shares = dict(enumerate(validator.public_shares, start=1))
-    first = {index: shares[index] for index in range(1, threshold)}  # t-1 shares that every further one completes
-    for index in range(threshold, len(shares) + 1):
-        try:
-            agrees = recover_public_key({**first, index: shares[index]}) == validator.public_key
-        except CryptoFault as error:
-            raise ClusterFault(f"verify share reconstruction: {error}") from error
-        if not agrees and index == threshold:
-            raise ClusterFault("verify share reconstruction: public shares do not reconstruct distributed public key")
-        if not agrees:
-            raise ClusterFault("verify share reconstruction: extra share does not lie on distributed key polynomial")
+    """The key and the shares of indices 1, 2 … lie on one polynomial; with threshold = operators, only the key can be off."""
+    try:
+        points = [decode_public_key(key) for key in (validator.public_key, *validator.public_shares)]
+    except CryptoFault as error:
+        raise ClusterFault(f"verify share reconstruction: {error}") from error
+    off = first_off_polynomial(points, threshold)
+    if off == 0:
+        raise ClusterFault("verify share reconstruction: public shares do not reconstruct distributed public key")
+    if off is not None:
+        raise ClusterFault("verify share reconstruction: extra share does not lie on distributed key polynomial")
 
 
 def _verify_registrations(lock: Lock) -> None:
@@ -174,7 +201,7 @@ def _verify_registrations(lock: Lock) -> None:
         )
         root = registration_signing_root(rebuilt, lock.definition.fork_version)
         checks.append(Check(validator.public_key, root, signed.signature))
-    if not all(verify_all(checks, _weights_bound_to(checks))):
+    if not all(verify_all(checks, weights_bound_to(checks))):
         raise ClusterFault(
             "verify pre-generated builder registrations: verify builder registration signature: signature not verified"
         )
@@ -205,35 +232,26 @@ def _check_signature_length(schema: Schema, signature: bytes) -> None:
         raise ClusterFault("invalid signature length: signature exceeds maximum length")
 
 
-def _signed_by(address: str, digest: bytes, signature: bytes) -> bool:
-    """An externally owned account signs with one 65-byte signature; longer ones are contract wallets'."""
-    if len(signature) != merkle.SIGNATURE_BYTES:
-        return False
+def _signed_by(address: str, digest: bytes, signature: bytes, contract: ContractCheck | None) -> bool:
+    """An externally owned account signs with one 65-byte signature; all others are contract wallets'."""
     if len(address) != 42 or not address.startswith("0x"):
         raise ClusterFault("invalid ethereum address")
+    try:
+        if _signed_by_account(address, digest, signature):
+            return True
+    except ClusterFault:
+        if contract is None:
+            raise
+    return contract is not None and contract(address, digest, signature)
+
+
+def _signed_by_account(address: str, digest: bytes, signature: bytes) -> bool:
+    if len(signature) != merkle.SIGNATURE_BYTES:
+        return False
     if signature[64] not in (0, 1, 27, 28):
-        raise ClusterFault("pubkey from signature: invalid recovery id")
+        raise WalletFault("pubkey from signature: invalid recovery id")
     try:
         signer = k1_recover(digest, signature)
     except CryptoFault as error:
-        raise ClusterFault(f"pubkey from signature: {error}") from error
+        raise WalletFault(f"pubkey from signature: {error}") from error
     return ethereum_address(signer).lower() == address.lower()
-
-
-def _weights_bound_to(checks: Sequence[Check]) -> Entropy:
-    """Batch weights hashed from everything that is checked: whoever chose the signatures could not know them before."""
-    seed = sha256(b"charon-actors cluster lock registrations")
-    for check in checks:
-        for part in check:
-            seed.update(len(part).to_bytes(4, "big") + part)
-    key, count = seed.digest(), 0
-
-    def entropy(size: int) -> bytes:
-        nonlocal count
-        content = b""
-        while len(content) < size:
-            content += sha256(key + count.to_bytes(8, "big")).digest()
-            count += 1
-        return content[:size]
-
-    return entropy

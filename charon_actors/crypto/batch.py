@@ -18,6 +18,7 @@ Source: specification 08-beacon-node section 8.1; Bellare, Garay, Rabin: Fast ba
 """
 
 from collections.abc import Sequence
+from hashlib import sha256, shake_256
 from typing import Final, NamedTuple
 
 from charon_actors.crypto.faults import CryptoFault, Entropy
@@ -123,3 +124,15 @@ def _weights(count: int, entropy: Entropy) -> list[int]:
         raise CryptoFault("entropy source returned too few or too many bytes")
     # Odd, so never zero: a weight of zero would wave its signature through.
     return [int.from_bytes(drawn[i : i + WEIGHT_BYTES], "big") | 1 for i in range(0, len(drawn), WEIGHT_BYTES)]
+
+
+def weights_bound_to(checks: Sequence[Check]) -> Entropy:
+    """Entropy for `verify_all` without a source of randomness: hashed from everything that is checked.
+
+    Whoever chose the signatures could not know it before. For files: the same file gives the same answer, always. For one draw.
+    """
+    seed = sha256(b"charon-actors batch weights")
+    for check in checks:
+        for part in check:
+            seed.update(len(part).to_bytes(4, "big") + part)
+    return shake_256(seed.digest()).digest

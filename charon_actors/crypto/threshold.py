@@ -13,9 +13,10 @@ Limits: share indices 1 … 255. Coefficients are cached by index set (LAGRANGE_
 Source: specification 01-cluster-files section 8, 08-beacon-node section 8.2.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from charon_actors.crypto.faults import CryptoFault, Entropy
 from charon_actors.crypto.group import (
@@ -28,10 +29,22 @@ from charon_actors.crypto.group import (
     g1_linear_combination,
     g2_linear_combination,
     random_scalar,
+    small_multiple,
 )
 
 MAX_SHARE_INDEX: Final = 255  # 04-dkg section 5.1: a participant's identifier is one byte
 LAGRANGE_CACHE: Final = 1024  # index sets; 7 of 10 operators have 120, and sets that repeat every slot stay in
+
+
+class Shares(NamedTuple):
+    """Shares by index, 32 bytes each; and the public keys, 48 bytes, of the secret and of each share. Its repr hides secrets."""
+
+    shares: dict[int, bytes]
+    public_key: bytes
+    public_shares: tuple[bytes, ...]
+
+    def __repr__(self) -> str:
+        return f"Shares({self.public_key.hex()})"
 
 
 def split_secret(secret: bytes, threshold: int, total: int, entropy: Entropy) -> dict[int, bytes]:
@@ -39,13 +52,26 @@ def split_secret(secret: bytes, threshold: int, total: int, entropy: Entropy) ->
 
     Raises CryptoFault for a malformed secret and unless 2 <= threshold <= total <= 255 (with 1 each share were the secret).
     """
+    _, shares = _split(secret, threshold, total, entropy)
+    return shares
+
+
+def split_secret_openly(secret: bytes, threshold: int, total: int, entropy: Entropy) -> Shares:
+    """Like `split_secret`, with the public keys: `threshold` multiplications for all of them, not one a share."""
+    coefficients, shares = _split(secret, threshold, total, entropy)
+    commitments = [G1.GENERATOR * coefficient for coefficient in coefficients]
+    public_shares = tuple(public_polynomial_at(commitments, index).encode() for index in shares)
+    return Shares(shares, commitments[0].encode(), public_shares)
+
+
+def _split(secret: bytes, threshold: int, total: int, entropy: Entropy) -> tuple[list[int], dict[int, bytes]]:
     if not 2 <= threshold <= total <= MAX_SHARE_INDEX:
         raise CryptoFault(f"threshold {threshold} of {total} shares: wanted 2 <= threshold <= shares <= {MAX_SHARE_INDEX}")
     coefficients = [decode_scalar(secret), *(random_scalar(entropy) for _ in range(threshold - 1))]
     shares = {index: evaluate_polynomial(coefficients, index) for index in range(1, total + 1)}
     if 0 in shares.values():
         raise CryptoFault("a share came out as zero; split again")  # Probability 2^-247, or an entropy source that is none.
-    return {index: encode_scalar(share) for index, share in shares.items()}
+    return coefficients, {index: encode_scalar(share) for index, share in shares.items()}
 
 
 def recover_secret(shares: Mapping[int, bytes]) -> bytes:
@@ -98,7 +124,7 @@ def lagrange_coefficients(indices: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(coefficients)
 
 
-def evaluate_polynomial(coefficients: list[int], x: int) -> int:
+def evaluate_polynomial(coefficients: Sequence[int], x: int) -> int:
     """f(x) modulo CURVE_ORDER; the constant term stands first (Horner)."""
     value = 0
     for coefficient in reversed(coefficients):
@@ -106,11 +132,29 @@ def evaluate_polynomial(coefficients: list[int], x: int) -> int:
     return value
 
 
-def public_polynomial_at(commitments: list[G1], x: int) -> G1:
-    """f(x)·g1 from the commitments aₖ·g1, constant term first: the public share of index x."""
-    value = G1.identity()
-    for commitment in reversed(commitments):
-        value = value * x + commitment
+def first_off_polynomial(points: Sequence[G1], threshold: int) -> int | None:
+    """Where the points f(0)·g1, f(1)·g1, … stop to lie on one polynomial of degree threshold - 1; None if they all do.
+
+    The answer j says that points j … j + threshold don't fit together, and all before do. A function is such a polynomial on
+    consecutive places exactly if its threshold-th differences vanish there; differences are additions, 1 µs each, where Lagrange
+    interpolation would cost a multiplication a point. Raises CryptoFault for a threshold below 1 or too few points to tell.
+    """
+    if not 1 <= threshold < len(points):
+        raise CryptoFault(f"threshold {threshold} with {len(points)} points")
+    differences = list(points)
+    for _ in range(threshold):
+        differences = [after - before for before, after in itertools.pairwise(differences)]
+    return next((place for place, difference in enumerate(differences) if not difference.is_infinity), None)
+
+
+def public_polynomial_at(commitments: Sequence[G1], x: int) -> G1:
+    """f(x)·g1 from the commitments aₖ·g1, constant term first: the public share of index x, at least 1 (Horner).
+
+    An index has a few bits: doubling and adding beats a full multiplication tenfold.
+    """
+    value = commitments[-1]
+    for commitment in reversed(commitments[:-1]):
+        value = small_multiple(value, x) + commitment
     return value
 
 

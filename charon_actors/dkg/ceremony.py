@@ -39,9 +39,10 @@ from charon_actors.cluster.deposit import (
 )
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import with_lock_hashes
-from charon_actors.cluster.lock import DistributedValidator, Lock
+from charon_actors.cluster.lock import NO_REGISTRATION, DistributedValidator, Lock
 from charon_actors.cluster.peers import Peer
 from charon_actors.cluster.registration import LEGACY_GAS_LIMIT, Registration, registration_signing_root
+from charon_actors.cluster.schema import Deposits, schema_of
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto import Entropy
 from charon_actors.dkg.bcast import Bcast
@@ -87,6 +88,9 @@ class Phase(enum.Enum):
 def check_definition(where: str, definition: Definition) -> None:
     """What a ceremony needs of a definition besides right hashes and signatures. Raises UserError."""
     operators = len(definition.operators)
+    if schema_of(definition.version).deposits is Deposits.NONE:
+        what = f"only v1.6.0 and newer cluster definition versions supported, this is {definition.version}"
+        raise UserError(where, what, "make a new definition with `charon create dkg`")
     if definition.dkg_algorithm not in FROST_ALGORITHMS:
         what = f"the key generation algorithm {definition.dkg_algorithm[:40]!r} is not supported"
         raise UserError(where, what, "make a definition with --dkg-algorithm default")
@@ -118,7 +122,8 @@ class Ceremony:
     ) -> None:
         self.definition, self.dialect, self.network = definition, dialect, network
         self._entropy = entropy
-        self.amounts_gwei = amounts_to_sign(definition.deposit_amounts_gwei, compounding=definition.compounding)
+        self._schema = schema_of(definition.version)
+        self.amounts_gwei = amounts_to_sign(self._schema, definition.deposit_amounts_gwei, compounding=definition.compounding)
         self.deposit_slots = tuple(range(FIRST_DEPOSIT_SLOT, FIRST_DEPOSIT_SLOT + len(self.amounts_gwei)))
         public_keys = [peer.public_key for peer in peers]
         self.frost = Frost(
@@ -231,6 +236,8 @@ class Ceremony:
         from msgspec.structs import replace
 
         signatures = self.node_signatures.collect(self.lock_hash)
+        if not self._schema.has_registrations:
+            signatures = ()  # checked, but locks of that version have no place for them
         assert self._unsigned_lock is not None
         lock = replace(self._unsigned_lock, signature_aggregate=self._aggregate, node_signatures=signatures)
         if is_verified:
@@ -286,6 +293,8 @@ class Ceremony:
                 self._deposit(validator, amount_gwei, self._combined[slot][validator])
                 for slot, amount_gwei in zip(self.deposit_slots, self.amounts_gwei, strict=True)
             )
-            registration = self._registration(validator, self._combined[REGISTRATION_SLOT][validator])
+            registration = NO_REGISTRATION
+            if self._schema.has_registrations:
+                registration = self._registration(validator, self._combined[REGISTRATION_SLOT][validator])
             validators.append(DistributedValidator(keys.group_public_key, keys.public_shares, deposits, registration))
         return with_lock_hashes(Lock(self.definition, tuple(validators)))

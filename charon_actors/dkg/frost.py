@@ -39,7 +39,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from google.protobuf.message import DecodeError
 
-from charon_actors.crypto import CURVE_ORDER, G1, CryptoFault, Entropy, g1_linear_combination, small_multiple
+from charon_actors.crypto import CURVE_ORDER, G1, CryptoFault, Entropy, g1_linear_combination
+from charon_actors.crypto.threshold import evaluate_polynomial, public_polynomial_at
 from charon_actors.dkg.faults import CeremonyFault, peer_index_of, share_index_of
 from charon_actors.p2p.protobuf import dkg_pb2
 
@@ -127,10 +128,10 @@ class Frost:
             entry = cast.casts.add(wi=_scalar_bytes(w), ci=_scalar_bytes(c), commitments=encoded)
             entry.key.val_idx, entry.key.source_id, entry.key.target_id = validator, self._own, 0
             for participant in self._peers:
-                value = _scalar_bytes(_evaluate(coefficients, participant))
+                value = _scalar_bytes(evaluate_polynomial(coefficients, participant))
                 share = shares[participant].shares.add(id=participant, value=value)
                 share.key.val_idx, share.key.source_id, share.key.target_id = validator, self._own, participant
-            self._own_shares.append(_evaluate(coefficients, self._own))
+            self._own_shares.append(evaluate_polynomial(coefficients, self._own))
             self._own_commitments.append(commitments)
         return Round1(
             cast.SerializeToString(),
@@ -279,7 +280,7 @@ class Frost:
 
     def _check_shares(self, participant: int, commitments: Sequence[Sequence[G1]]) -> None:
         shares = self._shares[participant]
-        points = [_polynomial_at(of_validator, self._own) for of_validator in commitments]
+        points = [public_polynomial_at(of_validator, self._own) for of_validator in commitments]
         weights = [int.from_bytes(_drawn(self._entropy, WEIGHT_BYTES), "big") or 1 for _ in points]
         weighted = sum(weight * share for weight, share in zip(weights, shares, strict=True)) % CURVE_ORDER
         if G1.GENERATOR * weighted == g1_linear_combination(points, weights):
@@ -291,7 +292,7 @@ class Frost:
 
     def _make_keys(self, validator: int, dealt: Sequence[Sequence[G1]]) -> ValidatorKeys:
         summed = [_sum(commitments[k] for commitments in dealt) for k in range(self._threshold)]
-        public_shares = [_polynomial_at(summed, participant) for participant in range(1, self._operators + 1)]
+        public_shares = [public_polynomial_at(summed, participant) for participant in range(1, self._operators + 1)]
         if summed[0].is_infinity or any(share.is_infinity for share in public_shares):
             raise CeremonyFault(None, f"the keys of validator {validator} came out as infinity; start a new ceremony")
         secret = (self._own_shares[validator] + sum(self._shares[peer][validator] for peer in self._peers)) % CURVE_ORDER
@@ -328,21 +329,6 @@ def _scalar(peer_index: int, encoded: bytes, what: str, *, allow_zero: bool = Fa
 
 def _scalar_bytes(scalar: int) -> bytes:
     return scalar.to_bytes(SCALAR_BYTES, "big")
-
-
-def _evaluate(coefficients: Sequence[int], x: int) -> int:
-    value = 0
-    for coefficient in reversed(coefficients):
-        value = (value * x + coefficient) % CURVE_ORDER
-    return value
-
-
-def _polynomial_at(commitments: Sequence[G1], x: int) -> G1:
-    """Σ x^k·A_k by Horner. x is a share index, a few bits: doubling and adding beats a full multiplication tenfold."""
-    value = commitments[-1]
-    for commitment in reversed(commitments[:-1]):
-        value = small_multiple(value, x) + commitment
-    return value
 
 
 def _sum(points: Any) -> G1:

@@ -1,17 +1,20 @@
 """The trusted dealer: what it makes is accepted by our own verification, and shares are what the lock says."""
 
 import random
+from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
+from multiprocessing import get_context
 
 import pytest
 from msgspec.structs import replace
 
-from charon_actors.cluster.dealer import deal
-from charon_actors.cluster.definition import Definition, Operator, ValidatorAddresses, decode_definition
+from charon_actors.cluster.dealer import PART_VALIDATORS, deal
+from charon_actors.cluster.definition import Definition, Operator, ValidatorAddresses, decode_definition, encode_definition
 from charon_actors.cluster.deposit import GWEI_PER_ETH, encode_deposit_files
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.lock import decode_lock, encode_lock
 from charon_actors.cluster.registration import registration_signing_root
+from charon_actors.cluster.schema import SCHEMAS, schema_of
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto.bls import generate_secret, sign
 from charon_actors.crypto.secp256k1 import k1_generate
@@ -35,6 +38,37 @@ def definition_for(keys: list[bytes], validators: int, threshold: int, **changes
         **changes,
     )
     return with_definition_hashes(definition)
+
+
+@pytest.mark.parametrize("version", list(SCHEMAS))
+def test_clusters_of_every_version_verify_are_written_and_read_back(version: str) -> None:
+    entropy = random.Random(5).randbytes
+    keys = [k1_generate(entropy) for _ in range(4)]
+    definition = decode_definition(encode_definition(definition_for(keys, 2, 3, version=version)))  # less what it can't hold
+    dealt = deal(definition, [generate_secret(entropy) for _ in range(2)], keys, registered_at_s=1655733600, entropy=entropy)
+    verify_lock(dealt.lock)
+    assert decode_lock(encode_lock(dealt.lock)) == dealt.lock
+    definition = dealt.lock.definition
+    assert decode_definition(encode_definition(definition)) == definition
+    files = encode_deposit_files(dealt.deposits, "sepolia", definition.fork_version)
+    has_amounts = schema_of(version).has_deposit_amounts
+    assert list(files) == (["deposit-data-1eth.json", "deposit-data.json"] if has_amounts else ["deposit-data.json"])
+
+
+def test_parts_that_others_work_on_give_the_same_cluster() -> None:
+    keys = [k1_generate(random.Random(1).randbytes) for _ in range(3)]
+    definition = definition_for(keys, 2 * PART_VALIDATORS + 1, 2)
+    group_secrets = [generate_secret(random.Random(v).randbytes) for v in range(definition.num_validators)]
+    here = deal(definition, group_secrets, keys, registered_at_s=1, entropy=fixed)
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        there = deal(definition, group_secrets, keys, registered_at_s=1, entropy=fixed, run=pool.map)
+    assert here == there
+    assert len(here.lock.validators) == definition.num_validators
+
+
+def fixed(count: int) -> bytes:
+    """Picklable, and no entropy at all."""
+    return bytes(range(1, count + 1))
 
 
 @pytest.mark.parametrize("version", ["v1.10.0", "v1.11.0"])

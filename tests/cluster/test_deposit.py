@@ -19,6 +19,7 @@ from charon_actors.cluster.deposit import (
 )
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.schema import schema_of
 from tests.cluster.vectors import CLUSTER, load, real_files
 
 
@@ -117,9 +118,11 @@ def test_amount_rules(eth: list[int], compounding: bool, fault: str | None) -> N
 def test_deposits_are_made_for_distinct_amounts_in_ascending_order() -> None:
     golden = decode_definition((CLUSTER / "golden/cluster_definition_v1_10_0.json").read_bytes())
     assert golden.deposit_amounts_gwei == (16 * GWEI_PER_ETH,) * 2
-    assert amounts_to_sign(golden.deposit_amounts_gwei, compounding=False) == (16 * GWEI_PER_ETH,)
-    assert amounts_to_sign([32, 1, 32], compounding=False) == (1, 32)
-    assert [amount // GWEI_PER_ETH for amount in amounts_to_sign((), compounding=True)] == [1, 8, 32, 256]
+    schema = schema_of("v1.8.0")
+    assert amounts_to_sign(schema, golden.deposit_amounts_gwei, compounding=False) == (16 * GWEI_PER_ETH,)
+    assert amounts_to_sign(schema, [32, 1, 32], compounding=False) == (1, 32)
+    assert [amount // GWEI_PER_ETH for amount in amounts_to_sign(schema, (), compounding=True)] == [1, 8, 32, 256]
+    assert amounts_to_sign(schema_of("v1.7.0"), (), compounding=False) == (32 * GWEI_PER_ETH,)
 
 
 def test_withdrawal_credentials() -> None:

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from charon_actors.cluster import eip712
-from charon_actors.cluster.definition import Creator, Definition, Operator, decode_definition
+from charon_actors.cluster.definition import Creator, Definition, Operator, decode_definition, encode_definition
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.hashes import config_hash, definition_hash, lock_hash, with_lock_hashes
-from charon_actors.cluster.lock import Lock, decode_lock
+from charon_actors.cluster.hashes import config_hash, definition_hash, lock_hash, with_definition_hashes, with_lock_hashes
+from charon_actors.cluster.lock import Lock, decode_lock, encode_lock
 from charon_actors.cluster.peers import own_peer, peers_of
+from charon_actors.cluster.schema import SCHEMAS
 from charon_actors.cluster.verify import (
+    WalletFault,
     verify_definition,
     verify_definition_signatures,
     verify_lock,
@@ -191,6 +193,130 @@ def test_recovery_ids_of_wallets_are_accepted_in_both_spellings() -> None:
 def test_other_shapes_are_refused(change: dict[str, Any], fault: str) -> None:
     with pytest.raises(ClusterFault, match=fault):
         verify_definition_signatures(replace(SIGNED_DEFINITION, **change))
+
+
+# --- older versions -------------------------------------------------------------------------------------------------
+
+
+def older(version: str, **changes: Any) -> Lock:
+    """A golden of that version, changed."""
+    lock = decode_lock((CLUSTER / f"golden/cluster_lock_{version.replace('.', '_')}.json").read_bytes())
+    return replace(lock, definition=replace(lock.definition, **changes))
+
+
+@pytest.mark.parametrize("version", ["v1.0.0", "v1.1.0", "v1.2.0"])
+def test_signatures_that_cannot_be_verified_are_refused_and_none_are_accepted(version: str) -> None:
+    unsigned = older(version).definition
+    verify_definition_signatures(replace(unsigned, fork_version=b"\xff" * 4))
+    signed = replace(unsigned.operators[0], enr_signature=bytes(65))
+    with pytest.raises(ClusterFault, match=r"^older version signatures not supported$"):
+        verify_definition_signatures(replace(unsigned, operators=(signed, *unsigned.operators[1:])))
+
+
+@pytest.mark.parametrize("version", ["v1.0.0", "v1.1.0", "v1.2.0"])
+def test_only_the_first_two_versions_may_lack_the_aggregate(version: str) -> None:
+    lock = with_lock_hashes(replace(older(version), signature_aggregate=b""))
+    if version == "v1.2.0":
+        with pytest.raises(ClusterFault, match=r"^empty lock aggregate signature$"):
+            verify_lock(lock)
+    else:
+        verify_lock(lock)
+
+
+def wallet_signed(version: str) -> Definition:
+    """Operators and creator signed with one wallet, as that version has it."""
+    definition = replace(SIGNED_DEFINITION, version=version)
+    operators = tuple(Operator(address=WALLET_ADDRESS, enr=operator.enr) for operator in definition.operators)
+    creator = Creator() if version == "v1.3.0" else Creator(WALLET_ADDRESS)
+    definition = replace(definition, operators=operators, creator=creator, validators=definition.validators[:1] * 2)
+    definition = replace(definition, config_hash=config_hash(definition))
+    config = eip712.legacy_config_digest if version == "v1.3.0" else eip712.operator_config_digest
+    config_signature = k1_sign_recoverable(WALLET, config(definition.config_hash, 560048))
+    signed = tuple(
+        replace(
+            operator,
+            config_signature=config_signature,
+            enr_signature=k1_sign_recoverable(WALLET, eip712.enr_digest(operator.enr, 560048)),
+        )
+        for operator in operators
+    )
+    if version == "v1.3.0":
+        return replace(definition, operators=signed)
+    creator_signature = k1_sign_recoverable(WALLET, eip712.creator_config_digest(definition.config_hash, 560048))
+    return replace(definition, operators=signed, creator=replace(creator, config_signature=creator_signature))
+
+
+@pytest.mark.parametrize("version", [version for version, schema in SCHEMAS.items() if schema.has_operator_signatures])
+def test_wallets_sign_every_version_since_v1_3(version: str) -> None:
+    definition = wallet_signed(version)
+    verify_definition(with_definition_hashes(definition))
+    other = replace(definition.operators[1], config_signature=definition.operators[1].enr_signature)
+    with pytest.raises(WalletFault, match=r"^invalid operator config signature$"):
+        verify_definition_signatures(replace(definition, operators=(definition.operators[0], other, *definition.operators[2:])))
+
+
+def test_the_first_signed_version_has_no_creator() -> None:
+    with pytest.raises(ClusterFault, match=r"^unexpected creator config signature in old version$"):
+        verify_definition_signatures(replace(wallet_signed("v1.3.0"), creator=Creator(WALLET_ADDRESS, bytes(65))))
+
+
+def test_node_signatures_in_a_version_without_them_are_refused() -> None:
+    lock = decode_lock((CLUSTER / "examples/cluster-lock-002.json").read_bytes())
+    with pytest.raises(ClusterFault, match=r"^unexpected node signatures$"):
+        verify_lock_signatures(replace(lock, node_signatures=(bytes(65),)))
+
+
+@pytest.mark.parametrize(
+    ("version", "change", "fault"),
+    [
+        ("v1.1.0", lambda d: d["cluster_definition"]["operators"][0].update(nonce=1), "non-zero operator nonce not supported"),
+        ("v1.2.0", lambda d: d["cluster_definition"].update(num_validators=10**9), "num_validators: not from 1 to 65536"),
+        ("v1.4.0", lambda d: d["cluster_definition"].update(num_validators=0), "num_validators: not from 1 to 65536"),
+        (
+            "v1.5.0",
+            lambda d: d["distributed_validators"][0].update(fee_recipient_address="0x00"),
+            "distributed validator fee recipient not supported anymore",
+        ),
+        ("v1.1.0", lambda d: d.update(lock_hash="0x000"), "lock_hash: expected base64"),
+        ("v1.2.0", lambda d: d.update(lock_hash="QHP+VA=="), "lock_hash: expected hex"),
+    ],
+)
+def test_old_files_with_what_their_version_does_not_allow_are_refused(version: str, change: Any, fault: str) -> None:
+    document = json.loads((CLUSTER / f"golden/cluster_lock_{version.replace('.', '_')}.json").read_text())
+    change(document)
+    with pytest.raises(ClusterFault, match=fault):
+        decode_lock(json.dumps(document).encode())
+
+
+def test_values_that_an_old_version_cannot_hold_are_not_written() -> None:
+    definition = older("v1.4.0").definition
+    other = replace(definition.validators[0], withdrawal_address="0x" + "11" * 20)
+    with pytest.raises(ClusterFault, match="multiple withdrawal or fee recipient addresses found"):
+        encode_definition(replace(definition, validators=(definition.validators[0], other)))
+    lock = older("v1.7.0")
+    twice = replace(lock.validators[0], deposits=lock.validators[0].deposits * 2)
+    with pytest.raises(ClusterFault, match="more than one deposit"):
+        encode_lock(replace(lock, validators=(twice, *lock.validators[1:])))
+
+
+# --- contract wallets ------------------------------------------------------------------------------------------------
+
+
+def test_a_contract_is_asked_when_no_account_made_the_signature() -> None:
+    asked: list[tuple[str, bytes, bytes]] = []
+
+    def contract(address: str, digest: bytes, signature: bytes) -> bool:
+        asked.append((address, digest, signature))
+        return signature == bytes(130)
+
+    safe = replace(SIGNED_DEFINITION, creator=Creator(WALLET_ADDRESS, bytes(130)))
+    verify_definition_signatures(safe, contract=contract)
+    digest = eip712.creator_config_digest(safe.config_hash, 560048)
+    assert asked == [(WALLET_ADDRESS, digest, bytes(130))]
+    with pytest.raises(WalletFault, match="invalid creator config signature"):
+        verify_definition_signatures(replace(safe, creator=Creator(WALLET_ADDRESS, bytes(65))), contract=contract)
+    with pytest.raises(WalletFault, match="invalid creator config signature"):
+        verify_definition_signatures(safe)
 
 
 # --- EIP-712 ---------------------------------------------------------------------------------------------------------

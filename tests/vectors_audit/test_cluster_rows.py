@@ -80,7 +80,7 @@ def test_type_hashes_of_the_domains() -> None:
 
 @pytest.mark.parametrize("row", EIP712["from_examples"], ids=lambda row: row["file"])
 def test_digests_that_operators_and_creators_really_signed(row: Any) -> None:
-    file = json.loads((ROOT / "cluster/older-examples" / Path(row["file"]).name).read_text())
+    file = json.loads((ROOT / "cluster/examples" / Path(row["file"]).name).read_text())
     definition = file.get("cluster_definition", file)
     config_hash, chain_id = bytes.fromhex(definition["config_hash"][2:]), row["chain_id"]
     is_legacy = row["version"] == "v1.3.0"

@@ -1,13 +1,13 @@
 """`charon.json`, `.toml`, `.yaml` or `.yml` in the working directory: flag values that an operator keeps.
 
 The first that exists is used alone. Top-level keys are flag names with hyphens, in any letter case; unknown keys are
-ignored, null is unset, an empty text is a value. Lists may be real lists or comma separated text.
+ignored, a key twice is an error, null is unset, an empty text is a value. Lists may be real lists or comma separated text.
 Every scalar is read as the text that stands in the file (YAML's `yes` is "yes", `0123` is "0123"), so that a value means
 the same here and on the command line. Source: specification 09-cli-and-config, section 2.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from charon_actors.bounded_json import check_depth
 from charon_actors.errors import UserError
 
 ENDINGS: Final = ("json", "toml", "yaml", "yml")
-MAX_FILE_BYTES: Final = 1 << 20
+MAX_FILE_BYTES: Final = 256 << 10  # YAML is read at 0.1 MB a second
 
 FileValues = Mapping[str, str | tuple[str, ...]]
 
@@ -36,7 +36,7 @@ def read_config_file(directory: Path, names: Collection[str]) -> tuple[str, File
                 parsed = {}
             if not isinstance(parsed, dict):
                 raise ValueError("the top level is no mapping of flag names to values")
-            known = {str(key).lower(): value for key, value in parsed.items()}
+            known = _once_each([(str(key).lower(), value) for key, value in parsed.items()])
             values = {name: _texts(name, known[name]) for name in names if known.get(name) is not None}
         except OSError as error:
             raise UserError(path.name, f"cannot read the file ({error.strerror})", "check its permissions") from error
@@ -52,7 +52,7 @@ def _decode(ending: str, text: str) -> Any:
     if ending == "json":
         import json
 
-        return json.loads(text, parse_int=str, parse_float=str)
+        return json.loads(text, parse_int=str, parse_float=str, object_pairs_hook=_once_each)
     if ending == "toml":
         import tomllib
 
@@ -67,10 +67,25 @@ def _decode(ending: str, text: str) -> Any:
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            _once_each([(name, None) for name in names])
+            return super().construct_mapping(node, deep)
+
     try:
         return yaml.load(text, Loader=_TextLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise ValueError(f"no valid YAML: {error}") from error
+
+
+def _once_each(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Two values for one flag: whoever wrote the file means one of them, and we don't know which."""
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        if key.lower() in seen:
+            raise ValueError(f"{key} stands twice")
+        seen[key.lower()] = value
+    return dict(pairs)
 
 
 def _texts(name: str, value: object) -> str | tuple[str, ...]:

@@ -19,7 +19,7 @@ import msgspec
 
 from charon_actors.cluster import merkle
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.foreign_json import encode_object
+from charon_actors.cluster.foreign_json import decode_objects, encode_object
 from charon_actors.cluster.schema import Schema
 from charon_actors.crypto.batch import Check, verify_all, weights_bound_to
 from charon_actors.eth2.signing import compute_signing_root, deposit_domain
@@ -142,6 +142,37 @@ def encode_deposit_files(
         )
         for amount in sorted({deposit.amount_gwei for deposit in deposits})
     }
+
+
+class DepositFile(msgspec.Struct, frozen=True):
+    """A launchpad file. fork_version: 4 bytes, the network's genesis fork version. deposits: in the order of the file."""
+
+    network_name: str
+    fork_version: bytes
+    deposits: tuple[Deposit, ...]
+
+
+def decode_deposit_file(content: bytes) -> DepositFile:
+    """A file of at most 16 MiB whose roots are right; signatures are `verify_deposits`' business. Raises ClusterFault."""
+    rows = decode_objects(content, "deposit data")
+    if not rows:
+        raise ClusterFault("deposit data: no deposits")
+    network_name, fork_version = rows[0].text("network_name"), rows[0].exact("fork_version", 4)
+    deposits = []
+    for row in rows:
+        deposit = Deposit(
+            pubkey=row.exact("pubkey", 48),
+            withdrawal_credentials=row.exact("withdrawal_credentials", 32),
+            amount_gwei=row.number("amount"),
+            signature=row.exact("signature", 96),
+        )
+        if (row.text("network_name"), row.exact("fork_version", 4)) != (network_name, fork_version):
+            raise row.fault("network_name", "another network than the first deposit's")
+        for name, root in (("deposit_message_root", deposit_message_root), ("deposit_data_root", deposit_data_root)):
+            if row.exact(name, 32) != root(deposit):
+                raise row.fault(name, "is not the root of this deposit")
+        deposits.append(deposit)
+    return DepositFile(network_name, fork_version, tuple(deposits))
 
 
 def _message_leaves(deposit: Deposit) -> tuple[list[bytes], list[bytes], list[bytes]]:

@@ -4,7 +4,8 @@ Reading is as lenient as Charon where that can't hurt (unknown keys ignored, mis
 match in any letter case) and stricter where two readers could see two files: the same key twice, bytes that are no UTF-8
 and lone surrogates are refused. Every method of `Fields` raises only ClusterFault, with the path of the field.
 
-Limits: MAX_JSON_BYTES; nesting is bounded by the interpreter's recursion limit. Source: specification 01, sections 1 and 2.1.
+Limits: MAX_JSON_BYTES, MAX_NUMBER_CHARACTERS a number (also of unknown keys), 64 levels of nesting.
+Source: specification 01, sections 1 and 2.1.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any, Final
 from charon_actors.bounded_json import TooDeep, check_depth
 from charon_actors.cluster.faults import ClusterFault
 
+MAX_NUMBER_CHARACTERS: Final = 100
 MAX_JSON_BYTES: Final = 16 << 20  # 01 §11: what Charon reads of a definition by URL
 
 _DECIMAL = re.compile(r"[0-9]{1,20}", flags=re.ASCII)
@@ -24,27 +26,41 @@ _UNICODE_ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u20
 
 def decode_object(content: bytes, what: str) -> "Fields":
     """The top-level object of a file; `what` names the file in faults. Raises ClusterFault."""
+    parsed = _parse(content, what)
+    if not isinstance(parsed, dict):
+        raise ClusterFault(f"{what}: no JSON object")
+    return Fields(parsed, "")
+
+
+def decode_objects(content: bytes, what: str) -> tuple["Fields", ...]:
+    """The objects in the top-level list of a file. Raises ClusterFault."""
+    parsed = _parse(content, what)
+    if not isinstance(parsed, list):
+        raise ClusterFault(f"{what}: no JSON list")
+    return Fields({what: parsed}, "").objects(what)
+
+
+def _parse(content: bytes, what: str) -> Any:
     if len(content) > MAX_JSON_BYTES:
         raise ClusterFault(f"{what}: larger than {MAX_JSON_BYTES} bytes")
     try:
         check_depth(content)
         text = content.decode("utf-8")
         text.encode("utf-8")
-        parsed = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        return json.loads(
+            text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_short_int, parse_float=_short_float
+        )
     except UnicodeDecodeError as error:
         raise ClusterFault(f"{what}: byte {error.start} is no UTF-8") from error
     except (RecursionError, TooDeep) as error:
         raise ClusterFault(f"{what}: nested too deeply") from error
     except ValueError as error:
-        raise ClusterFault(f"{what}: no valid JSON: {_short(error)}") from error
-    if not isinstance(parsed, dict):
-        raise ClusterFault(f"{what}: no JSON object")
-    return Fields(parsed, "")
+        raise ClusterFault(f"{what}: no valid JSON: {str(error)[:120]}") from error
 
 
-def encode_object(value: object) -> bytes:
-    """One space of indent, keys in the given order, LF, no newline at the end; byte for byte what Charon writes."""
-    return json.dumps(value, indent=1, ensure_ascii=False).translate(_UNICODE_ESCAPES).encode("utf-8")
+def encode_object(value: object, *, indent: int = 1) -> bytes:
+    """Keys in the given order, LF, no newline at the end; byte for byte what Charon writes."""
+    return json.dumps(value, indent=indent, ensure_ascii=False).translate(_UNICODE_ESCAPES).encode("utf-8")
 
 
 def encode_compact(value: object) -> bytes:
@@ -105,6 +121,13 @@ class Fields:
 
     def quoted_numbers(self, name: str) -> tuple[int, ...]:
         return tuple(self._quoted(f"{name}[{i}]", self._typed(f"{name}[{i}]", v, str)) for i, v in self._items(name))
+
+    def exact(self, name: str, size: int) -> bytes:
+        """Bytes written as hex, exactly that many."""
+        content = self.hex_data(name)
+        if len(content) != size:
+            raise self.fault(name, f"expected {size} bytes, not {len(content)}")
+        return content
 
     def object(self, name: str) -> "Fields":
         return Fields(self._get(name, dict, {}), f"{self._path}{name}.", is_base64=self._is_base64)
@@ -173,9 +196,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _short_int(text: str) -> int:
+    return int(_short(text))
+
+
+def _short_float(text: str) -> float:
+    return float(_short(text))
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def _short(error: ValueError) -> str:
-    return str(error).split("\n", 1)[0][:120]
+def _short(number: str) -> str:
+    if len(number) > MAX_NUMBER_CHARACTERS:
+        raise ValueError(f"a number of more than {MAX_NUMBER_CHARACTERS} characters")
+    return number

@@ -12,9 +12,11 @@ from charon_actors.cluster.deposit import (
     Deposit,
     amounts_to_sign,
     check_deposit_amounts,
+    decode_deposit_file,
     deposit_file_name,
     encode_deposit_file,
     encode_deposit_files,
+    verify_deposits,
     withdrawal_credentials,
 )
 from charon_actors.cluster.faults import ClusterFault
@@ -132,3 +134,44 @@ def test_withdrawal_credentials() -> None:
     for wrong in ("", "0x", address + "0", address[:-2], "0x" + "zz" * 20, "0x" + "０" * 40):
         with pytest.raises(ClusterFault, match="invalid ethereum address"):
             withdrawal_credentials(wrong, compounding=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cli-files/deposit-data-1eth.json", "cli-files/deposit-data-31eth.json", "signed-v1_11_0/deposit-data.json"),
+        "deposit/deposit-data-goerli-compounding.json",
+    ],
+)
+def test_deposit_files_are_read_verified_and_written_byte_for_byte(name: str) -> None:
+    content = (CLUSTER / name).read_bytes()
+    file = decode_deposit_file(content)
+    verify_deposits(file.deposits, file.fork_version)
+    assert encode_deposit_file(file.deposits, file.network_name, file.fork_version) == content
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda rows: rows.clear(), "no deposits"),
+        (lambda rows: rows[1].update(amount=1), r"deposit data\[1\].deposit_message_root: is not the root of this deposit"),
+        (lambda rows: rows[0].update(deposit_data_root="00" * 32), "deposit_data_root: is not the root"),
+        (lambda rows: rows[1].update(network_name="mainnet"), "another network than the first"),
+        (lambda rows: rows[1].update(fork_version="00000000"), "another network than the first"),
+        (lambda rows: rows[0].update(pubkey=rows[0]["pubkey"][2:]), "pubkey: expected 48 bytes, not 47"),
+        (lambda rows: rows[0].update(amount="32000000000"), "amount: expected a plain whole number"),
+        (lambda rows: rows.append(7), r"\[2\]: expected an object"),
+    ],
+)
+def test_other_deposit_files_are_refused_with_the_field(change: Any, fault: str) -> None:
+    rows = json.loads((CLUSTER / "signed-v1_11_0/deposit-data.json").read_bytes())
+    change(rows)
+    with pytest.raises(ClusterFault, match=fault):
+        decode_deposit_file(json.dumps(rows).encode())
+
+
+def test_a_wrong_deposit_signature_is_named_by_its_validator() -> None:
+    file = decode_deposit_file((CLUSTER / "signed-v1_11_0/deposit-data.json").read_bytes())
+    swapped = [replace(file.deposits[0], signature=file.deposits[1].signature), file.deposits[1]]
+    with pytest.raises(ClusterFault, match=f"invalid deposit data signature .validator 0x{file.deposits[0].pubkey.hex()}"):
+        verify_deposits(swapped, file.fork_version)

@@ -8,10 +8,11 @@ know when the signatures were made, and with keys of one message summed first
 holds for wrong signatures only with probability 2^-127. Plain sums (all rᵢ = 1) are not an option: two signatures that are wrong
 by +δ and -δ cancel, and two peers could so blame, or slip something past, a third.
 
-If the product fails, the batch is halved until every culprit stands alone. The weighted points are computed once and reused, so a
-half costs additions and pairings only; if a failing batch has a good left half, the right half is bad without asking. Halving is
-cheap for few culprits and wasteful for many, so it has a budget: what all checks would cost one by one. When that is spent, the
-rest is checked one by one. So the worst case, all signatures wrong, costs a bit more than twice the plain way, never more.
+The sums over all of many checks come from `g1_` and `g2_linear_combination`, which are cheaper than their parts. Only if that product
+fails, or for few checks, the weighted points are computed, once, and the batch is halved until every culprit stands alone: a half
+costs additions and pairings only; if a failing batch has a good left half, the right half is bad without asking. Halving is cheap
+for few culprits and wasteful for many, so it has a budget: what all checks would cost one by one. When that is spent, the rest is
+checked one by one. So the worst case, all signatures wrong, costs a bit more than twice the plain way, never more.
 
 Measured: 31 checks of one message 0.35 ms each, of distinct messages 0.7 ms, one by one 1 ms; the interpreter lock is held.
 Source: specification 08-beacon-node section 8.1; Bellare, Garay, Rabin: Fast batch verification (small exponents test).
@@ -22,7 +23,15 @@ from hashlib import sha256, shake_256
 from typing import Final, NamedTuple
 
 from charon_actors.crypto.faults import CryptoFault, Entropy
-from charon_actors.crypto.group import G1, G2, decode_public_key, pairings_agree
+from charon_actors.crypto.group import (
+    G1,
+    G2,
+    MANY_POINTS,
+    decode_public_key,
+    g1_linear_combination,
+    g2_linear_combination,
+    pairings_agree,
+)
 
 WEIGHT_BYTES: Final = 16  # 127 random bits; in pyblst a multiplication costs the same for any scalar
 
@@ -64,19 +73,22 @@ class _Point(NamedTuple):
 class _Search:
     def __init__(self, points: list[_Point], weights: list[int]) -> None:
         # Neighbours share a message, so that a half has half of the messages, not all of them.
-        points.sort(key=lambda point: point.message)
-        self._points = points
-        if len(points) > 1:
-            self._points = [
-                _Point(point.place, point.key * weight, point.message, point.signature * weight)
-                for point, weight in zip(points, weights, strict=True)
-            ]
+        pairs = sorted(zip(points, weights, strict=True), key=lambda pair: pair[0].message)
+        self._points, self._weights = [point for point, _ in pairs], [weight for _, weight in pairs]
         self._budget = SINGLE_COST * len(points)
 
     def good(self) -> list[int]:
         """Places of the checks that hold. A stack instead of recursion: (first, behind last, known to fail)."""
         good: list[int] = []
-        ranges = [(0, len(self._points), False)]
+        is_many = len(self._points) >= MANY_POINTS
+        if is_many and self._hold_together():
+            return [point.place for point in self._points]
+        if len(self._points) > 1:
+            self._points = [
+                _Point(point.place, point.key * weight, point.message, point.signature * weight)
+                for point, weight in zip(self._points, self._weights, strict=True)
+            ]
+        ranges = [(0, len(self._points), is_many)]
         while ranges:
             first, end, fails = ranges.pop()
             if not fails and self._holds(first, end):
@@ -94,6 +106,16 @@ class _Search:
                     ranges.append((middle, end, False))
                     ranges.append((first, middle, True))
         return good
+
+    def _hold_together(self) -> bool:
+        by_message: dict[bytes, tuple[list[G1], list[int]]] = {}
+        for point, weight in zip(self._points, self._weights, strict=True):
+            keys, weights = by_message.setdefault(point.message, ([], []))
+            keys.append(point.key)
+            weights.append(weight)
+        self._budget -= MILLER_COST * (len(by_message) + 1) + FINAL_COST
+        sums = ((g1_linear_combination(*of_one), G2.hash_message(message)) for message, of_one in by_message.items())
+        return pairings_agree(sums, g2_linear_combination([point.signature for point in self._points], self._weights))
 
     def _holds(self, first: int, end: int) -> bool:
         keys: dict[bytes, G1] = {}

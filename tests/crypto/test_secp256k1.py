@@ -188,3 +188,34 @@ def test_other_text_is_no_address(text: str) -> None:
 def test_an_address_with_a_newline_is_none() -> None:
     with pytest.raises(CryptoFault):
         checksum_address("0x" + "0" * 40 + "\n")
+
+
+@pytest.mark.parametrize(
+    ("key", "message", "signature"),
+    [
+        (
+            "01",
+            "Satoshi Nakamoto",
+            "934b1ea10a4b3c1757e2b0c017d0b6143ce3c9a7e6a4a49860d7a6ab210ee3d82442ce9d2b916064108014783e923ec36b49743e2ffa1c4496f01a512aafd9e5",
+        ),
+        (
+            "01",
+            "All those moments will be lost in time, like tears in rain. Time to die...",
+            "8600dbd41e348fe5c9465ab92d23e3db8b98b873beecd930736488696438cb6b547fe64427496db33bf66019dacbf0039c04199abb0122918601db38a72cfc21",
+        ),
+        (
+            "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364140",
+            "Satoshi Nakamoto",
+            "fd567d121db66e382991534ada77a6bd3106f0a1098c231e47993447cd6af2d06b39cd0eb1bc8603e159ef5c20a5c8ad685a45b06ce9bebed3f153d10d93bed5",
+        ),
+        (
+            "f8b8af8ce3c7cca5e300d33939540c10d45ce001b8f252bfbc57ba0342904181",
+            "Alan Turing",
+            "7063ae83e7f62bbb171798131b4a0564b956930092b33b07b395615d9ec7e15c58dfcc1e00a35e1572f366ffe34ba0fc47db1e7189759b9fb233c5b05ab388ea",
+        ),
+    ],
+)
+def test_signatures_are_deterministic_as_rfc_6979_says(key: str, message: str, signature: str) -> None:
+    """The vectors that wallets share for secp256k1 with SHA-256; the RFC itself has none for this curve."""
+    secret = bytes.fromhex(key.zfill(64))
+    assert k1_sign_compact(secret, hashlib.sha256(message.encode()).digest()).hex() == signature

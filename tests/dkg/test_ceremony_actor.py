@@ -21,9 +21,10 @@ from actors.mailbox import ActorDown, Mailbox, Policy, run_incarnation
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.peers import peers_of
-from charon_actors.dkg.ceremony import Ceremony, Phase
+from charon_actors.dkg.ceremony import Ceremony, Phase, check_definition
 from charon_actors.dkg.dialect import PARTIALS_PROTOCOL, SHARES_PROTOCOL, SYNC_PROTOCOL, Dialect
 from charon_actors.dkg.sync_messages import SyncReport, encode_frame, encode_report, sign_definition
+from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.protobuf import core_pb2, dkg_pb2
 from tests.dkg.cluster import CUSTOM, check_results, definition, network_of, prepare_directory, private_key, results_in
@@ -134,6 +135,10 @@ class Rig:
         (4, 3, 3, V1_11, {"version": "v1.11.0"}),
         (3, 3, 10, V1_10, {"deposit_amounts_gwei": (16 * 10**9, 8 * 10**9, 8 * 10**9)}),
         (4, 3, 1, V1_10, {"fork_version": CUSTOM.genesis_fork_version, "compounding": True, "target_gas_limit": 30_000_000}),
+        (3, 2, 2, V1_10, {"version": "v1.6.0", "target_gas_limit": 0}),
+        (3, 2, 1, V1_11, {"version": "v1.7.0", "target_gas_limit": 0}),
+        (3, 2, 1, V1_10, {"version": "v1.8.0", "target_gas_limit": 0}),
+        (3, 2, 1, V1_10, {"version": "v1.9.0", "target_gas_limit": 0, "consensus_protocol": "qbft"}),
     ],
 )
 async def test_honest_ceremonies_end_with_one_lock(
@@ -142,6 +147,12 @@ async def test_honest_ceremonies_end_with_one_lock(
     rig = Rig(tmp_path, definition(operators, threshold, validators, **changes), dialect)
     await rig.run()
     rig.check_honest()
+
+
+@pytest.mark.parametrize("version", ["v1.0.0", "v1.5.0"])
+def test_definitions_without_deposits_in_the_lock_are_refused(version: str) -> None:
+    with pytest.raises(UserError, match=rf"only v1.6.0 and newer .* this is {version}"):
+        check_definition("definition", definition(3, 2, 1, version=version))
 
 
 def edit(protocol: str, source: int, kind: Any, change: Any, target: int | None = None) -> Any:

@@ -248,7 +248,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _create(path: Path, where: str, genesis_validators_root: bytes) -> None:
     if path.with_name(path.name + "-wal").exists():
-        raise UserError(where, "is missing, though its journal is there", "restore it from a backup")
+        raise UserError(where, "is missing, though its journal is there", f"put that very file back; {_LOST}")
     staged = path.with_name(path.name + ".new")
     staged.unlink(missing_ok=True)
     os.close(os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -299,6 +299,9 @@ def _check(db: sqlite3.Connection, where: str, genesis_validators_root: bytes) -
         )
 
 
+_LOST = "if it is lost, stop for two epochs, move what is left of it away, and start with the validator client's own protection intact"
+
+
 def _as_user_error(where: str, error: sqlite3.DatabaseError) -> UserError:
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -308,5 +311,5 @@ def _as_user_error(where: str, error: sqlite3.DatabaseError) -> UserError:
     return UserError(
         where,
         f"is damaged: {error}",
-        "restore it from a backup; without one, stop for two epochs and import the history of the keys before going on",
+        f"an old copy has forgotten what was signed since, so {_LOST}",
     )

@@ -650,7 +650,7 @@ def _mismatch(node: BeaconNode, request: messages.LoadChain, chain: Chain) -> Us
         f"beacon node {node.label}",
         "mismatch between lock file fork version and beacon node fork schedule"
         f" (lock 0x{request.genesis_fork_version.hex()}, beacon node {versions})",
-        "Ensure the beacon node is on the correct network",
+        "make sure that the beacon node is on the right network",
     )
 
 

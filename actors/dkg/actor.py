@@ -27,7 +27,7 @@ Telling the others: for FAREWELL_S their step reports, ten a second, are answere
 Go node that aborts says nothing, and its peers wait for ever (04 §8).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, assert_never
 
@@ -48,9 +48,11 @@ from actors.dkg.messages import (
 from actors.dkg.step_reports import StepReports
 from actors.mailbox import Inbox
 from actors.mesh.messages import AnswerFault, MeshFault
-from charon_actors.cluster.data_directory import Keystore, write_ceremony_artifacts
+from charon_actors.cluster.data_directory import write_ceremony_artifacts
+from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.cluster.lock import Lock, encode_lock
 from charon_actors.cluster.peers import Peer
+from charon_actors.cluster.verify import ContractCheck
 from charon_actors.crypto import Entropy
 from charon_actors.crypto.keystore import PBKDF2_ITERATIONS
 from charon_actors.dkg.ceremony import Ceremony, Phase
@@ -94,7 +96,9 @@ class CeremonyOptions(msgspec.Struct, frozen=True):
     """What the operator may tune.
 
     timeout_s: longest silence of a peer, and with the v1.11 dialect longest wait for partial signatures. is_verified: False with
-    `--no-verify`. keystore_iterations: less than the default only in tests.
+    `--no-verify`. contract: what contract wallets have said about the definition's signatures. deliver_keystores: takes the keystores
+    somewhere else, by validator; True when all of them are there, then they aren't written to disk. It raises nothing.
+    keystore_iterations: less than the default only in tests.
     """
 
     data_directory: Path
@@ -103,6 +107,8 @@ class CeremonyOptions(msgspec.Struct, frozen=True):
     nickname: str = ""
     is_verified: bool = True
     networks_extra: tuple[Network, ...] = ()
+    contract: ContractCheck | None = None
+    deliver_keystores: Callable[[Sequence[Keystore]], Awaitable[bool]] | None = None
     keystore_iterations: int = PBKDF2_ITERATIONS
 
 
@@ -251,7 +257,9 @@ class CeremonyActor:
     async def _write_results(self) -> Lock:
         """Verify the lock as a whole, then write everything at once."""
         ceremony, options = self._ceremony, self._options
-        lock = await self._calculate(lambda: ceremony.complete_lock(options.networks_extra, is_verified=options.is_verified))
+        lock = await self._calculate(
+            lambda: ceremony.complete_lock(options.networks_extra, is_verified=options.is_verified, contract=options.contract)
+        )
         content = await self._calculate(encode_lock, lock)
         deposit_files = await self._calculate(ceremony.deposit_files)
         total = len(ceremony.keys)
@@ -261,15 +269,31 @@ class CeremonyActor:
             f"for keystores to be encrypted ({total} in all)",
         )
         keystores = [self._keystores[validator] for validator in range(total)]
+        is_delivered = False
+        try:
+            if options.deliver_keystores is not None:
+                is_delivered = await options.deliver_keystores(keystores)
+        finally:  # when that is cancelled, some keystores may be there already, and nobody else has our shares: so they go to disk
+            await self._write_files(() if is_delivered else keystores, content, deposit_files)
+        what = "cluster lock and deposit data" if is_delivered else "keystores, cluster lock and deposit data"
+        log.info(f"Wrote {what}", directory=str(options.data_directory), validators=total)
+        return lock
+
+    async def _write_files(self, keystores: Sequence[Keystore], lock: bytes, deposit_files: Mapping[str, bytes]) -> None:
+        """Everything at once. keystores: none when they were delivered elsewhere. Raises UserError."""
 
         def write() -> None:
-            write_ceremony_artifacts(options.data_directory, keystores=keystores, lock=content, deposit_files=deposit_files)
+            write_ceremony_artifacts(self._options.data_directory, keystores=keystores, lock=lock, deposit_files=deposit_files)
 
-        with trio.CancelScope(shield=True):  # once it begins, it is done or undone as a whole
-            await trio.to_thread.run_sync(write)
+        try:
+            with trio.CancelScope(shield=True):  # once it begins, it is done or undone as a whole
+                await trio.to_thread.run_sync(write)
+        except UserError as error:
+            if keystores:
+                raise
+            remedy = f"the keystores were delivered; copy lock and deposit files from another operator; {error.remedy}"
+            raise UserError(error.where, error.what, remedy) from error
         self._has_written = True
-        log.info("Wrote keystores, cluster lock and deposit data", directory=str(options.data_directory), validators=total)
-        return lock
 
     async def _encrypt_keystores(self) -> None:
         def done(validator: int, keystore: Keystore) -> None:

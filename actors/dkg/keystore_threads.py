@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from charon_actors.cluster.data_directory import Keystore
+from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.crypto import Entropy
 from charon_actors.crypto.keystore import encode_keystore, encrypt_keystore
 

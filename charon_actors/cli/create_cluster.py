@@ -3,9 +3,12 @@
     definition      from flags, or a file of `--definition-file` whose operators have not signed yet
     secrets         new ones, or those below `--split-keys-dir`
     output          <cluster-dir>/node0 … nodeN-1, each with key, lock, deposit files and validator_keys
+                    with `--keymanager-…` the keystores go to the nodes' key managers, and there is no validator_keys
+                    with `--zipped` all of it is in <cluster-dir>/cluster.tar.gz
 
-Nothing appears before everything is there and our own verification has accepted the lock. Whoever runs this knows all keys:
-operators who don't trust one machine run `charon dkg`.
+Nothing appears before everything is there, our own verification has accepted the lock, and all key managers have their keystores.
+Publishing comes last; that it fails is a warning. Whoever runs this knows all keys: operators who don't trust one machine run
+`charon dkg`.
 """
 
 import secrets
@@ -16,9 +19,15 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from charon_actors.cli.custom_network import custom_networks
+from charon_actors.cli.definition_file import supplied_definition
 from charon_actors.cli.door import notice
-from charon_actors.cli.flags import TERMS
+from charon_actors.cli.execution_client import ExecutionClient, execution_client
+from charon_actors.cli.flags import EXECUTION_CLIENT, PUBLISH_ADDRESS, TERMS
+from charon_actors.cli.forked import forked_map
+from charon_actors.cli.http_request import HttpFault, wait_for
+from charon_actors.cli.keymanager import KeyManager, key_managers
 from charon_actors.cli.keystore_workers import decrypt_all, encrypt_all
+from charon_actors.cli.obol_api import obol_api, try_to_publish_lock
 from charon_actors.cli.options import Flag, Values, charon_command
 from charon_actors.cli.terms import (
     GUARDED_NETWORKS,
@@ -27,22 +36,18 @@ from charon_actors.cli.terms import (
     definition_from_flags,
 )
 from charon_actors.cli.values import Kind
-from charon_actors.cluster.data_directory import (
-    LOCK_FILE,
-    PUBLIC,
-    SECRET,
-    find_keystores,
-    load_definition,
-    read_keystores,
-    stage_keystores,
-)
+from charon_actors.cluster.archive import CLUSTER_ARCHIVE, pack
+from charon_actors.cluster.data_directory import LOCK_FILE, PUBLIC, SECRET
 from charon_actors.cluster.dealer import Dealt, deal
 from charon_actors.cluster.definition import Definition, Operator
 from charon_actors.cluster.deposit import encode_deposit_files
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.identity import KEY_FILE, PRIVATE
+from charon_actors.cluster.keystore_files import Keystore, find_keystores, read_keystores, stage_keystores
 from charon_actors.cluster.lock import encode_lock
+from charon_actors.cluster.registration import LEGACY_GAS_LIMIT
+from charon_actors.cluster.schema import schema_of
 from charon_actors.cluster.staging import check_no_leftovers, is_empty_directory, is_taken, staging
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto.bls import generate_secret, public_key
@@ -54,13 +59,15 @@ from charon_actors.eth2.networks import Network, network_by_fork_version
 
 
 def run(values: Values) -> int:
-    supplied = _supplied_definition(values)
+    client, api, is_zipped = execution_client(values), obol_api(values), values.switch("zipped")
+    supplied = _supplied_definition(values, client)
     nodes = len(supplied.operators) if supplied else values.number("nodes")
     if supplied is None and not values.is_set("nodes"):
         raise UserError(values.command, "missing --nodes", "give the number of nodes, at least 3")
     check_operator_count(values.where("definition-file" if supplied else "nodes"), nodes)
     directory = values.path("cluster-dir")
-    _check_free(directory, nodes)
+    managers = _key_managers(values, nodes)
+    _check_free(directory, nodes, is_zipped=is_zipped)
     is_split = values.switch("split-existing-keys")
     group_secrets = _existing_secrets(values, supplied) if is_split else _new_secrets(values, supplied)
 
@@ -87,34 +94,43 @@ def run(values: Values) -> int:
         _show_split(group_secrets, definition)
     registered_at_s = int(moment.timestamp()) if is_split else network.genesis_time_s
     try:
-        dealt = deal(definition, group_secrets, identity_keys, registered_at_s=registered_at_s, entropy=secrets.token_bytes)
-        verify_lock(dealt.lock, (network,))
+        dealt = deal(
+            definition,
+            group_secrets,
+            identity_keys,
+            registered_at_s=registered_at_s,
+            entropy=secrets.token_bytes,
+            run=forked_map,
+        )
+        verify_lock(dealt.lock, (network,), client, lambda checks: [check in dealt.verified for check in checks])
     except (ClusterFault, CryptoFault) as error:
         raise UserError(values.command, str(error), "correct the definition or the keys") from error
-    _write(directory, dealt, identity_keys, network, is_insecure=values.switch("insecure-keys"))
-    _print_summary(directory, nodes, is_split=is_split)
+    is_insecure = values.switch("insecure-keys")
+    _write(directory, dealt, identity_keys, network, managers, is_insecure=is_insecure, is_zipped=is_zipped)
+    if api is not None:
+        notice(wait_for(lambda: try_to_publish_lock(api, dealt.lock))[1])
+    _print_summary(directory, nodes, is_split=is_split, is_zipped=is_zipped, has_keystores=not managers)
     return 0
 
 
-def _supplied_definition(values: Values) -> Definition | None:
+def _supplied_definition(values: Values, client: ExecutionClient | None) -> Definition | None:
     if not values.text("definition-file"):
         return None
-    where = values.where("definition-file")
-    if values.text("definition-file").startswith(("http://", "https://")):
-        raise UserError(where, "definitions by URL are not supported by this build", "download the file and pass its path")
     for name in _DECIDED_BY_DEFINITION:
         if values.is_set(name):
             raise UserError(values.where(name), "the definition file already says that", "leave the flag out")
-    path = values.path("definition-file")
-    definition = load_definition(path, notice, networks_extra=custom_networks(values), can_bypass=False)
+    networks = custom_networks(values)
+    where, definition = supplied_definition(values, can_bypass=False, networks_extra=networks, contract=client)
     if any(operator.address or operator.config_signature for operator in definition.operators):
         what = "its operators have addresses or signatures, which new identity keys would make worthless"
-        raise UserError(str(path), what, "use it with `charon dkg`, or create a cluster without it")
-    check_withdrawal_addresses(str(path), definition.validators, _network_of(definition, values))
+        raise UserError(where, what, "use it with `charon dkg`, or create a cluster without it")
+    check_withdrawal_addresses(where, definition.validators, _network_of(definition, values))
     if definition.target_gas_limit == 0:
-        raise UserError(str(path), "target gas limit not set", "create the definition anew")
+        if schema_of(definition.version).has_gas_limit:
+            raise UserError(where, "target gas limit not set", "create the definition anew")
+        notice(f"{where}: definitions of {definition.version} have no gas limit; builders are told {LEGACY_GAS_LIMIT}")
     if not 2 <= definition.threshold <= len(definition.operators):
-        raise UserError(str(path), "threshold below minimum or above the number of operators", "create the definition anew")
+        raise UserError(where, "threshold below minimum or above the number of operators", "create the definition anew")
     return definition
 
 
@@ -141,8 +157,24 @@ def _network_of(definition: Definition, values: Values) -> Network:
     return network
 
 
-def _check_free(directory: Path, nodes: int) -> None:
+def _key_managers(values: Values, nodes: int) -> list[KeyManager]:
+    """One a node, all of them there; or none."""
+    flag, token_flag = "keymanager-addresses", "keymanager-auth-tokens"
+    managers = key_managers(values, values.texts(flag), values.texts(token_flag), flag, token_flag)
+    if managers and len(managers) != nodes:
+        what = f"number of keymanager addresses does not match number of operators: {len(managers)}, {nodes}"
+        raise UserError(values.where(flag), what, "give one key manager a node")
+    for manager in managers:
+        manager.dial()
+    return managers
+
+
+def _check_free(directory: Path, nodes: int, *, is_zipped: bool) -> None:
     check_no_leftovers(directory)
+    if is_zipped and is_taken(directory / CLUSTER_ARCHIVE):
+        raise UserError(
+            str(directory / CLUSTER_ARCHIVE), "already exists", "please delete or move it before running this command"
+        )
     for index in range(nodes):
         node = directory / f"node{index}"
         if is_taken(node) and not is_empty_directory(node):
@@ -189,37 +221,76 @@ def _show_split(group_secrets: Sequence[bytes], definition: Definition) -> None:
     notice("the deposit files must not be used for validators that are active already")
 
 
-def _write(directory: Path, dealt: Dealt, identity_keys: Sequence[bytes], network: Network, *, is_insecure: bool) -> None:
-    definition = dealt.lock.definition
-    deposits = [deposit for validator in dealt.lock.validators for deposit in validator.deposits]
+def _write(
+    directory: Path,
+    dealt: Dealt,
+    identity_keys: Sequence[bytes],
+    network: Network,
+    managers: Sequence[KeyManager],
+    *,
+    is_insecure: bool,
+    is_zipped: bool,
+) -> None:
     try:
-        deposit_files = encode_deposit_files(deposits, network.name, definition.fork_version)
+        fork_version = dealt.lock.definition.fork_version
+        deposit_files = encode_deposit_files(dealt.deposits, network.name, fork_version, are_verified=True)  # by the dealer
     except ClusterFault as error:
         raise UserError(str(directory), str(error), "please report this") from error
     lock = encode_lock(dealt.lock)
-    nodes, validators = len(identity_keys), len(dealt.shares)
-    keystores = encrypt_all([shares[index] for index in range(1, nodes + 1) for shares in dealt.shares], is_insecure=is_insecure)
+    keystores = _encrypt_shares(dealt, len(identity_keys), is_insecure=is_insecure)
     with staging(directory) as stage:
         for index, key in enumerate(identity_keys):
             stage.write(f"node{index}/{KEY_FILE}", key.hex().encode("ascii"), PRIVATE)
-            stage_keystores(stage, f"node{index}/", keystores[index * validators : (index + 1) * validators])
             for name, content in deposit_files.items():
                 stage.write(f"node{index}/{name}", content, PUBLIC)
             stage.write(f"node{index}/{LOCK_FILE}", lock, SECRET)
+        if not managers:
+            for index, of_node in enumerate(keystores):
+                stage_keystores(stage, f"node{index}/", of_node)
+        if is_zipped:
+            pack(stage, CLUSTER_ARCHIVE)
+        for index, manager in enumerate(managers):  # last, so that a full disk is found before
+            _push(manager, keystores[index], index)
         stage.commit()
 
 
-def _print_summary(directory: Path, nodes: int, *, is_split: bool) -> None:
+def _encrypt_shares(dealt: Dealt, nodes: int, *, is_insecure: bool) -> list[list[Keystore]]:
+    """The keystores of each node, by validator."""
+    validators = dealt.lock.validators
+    shares = [of_validator[index] for index in range(1, nodes + 1) for of_validator in dealt.shares]
+    pubkeys = [validator.public_shares[index] for index in range(nodes) for validator in validators]
+    keystores = encrypt_all(shares, is_insecure=is_insecure, pubkeys=pubkeys)
+    return [keystores[first : first + len(validators)] for first in range(0, len(keystores), len(validators))]
+
+
+def _push(manager: KeyManager, keystores: Sequence[Keystore], index: int) -> None:
+    """Raises UserError; then and when it is interrupted the operator is told where keys of this attempt may be."""
+    nodes = "node0" if index == 0 else f"node0 to node{index}"
+    left = f"nothing was written; remove the keys of this attempt from the key managers of {nodes}, they belong to no cluster"
+    try:
+        wait_for(lambda: manager.push(keystores))
+    except HttpFault as fault:
+        where = f"{manager.where} ({manager.service.label})"
+        raise UserError(where, f"post keys to keymanager failed for node{index}: {fault}", f"{left}; then try again") from None
+    except KeyboardInterrupt:
+        notice(left)
+        raise
+
+
+def _print_summary(directory: Path, nodes: int, *, is_split: bool, is_zipped: bool, has_keystores: bool) -> None:
     if is_split:
         print(_SPLIT_WARNING)
     print("Created charon cluster:")
     print(f" --split-existing-keys={'true' if is_split else 'false'}")
     print()
-    print(f"{directory}/")
+    print(f"{directory / CLUSTER_ARCHIVE}, with all of:" if is_zipped else f"{directory}/")
     print(f"├─ node[0-{nodes - 1}]/\t\t\tDirectory for each node")
     print("│  ├─ charon-enr-private-key\tCharon networking private key for node authentication")
     print("│  ├─ cluster-lock.json\t\tCluster lock defines the cluster lock file which is signed by all nodes")
     print("│  ├─ deposit-data-*.json\tDeposit data files are used to activate a Distributed Validator on the DV Launchpad")
+    if not has_keystores:
+        print("The keystores are in the key managers.")
+        return
     print("│  ├─ validator_keys\t\tValidator keystores and password")
     print("│  │  ├─ keystore-*.json\tValidator private share key for duty signing")
     print("│  │  ├─ keystore-*.txt\t\tKeystore password files for keystore-*.json")
@@ -242,11 +313,17 @@ command = charon_command(
         Flag("num-validators", Kind.NUMBER, 0, "Number of validators to make keys for"),
         Flag("threshold", Kind.NUMBER, 0, "Nodes needed to sign; standard is two thirds, rounded up"),
         Flag("cluster-dir", Kind.TEXT, "./", "Directory that node0, node1 … are written to"),
-        Flag("definition-file", Kind.TEXT, "", "Cluster definition to take all of the above and below from"),
+        Flag("definition-file", Kind.TEXT, "", "File or URL of a cluster definition to take all of the above and below from"),
         Flag("split-existing-keys", Kind.SWITCH, False, "Split the keys of existing validators"),
         Flag("split-keys-dir", Kind.TEXT, "", "Directory of the keystores to split, with their passwords"),
         Flag("insecure-keys", Kind.SWITCH, False, "Cheap keystores, for tests only; not on mainnet and gnosis"),
+        Flag("keymanager-addresses", Kind.TEXTS, (), "URLs of key managers, one a node: they get the keystores, not the disk"),
+        Flag("keymanager-auth-tokens", Kind.TEXTS, (), "Access tokens of the key managers, one each", secret=True),
+        Flag("zipped", Kind.SWITCH, False, "Write everything into one archive, cluster.tar.gz, and no directories"),
+        Flag("publish", Kind.SWITCH, False, "Publish the cluster lock to the Obol API"),
+        PUBLISH_ADDRESS,
         *TERMS,
+        EXECUTION_CLIENT,
     ],
     example="charon create cluster --name test --nodes 4 --num-validators 1 --network hoodi "
     "--withdrawal-addresses 0x… --fee-recipient-addresses 0x…",

@@ -2,6 +2,8 @@
 
 All checks come before anything is bound, dialed or written, and the key's lock file is taken last: a mistake in a flag or a file
 does not block the next attempt for the 5 s of the lock file's rule.
+
+What becomes of the results stands in `ceremony_results.py`.
 """
 
 import sys
@@ -20,6 +22,7 @@ from charon_actors.errors import UserError
 from charon_actors.profile import Profile
 
 if TYPE_CHECKING:
+    from charon_actors.cli.ceremony_results import Results
     from supervisors.ceremony import CeremonyConfig
 
 MAX_NICKNAME_BYTES: Final = 32
@@ -31,9 +34,16 @@ FLAGS: Final = (
         "definition-file",
         Kind.TEXT,
         ".charon/cluster-definition.json",
-        "File of the cluster definition, the same for all operators",
+        "File or URL of the cluster definition, the same for all operators",
     ),
     flags.NO_VERIFY,
+    flags.EXECUTION_CLIENT,
+    Flag("keymanager-address", Kind.TEXT, "", "URL of a key manager: it gets the keystores, not the disk"),
+    Flag("keymanager-auth-token", Kind.TEXT, "", "Access token of the key manager", secret=True),
+    Flag("publish", Kind.SWITCH, False, "Publish the cluster lock to the Obol API"),
+    flags.PUBLISH_ADDRESS,
+    flags.PUBLISH_TIMEOUT,
+    Flag("zipped", Kind.SWITCH, False, "Put identity key, definition and results into one archive, dkg.tar.gz, and nowhere else"),
     Flag("timeout", Kind.DURATION, 120.0, "Longest silence of a peer, and longest wait for its signatures; no overall limit"),
     Flag("shutdown-delay", Kind.DURATION, 5.0, "Stay reachable that long after finishing, so that slower peers can finish"),
     Flag("nickname", Kind.TEXT, "", "Name that peers see, up to 32 bytes"),
@@ -54,7 +64,7 @@ def run(values: Values) -> int:
     set_up_log(values.text("log-format"), values.text("log-level"), values.text("log-color"), values.text("log-output-path"))
     log = structlog.get_logger(topic="dkg")
     log.info("Parsed config", **values.for_log())
-    config = ceremony_config(values)
+    config, results = ceremony_config(values)
 
     async def program() -> None:
         from charon_actors.cluster.peers import peers_of
@@ -75,6 +85,7 @@ def run(values: Values) -> int:
         log.info("Successfully completed DKG ceremony", lock_hash="0x" + lock.lock_hash.hex())
         print(f"lock hash: 0x{lock.lock_hash.hex()}")
         print("Compare it with all other operators, and deposit only when every one of them has the same.", flush=True)
+        await results.finish(lock)
 
     return run_program(program, stopped_status=1)
 
@@ -92,10 +103,16 @@ def _without_decoration() -> Iterator[None]:
             del sys.modules[name]
 
 
-def ceremony_config(values: Values) -> "CeremonyConfig":
-    """The checked configuration; takes the key's lock file. Raises: UserError for whatever is missing or doesn't fit."""
+def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
+    """The checked configuration, and what is done with the results; takes the key's lock file.
+
+    Raises: UserError for whatever is missing or doesn't fit.
+    """
     from actors.dkg import CeremonyOptions
-    from charon_actors.cluster.data_directory import check_ceremony_directory, load_definition, take_key_lock
+    from charon_actors.cli.ceremony_results import results_of
+    from charon_actors.cli.definition_file import supplied_definition
+    from charon_actors.cli.execution_client import execution_client
+    from charon_actors.cluster.data_directory import check_ceremony_directory, take_key_lock
     from charon_actors.cluster.faults import ClusterFault
     from charon_actors.cluster.identity import KEY_FILE, load_key_file
     from charon_actors.cluster.peers import own_peer, peers_of
@@ -107,9 +124,9 @@ def ceremony_config(values: Values) -> "CeremonyConfig":
     nickname = values.text("nickname")
     if len(nickname.encode()) > MAX_NICKNAME_BYTES:
         raise UserError(values.where("nickname"), f"is longer than {MAX_NICKNAME_BYTES} bytes", "choose a shorter one")
-    if values.seconds("timeout") <= 0 or values.seconds("shutdown-delay") < 0:
-        where = values.where("timeout" if values.seconds("timeout") <= 0 else "shutdown-delay")
-        raise UserError(where, "is not a positive duration", "write for example 2m")
+    for name in ("timeout", "publish-timeout", "shutdown-delay"):
+        if values.seconds(name) < 0 or (values.seconds(name) == 0 and name != "shutdown-delay"):
+            raise UserError(values.where(name), "is not a positive duration", "write for example 2m")
     networks = custom_networks(values)
     data_dir, is_verified = values.path("data-dir"), not values.switch("no-verify")
     key_path = data_dir / KEY_FILE
@@ -118,25 +135,25 @@ def ceremony_config(values: Values) -> "CeremonyConfig":
         raise UserError(str(key_path), what, "run `charon create enr` first")
     key = load_key_file(key_path, notice)
 
-    if "://" in values.text("definition-file"):
-        where = values.where("definition-file")
-        raise UserError(where, "URLs are not fetched by this build", "download the definition and give its path")
-    path = values.path("definition-file")
-    definition = load_definition(path, notice, is_verified=is_verified, networks_extra=networks)
-    check_definition(str(path), definition)
+    client = execution_client(values, is_verified=is_verified)
+    where, definition = supplied_definition(
+        values, is_verified=is_verified, can_bypass=True, networks_extra=networks, contract=client
+    )
+    check_definition(where, definition)
+    results = results_of(values)
     check_ceremony_directory(data_dir)
     network = network_by_fork_version(definition.fork_version, networks)
     if network is None:
         version = "0x" + definition.fork_version.hex()
-        raise UserError(str(path), f"invalid fork version: no network has {version}", "give the --testnet flags")
+        raise UserError(where, f"invalid fork version: no network has {version}", "give the --testnet flags")
     try:
         peers = peers_of(definition)
         own = own_peer(peers, k1_public_key(key))
     except ClusterFault as fault:
         remedy = "use the key whose ENR you gave to the operator who made the definition"
-        raise UserError(str(path), str(fault), remedy) from fault
+        raise UserError(where, str(fault), remedy) from fault
     profile = _profile(values, definition.version)
-    return CeremonyConfig(
+    config = CeremonyConfig(
         definition=definition,
         private_key=key,
         own_index=own.index,
@@ -148,6 +165,8 @@ def ceremony_config(values: Values) -> "CeremonyConfig":
             nickname=nickname,
             is_verified=is_verified,
             networks_extra=networks,
+            contract=None if client is None else client.remembers,  # it was asked about this definition just now
+            deliver_keystores=None if results.manager is None else results.deliver,
         ),
         p2p_tcp_addresses=values.texts("p2p-tcp-address"),
         p2p_external_ip=values.text("p2p-external-ip"),
@@ -157,6 +176,7 @@ def ceremony_config(values: Values) -> "CeremonyConfig":
         key_lock=take_key_lock(key_path, COMMAND, "", time.time()),
         profile=profile,
     )
+    return config, results
 
 
 def _profile(values: Values, definition_version: str) -> Profile:

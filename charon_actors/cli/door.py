@@ -25,12 +25,13 @@ MAX_LINE_CHARACTERS: Final = 2000
 SETTLED_AFTER_S: Final = 5.0
 
 
-def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status: int = 0) -> int:
+def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status: int = 0, is_long: bool = True) -> int:
     """Run an async program under Trio until it returns or SIGINT or SIGTERM asks it to stop; its exit status.
 
     The first signal cancels the program, whose shielded clean-up scopes decide how long that takes; then the default
     handlers are back, so a second signal ends the process at once. `stopped_status`: what a stop by signal means (0 for a
-    node; a ceremony that was interrupted has failed). Raises whatever the program raised, for `exit_status`.
+    node; a ceremony that was interrupted has failed). is_long: worth settling memory for. Raises whatever the program raised, for
+    `exit_status`.
     """
     import signal
 
@@ -54,7 +55,8 @@ def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status:
                         return
 
             nursery.start_soon(watch)
-            nursery.start_soon(_settle_memory)
+            if is_long:
+                nursery.start_soon(_settle_memory)
             await is_watching.wait()
             status = await program()
             nursery.cancel_scope.cancel()

@@ -61,8 +61,15 @@ FORMER_ENR: Final = tuple(
     for name in ("p2p-external-ip", "p2p-external-hostname", "p2p-tcp-address", "p2p-udp-address")
 )
 EXECUTION_CLIENT: Final = Flag(
-    "execution-client-rpc-endpoint", Kind.TEXT, "", "", inert="this build does not verify contract wallet signatures"
+    "execution-client-rpc-endpoint",
+    Kind.TEXT,
+    "",
+    "URL of an execution client, which verifies the signatures of operators with contract wallets",
+    secret=True,  # such URLs often end in an access token
 )
+
+PUBLISH_ADDRESS: Final = Flag("publish-address", Kind.TEXT, "https://api.obol.tech/v1", "URL of the Obol API")
+PUBLISH_TIMEOUT: Final = Flag("publish-timeout", Kind.DURATION, 60.0, "Time limit for publishing")
 
 # What a new cluster is: shared by `create dkg` and `create cluster` (09 §3.4, §3.5).
 TERMS: Final = (
@@ -88,5 +95,4 @@ TERMS: Final = (
     Flag("consensus-protocol", Kind.TEXT, "", "Preferred consensus protocol: qbft, or empty"),
     Flag("schema-version", Kind.TEXT, "v1.10.0", "Version of the files: v1.10.0, or v1.11.0 that needs Charon v1.11"),
     *TESTNET,
-    EXECUTION_CLIENT,
 )

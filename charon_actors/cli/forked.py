@@ -4,13 +4,14 @@ For offline commands, whose BLS calculations hold the interpreter lock. Children
 decoded, so a start costs some milliseconds; secrets come and go through memory and pipes only. Nobody waits for work, so nobody is
 left over: a child whose parent was killed ends at its next result. A signal ends children without a word; the parent speaks.
 
-Only for a process with one thread: fork copies locks that other threads hold.
+With more than one thread everything is done here: fork copies locks that other threads hold.
 """
 
 import os
 import pickle
 import signal
 import struct
+import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
@@ -29,7 +30,7 @@ def forked_map(work: Callable[[Part], Result], parts: Sequence[Part]) -> Generat
     Raises UserError when a child is killed (mostly: no memory left). Closing the iterator early ends the children.
     """
     children = min(MAX_CHILDREN, len(os.sched_getaffinity(0)), len(parts))
-    if children <= 1:
+    if children <= 1 or threading.active_count() > 1:
         yield from map(work, parts)
         return
     running: list[tuple[int, BinaryIO]] = []

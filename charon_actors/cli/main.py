@@ -10,13 +10,16 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
 from charon_actors.cli.door import exit_status
 from charon_actors.cli.examples import write_example
 from charon_actors.errors import UserError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Lazy(NamedTuple):
@@ -32,9 +35,13 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "create cluster": Lazy("charon_actors.cli.create_cluster:command", "Create a whole cluster on this machine"),
     "enr": Lazy("charon_actors.cli.enr:command", "Print the ENR of the identity key"),
     "dkg": Lazy("charon_actors.cli.dkg:command", "Take part in a key generation ceremony"),
+    "combine": Lazy("charon_actors.cli.combine:command", "Combine key shares into the validators' own keys"),
     "run": Lazy("charon_actors.cli.run:command", "Run a node of the cluster"),
     "simnet": Lazy("charon_actors.cli.simnet:command", "Run a whole cluster in one process, for a look"),
+    "verify": Lazy("charon_actors.cli.verify:command", "Check cluster files: hashes, signatures, keys"),
+    "show": Lazy("charon_actors.cli.show:command", "Show what a cluster file says"),
     "version": Lazy("charon_actors.cli.version:command", "Print the version"),
+    "completion": Lazy("charon_actors.cli.completion:command", "Print the script that completes commands in a shell"),
 }
 EXAMPLES: Final[Mapping[str, str]] = {"": "charon simnet --slots 20", "create ": "charon create enr"}
 GROUPS: Final[Mapping[str, str]] = {"create": "Create an identity, a cluster definition or a cluster"}
@@ -68,6 +75,8 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         command = self.get_command(ctx, args[0])
+        if command is None and ctx.resilient_parsing:  # a shell asks how to go on; an error would stand in the prompt
+            return args[0], None, args[1:]
         if command is None:
             what = f'unknown command "{args[0]}" for "{ctx.command_path}"'
             near = "".join(f"did you mean `{name}`? " for name in get_close_matches(args[0], self._summaries(), n=1))
@@ -75,13 +84,21 @@ class LazyGroup(click.Group):
         return args[0], command, args[1:]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args:
+        if not args and not ctx.resilient_parsing:
             args = ["--help"]
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             remedy = f"see `{ctx.command_path} --help`"
             raise UserError(ctx.command_path, f"unknown flag: {error.option_name}", remedy) from error
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list["CompletionItem[str]"]:
+        """From the table: click would import every command for its help text."""
+        from click.shell_completion import CompletionItem
+
+        names = {name: text for name, text in self._summaries().items() if name.startswith(incomplete)}
+        flags = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=text) for name, text in names.items()), *flags]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

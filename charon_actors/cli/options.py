@@ -15,6 +15,7 @@ commands share stand in cli/flags.py; an async program is run by cli/door.py `ru
                              example="charon dkg --timeout 5m")
 
 Older names of a flag (`aliases`) work and warn once; flags without effect any more (`inert`) are accepted with a notice.
+Some commands take words without dashes (`arguments`, as in `charon show FILE`); those come from the command line only.
 """
 
 import itertools
@@ -22,11 +23,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import click
 import msgspec
 
+from charon_actors.cli.click_options import (
+    argument_parameter,
+    click_argument,
+    click_options,
+    flag_name,
+    flag_parameter,
+    section_of,
+)
 from charon_actors.cli.config_file import read_config_file
 from charon_actors.cli.door import notice
 from charon_actors.cli.examples import write_example
@@ -58,6 +66,23 @@ class Flag(msgspec.Struct, frozen=True):
         return environment_name(self.name)
 
 
+class Argument(msgspec.Struct, frozen=True):
+    """A word of the command line that belongs to no flag; its value is a text. Several are given in the table's order.
+
+    name: as in `Values.text(name)`; help shows it in capitals. choices: all that it may be, empty for anything.
+    """
+
+    name: str
+    help: str
+    default: str = ""
+    required: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        return "|".join(self.choices) or self.name.upper()
+
+
 def environment_name(flag_name: str) -> str:
     """`CHARON_P2P_TCP_ADDRESS` for `p2p-tcp-address`."""
     return ENVIRONMENT_PREFIX + flag_name.upper().replace("-", "_")
@@ -66,9 +91,16 @@ def environment_name(flag_name: str) -> str:
 class Values:
     """The values of one command, typed; and where each came from, for errors that lead the operator to the place."""
 
-    def __init__(self, command: str, flags: Sequence[Flag], given: Mapping[str, tuple[str, Value]]) -> None:
+    def __init__(
+        self,
+        command: str,
+        flags: Sequence[Flag],
+        given: Mapping[str, tuple[str, Value]],
+        arguments: Sequence[Argument] = (),
+    ) -> None:
         self.command = command
         self._flags = {flag.name: flag for flag in flags}
+        self._arguments = {argument.name: argument for argument in arguments}
         self._given = given  # by flag name: place, value
 
     def text(self, name: str) -> str:
@@ -121,7 +153,9 @@ class Values:
         return {name: _masked(self._flags[name], self._raw(name)) for name in sorted(shown)}
 
     def _raw(self, name: str) -> Value:
-        return self._given[name][1] if name in self._given else self._flags[name].default
+        if name in self._given:
+            return self._given[name][1]
+        return self._arguments[name].default if name in self._arguments else self._flags[name].default
 
     def _value(self, name: str, expected: Any) -> Any:
         value = self._raw(name)
@@ -135,11 +169,14 @@ Body = Callable[[Values], int]
 class CharonCommand(click.Command):
     """A click command whose flags all reach us as text; Charon's rules for values and sources are ours."""
 
-    def __init__(self, name: str, summary: str, body: Body, flags: Sequence[Flag], example: str) -> None:
-        self.flags, self._body, self.example = tuple(flags), body, example
+    def __init__(
+        self, name: str, summary: str, body: Body, flags: Sequence[Flag], example: str, arguments: Sequence[Argument] = ()
+    ) -> None:
+        self.flags, self.arguments, self._body, self.example = tuple(flags), tuple(arguments), body, example
+        options = [option for flag in flags for option in click_options(flag, default_text(flag))]
         super().__init__(
             name,
-            params=[option for flag in flags for option in _options(flag)],
+            params=[*map(click_argument, arguments), *options],
             help=summary,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
         )
@@ -160,11 +197,15 @@ class CharonCommand(click.Command):
             directory = Path.cwd()
         except OSError as error:
             raise UserError("working directory", f"is gone ({error.strerror})", "change into one that exists") from error
-        return self._body(resolve(ctx.command_path, self.flags, ctx.params, os.environ, directory))
+        return self._body(resolve(ctx.command_path, self.flags, ctx.params, os.environ, directory, self.arguments))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Flags that belong together stand together; long ones have a line of their own, so that 80 columns are enough."""
-        rows = [(_section(param.name or ""), record) for param in self.get_params(ctx) if (record := param.get_help_record(ctx))]
+        if self.arguments:
+            with formatter.section("Arguments"):
+                formatter.write_dl([(argument.shown, argument.help) for argument in self.arguments])
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        rows = [(section_of(flag_name(option)), record) for option in options if (record := option.get_help_record(ctx))]
         width = NARROW if max(len(record[0]) for _, record in rows) > WIDE else WIDE
         for title in dict.fromkeys(section for section, _ in rows):
             with formatter.section(title):
@@ -172,6 +213,8 @@ class CharonCommand(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_example(formatter, self.example)
+        if not self.flags:
+            return
         formatter.write_paragraph()
         formatter.write_text(
             f"Each flag may also stand in the environment ({self.flags[0].environment_name}=…) or in charon.yaml, .json or "
@@ -202,14 +245,16 @@ class CharonCommand(click.Command):
             if word in switches and not following.startswith("-"):
                 raise UserError(ctx.command_path, f'unexpected "{following}" after {word}', f"write {word} or {word}={following}")
         values_of = {f"--{name}" for flag in self.flags for name in (flag.name, *flag.aliases)} - switches
-        extra = next(
-            (
-                word
-                for before, word in zip(["", *args], args, strict=False)
-                if not word.startswith("-") and before not in values_of
-            ),
-            "",
-        )
+        words = [
+            word
+            for before, word in zip(["", *args], args, strict=False)
+            if (not word.startswith("-") or word == "-") and before not in values_of
+        ]
+        extra = words[len(self.arguments)] if len(words) > len(self.arguments) else ""
+        if self.arguments:
+            taken = " ".join(argument.shown for argument in self.arguments)
+            remedy = f"besides flags it takes {taken} only, see `{ctx.command_path} --help`"
+            raise UserError(ctx.command_path, f'unexpected argument "{extra}"', remedy)
         raise UserError(
             ctx.command_path,
             f'unknown command "{extra}" for "{ctx.command_path}"',
@@ -219,32 +264,15 @@ class CharonCommand(click.Command):
 
 WIDE: Final = 28  # columns of flags that fit beside their help
 NARROW: Final = 6
-SECTIONS: Final = {
-    "beacon-node": "Beacon node",
-    "fallback-beacon-node": "Beacon node",
-    "p2p": "Peers",
-    "testnet": "Custom network",
-    "log": "Log",
-}
 
 
-def _section(parameter_name: str) -> str:
-    name = parameter_name.removeprefix("flag_").replace("_", "-")
-    return next((title for prefix, title in SECTIONS.items() if name.startswith(f"{prefix}-")), "Flags")
-
-
-class _Option(click.Option):
-    """An option whose switch form shows no value: `--verbose`, not `--verbose <bool>`, which would be refused."""
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        record = super().get_help_record(ctx)
-        return record and (record[0].removesuffix(f" <{Kind.SWITCH.value}>"), record[1])
-
-
-def charon_command(name: str, summary: str, body: Body, flags: Sequence[Flag], *, example: str) -> CharonCommand:
+def charon_command(
+    name: str, summary: str, body: Body, flags: Sequence[Flag], *, example: str, arguments: Sequence[Argument] = ()
+) -> CharonCommand:
     """A command of the table above. `example` is one line that an operator can paste."""
-    assert len({flag.name for flag in flags}) == len(flags), f"{name} declares a flag twice"
-    return CharonCommand(name, summary, body, flags, example)
+    names = [*(flag.name for flag in flags), *(argument.name for argument in arguments)]
+    assert len(set(names)) == len(names), f"{name} declares a flag twice"
+    return CharonCommand(name, summary, body, flags, example, arguments)
 
 
 def resolve(
@@ -253,10 +281,11 @@ def resolve(
     arguments: Mapping[str, Any],
     environment: Mapping[str, str],
     directory: Path,
+    positional: Sequence[Argument] = (),
 ) -> Values:
     """Find each flag's value in the four sources. `arguments`: texts by parameter name, as click found them.
 
-    Raises UserError for a value of the wrong kind, naming its source, and for required flags that nobody set.
+    Raises UserError for a value of the wrong kind, naming its source, and for required flags and arguments that nobody set.
     """
     names = [name for flag in flags for name in (flag.name, *flag.aliases)]
     file_name, in_file = read_config_file(directory, names)
@@ -272,12 +301,20 @@ def resolve(
         listed = ", ".join(f'"{name}"' for name in missing)
         remedy = f"pass --{missing[0]} or set {environment_name(missing[0])}"
         raise UserError(command, f"required flag(s) {listed} not set", remedy)
-    return Values(command, flags, given)
+    for argument in positional:
+        text = arguments.get(argument_parameter(argument.name))
+        if text is None and argument.required:
+            raise UserError(command, f"missing {argument.shown}", f"say which; see `{command} --help`")
+        if text is not None and argument.choices and text not in argument.choices:
+            raise UserError(command, f'unknown {argument.name} "{text[:60]}"', f"choose one of {', '.join(argument.choices)}")
+        if text is not None:
+            given[argument.name] = (argument.shown, text)
+    return Values(command, flags, given, positional)
 
 
 def _from_arguments(flag: Flag, arguments: Mapping[str, Any]) -> tuple[str, Value] | None:
     for name in (flag.name, *flag.aliases):
-        texts = arguments.get(_parameter(name))
+        texts = arguments.get(flag_parameter(name))
         if not texts:
             continue
         where = f"--{name}"
@@ -331,29 +368,8 @@ def _parsed(flag: Flag, text: str, where: str) -> Value:
 _REMEDY: Final = "see the command's --help"
 
 
-def _options(flag: Flag) -> list[click.Option]:
-    """The flag itself, and each older spelling as a hidden option of its own, so that we know which one was used."""
-    note = "required" if flag.required else _default_text(flag)
-    spellings = [[*([f"-{flag.short}"] if flag.short else []), f"--{flag.name}", _parameter(flag.name)]]
-    spellings += [[f"--{name}", _parameter(name)] for name in flag.aliases]
-    return [
-        _Option(
-            declarations,
-            multiple=True,
-            type=click.UNPROCESSED,
-            metavar=f"<{flag.kind.value}>",
-            help=flag.help.rstrip(".") + (f"  [{note}]" if note else ""),
-            hidden=bool(flag.inert) or position > 0,
-        )
-        for position, declarations in enumerate(spellings)
-    ]
-
-
-def _parameter(flag_name: str) -> str:
-    return "flag_" + flag_name.replace("-", "_")
-
-
-def _default_text(flag: Flag) -> str:
+def default_text(flag: Flag) -> str:
+    """`default 1m30s`; "" for defaults that say nothing."""
     if not flag.default and flag.kind is not Kind.DURATION:
         return ""
     if isinstance(flag.default, tuple):
@@ -387,10 +403,9 @@ def _masked_text(flag: Flag, text: str) -> str:
     if "header" in flag.name:
         key, found, _ = text.partition("=")
         return f"{key}=xxxxx" if found else "xxxxx"
-    if "@" in text and "://" in text:
-        try:
-            host = urlsplit(text).netloc.rpartition("@")[0]
-        except ValueError:
-            return "xxxxx"
-        return text.replace(host + "@", "xxxxx@", 1) if host else text
+    before, after_scheme, rest = text.partition("://")
+    scheme, rest = (before + after_scheme, rest) if after_scheme else ("", text)
+    user_info, is_found, host = rest.rpartition("@")  # the last one: a password that nobody has encoded may hold slashes and @
+    if is_found and (scheme or ":" in user_info):
+        return f"{scheme}xxxxx@{host}"
     return text

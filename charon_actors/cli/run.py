@@ -38,6 +38,7 @@ FLAGS: Final = (
     flags.PRIVATE_KEY_FILE,
     flags.LOCK_FILE,
     flags.NO_VERIFY,
+    flags.EXECUTION_CLIENT,
     Flag("private-key-file-lock", Kind.SWITCH, False, "Refuse to start while another instance uses the private key file"),
     Flag("nickname", Kind.TEXT, "", "Name that peers see, up to 32 bytes"),
     Flag("graffiti", Kind.TEXT, "", "Text in the blocks that this node's beacon node builds, up to 32 bytes"),
@@ -83,6 +84,7 @@ def node_config(values: Values) -> object:
     """The checked configuration. Raises: UserError for whatever is missing, malformed, or doesn't fit together."""
     import msgspec
 
+    from charon_actors.cli.execution_client import execution_client
     from charon_actors.cluster.data_directory import load_lock, take_key_lock
     from charon_actors.cluster.faults import ClusterFault
     from charon_actors.cluster.identity import load_key_file
@@ -100,8 +102,10 @@ def node_config(values: Values) -> object:
     networks = custom_networks(values, has_capella=True)
     key_path, lock_path = values.path("private-key-file"), values.path("lock-file")
     key = load_key_file(key_path, notice)
+    is_verified = not values.switch("no-verify")
+    contract = execution_client(values, is_verified=is_verified)
     try:
-        lock = load_lock(lock_path, notice, is_verified=not values.switch("no-verify"), networks_extra=networks)
+        lock = load_lock(lock_path, notice, is_verified=is_verified, networks_extra=networks, contract=contract)
     except UserError as error:
         raise _unknown_network(lock_path, networks) or error from None
     try:

@@ -25,6 +25,7 @@ from charon_actors.cluster.hashes import with_lock_hashes
 from charon_actors.cluster.lock import NO_REGISTRATION, DistributedValidator, Lock
 from charon_actors.cluster.registration import LEGACY_GAS_LIMIT, Registration, registration_signing_root
 from charon_actors.cluster.schema import Deposits, schema_of
+from charon_actors.crypto.batch import Check
 from charon_actors.crypto.bls import aggregate_signatures, aggregate_verify, sign
 from charon_actors.crypto.faults import CryptoFault, Entropy
 from charon_actors.crypto.group import CURVE_ORDER, encode_scalar
@@ -47,11 +48,12 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class DealtPart(msgspec.Struct, frozen=True):
-    """What `Dealt` says, of some of the validators, and all their deposits. Its repr hides the shares."""
+    """What `Dealt` says, of some of the validators. Its repr hides the shares."""
 
     validators: tuple[DistributedValidator, ...]
     deposits: tuple[Deposit, ...]
     shares: tuple[Mapping[int, bytes], ...]
+    verified: tuple[Check, ...]
 
     def __repr__(self) -> str:
         return f"DealtPart({len(self.shares)} validators)"
@@ -64,12 +66,16 @@ class Run(Protocol):
 
 
 class Dealt(msgspec.Struct, frozen=True):
-    """The lock; all deposits, also those that old locks have no place for; and the secret shares: shares[v][i] is validator v's share
-    of index i, 32 bytes. Its repr hides them."""
+    """A cluster with its secrets. Its repr hides them.
+
+    deposits: all, also those that old locks have no place for. shares[v][i]: validator v's share of index i, 32 bytes. verified: the
+    deposits' and registrations' signatures, with key and signing root.
+    """
 
     lock: Lock
     deposits: tuple[Deposit, ...]
     shares: tuple[Mapping[int, bytes], ...]
+    verified: frozenset[Check]
 
     def __repr__(self) -> str:
         return f"Dealt({len(self.shares)} validators)"
@@ -103,7 +109,8 @@ def deal(
         signatures = tuple(k1_sign_recoverable(key, lock.lock_hash) for key in identity_keys)
     aggregate = sign(encode_scalar(all_shares % CURVE_ORDER), lock.lock_hash)
     signed = replace(lock, signature_aggregate=aggregate, node_signatures=signatures)
-    return Dealt(signed, tuple(deposit for part in dealt for deposit in part.deposits), shares)
+    verified = frozenset(check for part in dealt for check in part.verified)
+    return Dealt(signed, tuple(deposit for part in dealt for deposit in part.deposits), shares, verified)
 
 
 def deal_part(part: Part) -> DealtPart:
@@ -112,25 +119,24 @@ def deal_part(part: Part) -> DealtPart:
     validators: list[DistributedValidator] = []
     all_deposits: list[Deposit] = []
     all_shares: list[Mapping[int, bytes]] = []
-    statements: list[tuple[bytes, bytes]] = []
+    made: list[Check] = []
     for secret, addresses in zip(part.group_secrets, definition.validators, strict=True):
         split = split_secret_openly(secret, definition.threshold, len(definition.operators), part.entropy)
         deposits = _deposits(definition, addresses, secret, split.public_key)
-        statements += [(split.public_key, deposit_signing_root(each, definition.fork_version)) for each in deposits]
+        made += [Check(each.pubkey, deposit_signing_root(each, definition.fork_version), each.signature) for each in deposits]
         registration = NO_REGISTRATION
         if schema.has_registrations:
             registration = _registration(definition, addresses, secret, split.public_key, part.registered_at_s)
-            statements.append((split.public_key, registration_signing_root(registration, definition.fork_version)))
+            root = registration_signing_root(registration, definition.fork_version)
+            made.append(Check(split.public_key, root, registration.signature))
         of_lock = () if schema.deposits is Deposits.NONE else deposits
         validators.append(DistributedValidator(split.public_key, split.public_shares, of_lock, registration))
         all_deposits += deposits
         all_shares.append(split.shares)
-    made = [deposit.signature for deposit in all_deposits]
-    made += [validator.registration.signature for validator in validators if schema.has_registrations]
     # A sum is enough: all are ours, nobody chose errors that cancel.
-    if not aggregate_verify(statements, aggregate_signatures(made)):
+    if not aggregate_verify(((key, root) for key, root, _ in made), aggregate_signatures([each.signature for each in made])):
         raise CryptoFault("a signature that was just made does not verify; this machine miscalculates")
-    return DealtPart(tuple(validators), tuple(all_deposits), tuple(all_shares))
+    return DealtPart(tuple(validators), tuple(all_deposits), tuple(all_shares), tuple(made))
 
 
 def _deposits(definition: Definition, addresses: ValidatorAddresses, secret: bytes, public_key: bytes) -> tuple[Deposit, ...]:

@@ -1,7 +1,8 @@
 """Reading files with errors for people; writing them whole or not at all.
 
 Files are written into a staging directory (mode 0700) beside their destination, synced, and then renamed into place one entry
-after the other; an error before the last rename takes back the earlier ones. All functions block.
+after the other; an error before the last rename takes back the earlier ones. Entries that are replaced move into the staging
+directory first, and are deleted with it. All functions block.
 
 A kill -9 can leave a staging directory behind. Nobody but its operator knows whether the keys in it are in use (after a ceremony
 the other operators may have theirs), so the next writer refuses and names it; `leftovers` finds it for everybody else. Nothing
@@ -13,7 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -23,10 +24,11 @@ from charon_actors.errors import UserError
 MAX_FILE_BYTES: Final = 16 << 20  # 01 §11
 MANY_FILES: Final = 100  # from here on one sync of all disks costs less than one a file
 STAGING_PREFIX: Final = ".charon-staging-"
+REPLACED: Final = ".replaced"  # inside a staging directory: what stood in the destination before
 
 
-def read_file(path: Path, remedy: str, missing: str = "no such file") -> bytes:
-    """A file of at most MAX_FILE_BYTES. Raises UserError; `remedy` and `missing` are words for it."""
+def read_file(path: Path, remedy: str, missing: str = "no such file", limit: int = MAX_FILE_BYTES) -> bytes:
+    """A file of at most `limit` bytes. Raises UserError; `remedy` and `missing` are words for it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)  # a pipe without a writer must not hold us
         mode = os.fstat(descriptor).st_mode
@@ -35,16 +37,26 @@ def read_file(path: Path, remedy: str, missing: str = "no such file") -> bytes:
             what = "is a directory, not a file" if stat.S_ISDIR(mode) else "is a pipe or a device, not a file"
             raise UserError(str(path), what, remedy)
         with os.fdopen(descriptor, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(limit + 1)
     except FileNotFoundError as error:
         raise UserError(str(path), missing, remedy) from error
     except OSError as error:
         raise UserError(str(path), f"cannot read ({error.strerror})", ownership_hint(path)) from error
     except ValueError as error:  # a NUL character in the name
         raise UserError(ascii(str(path)), "is no file name", remedy) from error
-    if len(content) > MAX_FILE_BYTES:
-        raise UserError(str(path), f"larger than {MAX_FILE_BYTES} bytes", remedy)
+    if len(content) > limit:
+        raise UserError(str(path), f"larger than {limit} bytes", remedy)
     return content
+
+
+def list_directory(directory: Path) -> list[Path]:
+    """The entries of a directory, sorted. Raises UserError."""
+    try:
+        return sorted(directory.iterdir())
+    except FileNotFoundError as error:
+        raise UserError(str(directory), "no such directory", "check the path") from error
+    except OSError as error:
+        raise UserError(str(directory), f"cannot list ({error.strerror})", ownership_hint(directory)) from error
 
 
 def write_file(path: Path, content: bytes, mode: int, *, is_synced: bool = True) -> None:
@@ -62,35 +74,59 @@ class Staging:
 
     def __init__(self, destination: Path, directory: Path) -> None:
         self._destination, self._directory = destination, directory
-        self._order: list[str] = []
+        self._order: dict[str, None] = {}  # first parts of paths, in the order of renames
         self.is_committed = False
+        self.is_torn = False  # an error while moves were taken back: something may stand in the staging directory only
 
     def write(self, relative: str, content: bytes, mode: int) -> None:
         """Stage one file; the first part of its path takes its place in the order of renames."""
         first = Path(relative).parts[0]
-        if first not in self._order:
-            self._order.append(first)
+        self._order.setdefault(first)
         path = self._directory / relative
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_file(path, content, mode, is_synced=False)
 
-    def commit(self) -> None:
-        """Move all entries into the destination. Raises UserError and takes back everything when one is in the way."""
+    def path(self, name: str) -> Path:
+        """Where in the staging directory the caller may write a file itself; it takes its place in the order of renames."""
+        self._order.setdefault(name)
+        return self._directory / name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is staged so far, in the order of renames."""
+        return tuple(self._order)
+
+    def drop(self, name: str) -> None:
+        """Delete what is staged under that name."""
+        del self._order[name]
+        path = self._directory / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def commit(self, replaced: Sequence[str] = ()) -> None:
+        """Move all entries into the destination. Raises UserError and takes back everything when one is in the way.
+
+        replaced: names of entries in the destination that give way; they are deleted once everything is in its place.
+        """
         self._sync()
-        moved: list[str] = []
+        moves = [(self._directory / name, self._destination / name) for name in self._order]
+        if replaced:
+            (self._directory / REPLACED).mkdir()
+            moves = [(self._destination / name, self._directory / REPLACED / name) for name in replaced] + moves
+        begun: list[tuple[Path, Path]] = []
         try:
-            for name in self._order:
-                target = self._destination / name
+            for source, target in moves:
                 if target.is_symlink() or (target.exists() and not is_empty_directory(target)):
                     raise UserError(str(target), "already exists", "move it away; nothing was written")
-                moved.append(name)  # first: an interrupt after the rename must find it here
-                (self._directory / name).rename(target)
+                begun.append((source, target))  # first: an interrupt after the rename must find it here
+                source.rename(target)
             _sync_path(self._destination)
             self.is_committed = True
         except BaseException:
-            for name in reversed(moved):
-                if not os.path.lexists(self._directory / name):
-                    (self._destination / name).rename(self._directory / name)
+            self.is_torn = True
+            for source, target in reversed(begun):
+                if not os.path.lexists(source):
+                    target.rename(source)
+            self.is_torn = False
             raise
 
     def _sync(self) -> None:
@@ -122,7 +158,7 @@ def staging(destination: Path) -> Iterator[Staging]:
         where = str(destination if directory is None else error.filename or destination)
         raise UserError(where, f"cannot write ({error.strerror})", ownership_hint(destination)) from error
     finally:
-        if directory is not None:
+        if directory is not None and not (stage is not None and stage.is_torn):
             shutil.rmtree(directory, ignore_errors=True)
         if stage is None or not stage.is_committed:
             for path in made:

@@ -64,7 +64,7 @@ def verify_lock(
 ) -> None:
     """All checks of a lock; about 0.8 ms a validator and 0.1 ms a share. Raises ClusterFault."""
     verify_lock_hashes(lock)
-    verify_lock_signatures(lock, networks_extra, contract, verify_batch)
+    _verify_lock_signatures(lock, lock.lock_hash, networks_extra, contract, verify_batch)
 
 
 def verify_definition_hashes(definition: Definition) -> None:
@@ -142,6 +142,16 @@ def verify_lock_signatures(
     verify_batch: VerifyBatch | None = None,
 ) -> None:
     """By 01 §5.1, checks 1 to 12. Raises ClusterFault."""
+    _verify_lock_signatures(lock, lock_hash(lock), networks_extra, contract, verify_batch)
+
+
+def _verify_lock_signatures(
+    lock: Lock,
+    recomputed_hash: bytes,
+    networks_extra: Sequence[Network],
+    contract: ContractCheck | None,
+    verify_batch: VerifyBatch | None,
+) -> None:
     schema = schema_of(lock.definition.version)
     try:
         verify_definition_signatures(lock.definition, networks_extra, contract)
@@ -154,9 +164,8 @@ def verify_lock_signatures(
     if len(lock.signature_aggregate) != SIGNATURE_BYTES:
         raise ClusterFault("invalid data length")
     verify_public_shares(lock)
-    recomputed = lock_hash(lock)
     shares = [share for validator in lock.validators for share in validator.public_shares]
-    if not fast_aggregate_verify(shares, recomputed, lock.signature_aggregate):
+    if not fast_aggregate_verify(shares, recomputed_hash, lock.signature_aggregate):
         raise ClusterFault("verify lock signature aggregate: signature verification failed")
     if schema.has_registrations:
         _verify_registrations(lock, verify_batch or _verify_here)

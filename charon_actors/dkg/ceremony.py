@@ -43,7 +43,7 @@ from charon_actors.cluster.lock import NO_REGISTRATION, DistributedValidator, Lo
 from charon_actors.cluster.peers import Peer
 from charon_actors.cluster.registration import LEGACY_GAS_LIMIT, Registration, registration_signing_root
 from charon_actors.cluster.schema import Deposits, schema_of
-from charon_actors.cluster.verify import verify_lock
+from charon_actors.cluster.verify import ContractCheck, verify_lock
 from charon_actors.crypto import Entropy
 from charon_actors.dkg.bcast import Bcast
 from charon_actors.dkg.dialect import NODE_SIGNATURE_ID, ROUND1_CAST_ID, ROUND2_CAST_ID, Dialect
@@ -228,10 +228,13 @@ class Ceremony:
 
     # results
 
-    def complete_lock(self, networks_extra: Sequence[Network] = (), *, is_verified: bool = True) -> Lock:
+    def complete_lock(
+        self, networks_extra: Sequence[Network] = (), *, is_verified: bool = True, contract: ContractCheck | None = None
+    ) -> Lock:
         """The lock with all signatures, verified like one that comes from a file. Raises CeremonyFault.
 
-        is_verified: without it the whole-lock check is left out (`--no-verify`); node signatures are always checked.
+        is_verified: without it the whole-lock check is left out (`--no-verify`); node signatures are always checked. contract: what
+        contract wallets have said about the definition's signatures.
         """
         from msgspec.structs import replace
 
@@ -242,7 +245,7 @@ class Ceremony:
         lock = replace(self._unsigned_lock, signature_aggregate=self._aggregate, node_signatures=signatures)
         if is_verified:
             try:
-                verify_lock(lock, networks_extra)
+                verify_lock(lock, networks_extra, contract)
             except ClusterFault as error:
                 raise CeremonyFault(None, f"the finished lock does not verify: {error}") from error
         return lock

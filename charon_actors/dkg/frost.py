@@ -256,7 +256,7 @@ class Frost:
     def _keep(self, kept: dict[int, Any], peer_index: int, value: object, what: str) -> None:
         participant = share_index_of(peer_index)
         if participant not in self._peers:
-            raise CeremonyFault(peer_index, f"sent a {what}, but is no peer of this ceremony")
+            raise CeremonyFault(peer_index, f"sent its {what}, but is no peer of this ceremony")
         if self._keys and kept is not self._round2_casts:
             return  # round 2 has been calculated: what counts is in already, the broadcast refuses anything different
         if kept.setdefault(participant, value) != value:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from charon_actors.errors import UserError
 @pytest.fixture(autouse=True)
 def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setattr(threading, "active_count", lambda: 1)  # other tests may have left idle threads in this process
 
 
 def square(number: int) -> tuple[int, int]:
@@ -38,6 +40,18 @@ def test_results_come_in_order_from_children_that_end() -> None:
 @pytest.mark.parametrize("parts", [[], [3]])
 def test_little_work_is_done_here(parts: list[int]) -> None:
     assert list(forked_map(square, parts)) == [(part * part, os.getpid()) for part in parts]
+
+
+def test_beside_another_thread_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        assert {process for _, process in forked_map(square, range(4))} == {os.getpid()}
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_large_results_pass() -> None:

@@ -9,20 +9,17 @@ from typing import Any
 import pytest
 
 from charon_actors.cluster.data_directory import (
-    Keystore,
     check_ceremony_directory,
-    find_keystores,
     load_definition,
     load_lock,
     read_key_lock,
-    read_keystores,
     take_key_lock,
     write_ceremony_artifacts,
 )
 from charon_actors.cluster.identity import KEY_FILE, load_key_file, write_identity
 from charon_actors.cluster.key_lock import KeyLock, check_key_lock, decode_key_lock, encode_key_lock
+from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.cluster.staging import staging
-from charon_actors.crypto.keystore import decode_keystore, decrypt_keystore
 from charon_actors.enr import new_record
 from charon_actors.errors import UserError
 from tests.cluster.vectors import CLUSTER, VECTORS, load, real_files
@@ -183,56 +180,6 @@ def test_artifacts_are_all_or_nothing(tmp_path: Path, in_the_way: str) -> None:
 
 def test_passwords_do_not_show_in_a_repr() -> None:
     assert "pass0" not in repr(ARTIFACTS["keystores"])
-
-
-# --- keystores -------------------------------------------------------------------------------------------------------
-
-
-def unpack(archive: str, tmp_path: Path) -> Path:
-    with tarfile.open(VECTORS / "live/clusters" / archive) as tar:
-        tar.extractall(tmp_path, filter="data")
-    return tmp_path
-
-
-def test_keystores_of_real_charon_open_to_the_shares_of_the_lock(tmp_path: Path) -> None:
-    unpack("1.10.3-n4v2-insecure.tar.gz", tmp_path)
-    for index in range(4):
-        lock = load_lock(tmp_path / f"node{index}/cluster-lock.json", silent)
-        keystores = read_keystores(tmp_path / f"node{index}/validator_keys")
-        assert all(keystore.insecure for keystore in keystores)
-        from charon_actors.crypto.bls import public_key
-
-        opened = [decrypt_keystore(decode_keystore(keystore.content), keystore.password) for keystore in keystores]
-        assert [public_key(secret) for secret in opened] == [v.public_shares[index] for v in lock.validators]
-
-
-@pytest.mark.parametrize(
-    ("names", "what"),
-    [
-        ([], "no keys found"),
-        (["keystore-1.json"], "out of sequence"),
-        (["keystore-0.json", "keystore-00.json"], "duplicate keystore index"),
-        (["keystore-m_12381_3600.json"], "unknown keystore index"),
-        (["keystore-²¹.json"], "unknown keystore index"),
-    ],
-)
-def test_wrong_sets_of_keystores_are_refused(tmp_path: Path, names: list[str], what: str) -> None:
-    for name in names:
-        (tmp_path / name).write_text("{}")
-        (tmp_path / name).with_suffix(".txt").write_text("x")
-    with pytest.raises(UserError, match=what):
-        read_keystores(tmp_path)
-
-
-def test_keystores_are_found_in_one_order_whatever_the_disk_says(tmp_path: Path) -> None:
-    for name in ("b/2", "b/10", "a", "b/1"):
-        (tmp_path / f"{name}.json").parent.mkdir(exist_ok=True)
-        (tmp_path / f"{name}.json").write_text("{}")
-        (tmp_path / f"{name}.txt").write_text(name)
-    assert [keystore.password for keystore in find_keystores(tmp_path)] == ["a", "b/1", "b/2", "b/10"]
-    (tmp_path / "b/10.txt").unlink()
-    with pytest.raises(UserError, match=r"10\.txt: password file not found"):
-        find_keystores(tmp_path)
 
 
 # --- definition and lock ---------------------------------------------------------------------------------------------

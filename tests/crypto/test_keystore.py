@@ -1,10 +1,12 @@
 """Keystores: vectors both ways, every field guarded, no secret in any fault."""
 
 import copy
+import json
 import pickle
 import random
 import time
 from contextlib import suppress
+from hashlib import pbkdf2_hmac
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from charon_actors.crypto import (
     encrypt_keystore,
     generate_secret,
 )
-from charon_actors.crypto.keystore import MAX_FILE_BYTES, normalise_password
+from charon_actors.crypto.keystore import MAX_FILE_BYTES, _pbkdf2, named_public_key, normalise_password
 from tests.crypto.vectors import VECTORS, read_vectors
 
 EXPECTED = {name: bytes.fromhex(value["secret"]) for name, value in read_vectors("cluster/keystores/expected.json").items()}
@@ -51,36 +53,87 @@ def test_encrypting_with_the_vectors_randomness_gives_the_vector(name: str) -> N
     assert encode_keystore(made) == content
 
 
-def test_eip_2335_pbkdf2_example_with_its_unusual_password() -> None:
-    """From EIP-2335's test cases; here without its pubkey, path and description, for the checksum alone must accept it."""
-    keystore = {
+EIP_PASSWORD = "𝔱𝔢𝔰𝔱𝔭𝔞𝔰𝔰𝔴𝔬𝔯𝔡🔑"
+EIP_SECRET = bytes.fromhex("000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f")
+EIP_PUBKEY = "9612d7a727c9d0a22e185a1c768478dfe919cada9266988cb32359c11f2b7b27f4ae4040902382ae2910c15e2b420d07"
+EIP_SALT = "d4e56740f876aef8c010b86a40d5f56745a118d0906a34e69aec8c0db1cb8fa3"
+EIP_IV = "264daa3f303d7259501c93d997d84fe6"
+
+
+def eip_2335(kdf: dict[str, Any], checksum: str, ciphertext: str, **rest: str) -> dict[str, Any]:
+    return {
         "crypto": {
-            "kdf": {
-                "function": "pbkdf2",
-                "params": {
-                    "dklen": 32,
-                    "c": 262144,
-                    "prf": "hmac-sha256",
-                    "salt": "d4e56740f876aef8c010b86a40d5f56745a118d0906a34e69aec8c0db1cb8fa3",
-                },
-                "message": "",
-            },
-            "checksum": {
-                "function": "sha256",
-                "params": {},
-                "message": "8a9f5d9912ed7e75ea794bc5a89bca5f193721d30868ade6f73043c6ea6febf1",
-            },
-            "cipher": {
-                "function": "aes-128-ctr",
-                "params": {"iv": "264daa3f303d7259501c93d997d84fe6"},
-                "message": "cee03fde2af33149775b7223e7845e4fb2c8ae1792e5f99fe9ecf474cc8c16ad",
-            },
+            "kdf": {**kdf, "message": ""},
+            "checksum": {"function": "sha256", "params": {}, "message": checksum},
+            "cipher": {"function": "aes-128-ctr", "params": {"iv": EIP_IV}, "message": ciphertext},
         },
+        **rest,
+        "pubkey": EIP_PUBKEY,
         "version": 4,
     }
-    secret = decrypt_keystore(keystore, "𝔱𝔢𝔰𝔱𝔭𝔞𝔰𝔰𝔴𝔬𝔯𝔡🔑")
-    assert secret.hex() == "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"
-    assert normalise_password("𝔱𝔢𝔰𝔱𝔭𝔞𝔰𝔰𝔴𝔬𝔯𝔡🔑") == bytes.fromhex("7465737470617373776f7264f09f9491")
+
+
+EIP_EXAMPLES = {
+    "scrypt": eip_2335(
+        {"function": "scrypt", "params": {"dklen": 32, "n": 262144, "p": 1, "r": 8, "salt": EIP_SALT}},
+        "d2217fe5f3e9a1e34581ef8a78f7c9928e436d36dacc5e846690a5581e8ea484",
+        "06ae90d55fe0a6e9c5c3bc5b170827b2e5cce3929ed3f116c2811e6366dfe20f",
+        description="This is a test keystore that uses scrypt to secure the secret.",
+        path="m/12381/60/3141592653/589793238",
+        uuid="1d85ae20-35c5-4611-98e8-aa14a633906f",
+    ),
+    "pbkdf2": eip_2335(
+        {"function": "pbkdf2", "params": {"dklen": 32, "c": 262144, "prf": "hmac-sha256", "salt": EIP_SALT}},
+        "8a9f5d9912ed7e75ea794bc5a89bca5f193721d30868ade6f73043c6ea6febf1",
+        "cee03fde2af33149775b7223e7845e4fb2c8ae1792e5f99fe9ecf474cc8c16ad",
+        description="This is a test keystore that uses PBKDF2 to secure the secret.",
+        path="m/12381/60/0/0",
+        uuid="64625def-3331-4eea-ab6f-782f3ed16a83",
+    ),
+}
+
+
+@pytest.mark.parametrize("function", EIP_EXAMPLES)
+def test_examples_of_eip_2335_both_ways(function: str) -> None:
+    example = EIP_EXAMPLES[function]
+    assert decrypt_keystore(example, EIP_PASSWORD) == EIP_SECRET
+    drawn = iter([bytes.fromhex(EIP_SALT), bytes.fromhex(EIP_IV), bytes(16)])
+    made = encrypt_keystore(EIP_SECRET, EIP_PASSWORD, lambda count: next(drawn), use_scrypt=function == "scrypt")
+    assert made["crypto"] == example["crypto"]
+    assert made["pubkey"] == example["pubkey"]
+
+
+def test_the_unusual_password_of_eip_2335_is_normalised() -> None:
+    assert normalise_password(EIP_PASSWORD) == bytes.fromhex("7465737470617373776f7264f09f9491")
+
+
+def test_a_known_public_key_is_believed_and_named_without_opening() -> None:
+    entropy = random.Random(1).randbytes
+    lie = encrypt_keystore(SECRET, PASSWORD, entropy, iterations=INSECURE_ITERATIONS, pubkey=bytes.fromhex(EIP_PUBKEY))
+    assert lie["pubkey"] == EIP_PUBKEY
+    assert named_public_key(encode_keystore(lie)) == bytes.fromhex(EIP_PUBKEY)
+    with pytest.raises(KeystoreFault, match="pubkey: is not the public key of the secret inside"):
+        decrypt_keystore(lie, PASSWORD)
+
+
+@pytest.mark.parametrize("nothing", [..., "", None])
+def test_a_keystore_that_names_no_public_key(nothing: object) -> None:
+    assert named_public_key(encode_keystore(altered("pubkey", nothing))) is None
+
+
+@pytest.mark.parametrize("wrong", ["00", "x" * 96, 5, [], "0x" + EIP_PUBKEY])
+def test_a_malformed_public_key_is_named(wrong: object) -> None:
+    with pytest.raises(KeystoreFault) as fault:
+        named_public_key(encode_keystore(altered("pubkey", wrong)))
+    assert fault.value.field == "pubkey"
+
+
+@pytest.mark.parametrize("iterations", [1, 16, 199, 200, 201])
+def test_both_implementations_of_pbkdf2_agree_where_they_meet(iterations: int) -> None:
+    for length in (32, 64):
+        assert _pbkdf2(b"password", b"salt", length, iterations) == pbkdf2_hmac(
+            "sha256", b"password", b"salt", iterations, length
+        )
 
 
 @given(st.integers(0, 2**32), st.text(min_size=1, max_size=40))
@@ -220,6 +273,7 @@ def test_a_zero_secret_inside_is_refused() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "public_key", lambda secret: b"")
+        patch.setattr(room, "decode_scalar", lambda secret: 0)
         zero = encrypt_keystore(bytes(32), PASSWORD, random.Random(1).randbytes, iterations=INSECURE_ITERATIONS)
     with pytest.raises(KeystoreFault) as fault:
         decrypt_keystore(zero, PASSWORD)
@@ -263,10 +317,11 @@ def test_anything_else_is_no_keystore(value: object) -> None:
         decrypt_keystore(value, PASSWORD)  # type: ignore[arg-type]
 
 
-@given(st.binary(max_size=200))
+@given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_files_of_noise_end_in_a_fault_or_an_object(content: bytes) -> None:
     with suppress(KeystoreFault):
         assert isinstance(decode_keystore(content), dict)
+        named_public_key(content)
 
 
 @pytest.mark.parametrize(
@@ -281,6 +336,14 @@ def test_files_of_noise_end_in_a_fault_or_an_object(content: bytes) -> None:
         b'{"a":' * 10_000,
         b'{"a":' + b"9" * 5000 + b"}",
         b" " * MAX_FILE_BYTES + b"{}",
+        b'{"a":1,"a":1}',
+        b'{"crypto":{"kdf":{"function":"scrypt","Function":"pbkdf2"}}}',
+        b'{"a":NaN}',
+        b'{"a":-Infinity}',
+        b'{"a":"\xff"}',
+        b"\xef\xbb\xbf{}",
+        "{}".encode("utf-16"),
+        "{}".encode("utf-32-le"),
     ],
 )
 def test_files_that_hurt_parsers_are_faults(content: bytes) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from charon_actors.cluster.data_directory import read_keystores
 from charon_actors.cluster.definition import Creator, Definition, Operator, ValidatorAddresses, encode_definition
 from charon_actors.cluster.hashes import with_definition_hashes
+from charon_actors.cluster.keystore_files import read_keystores
 from charon_actors.cluster.lock import decode_lock
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto import decode_keystore, decrypt_keystore, public_key, recover_secret

@@ -7,7 +7,7 @@ import trio
 import trio.lowlevel
 
 from actors.dkg.keystore_threads import encrypt_keystores
-from charon_actors.cluster.data_directory import Keystore
+from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.crypto import CryptoFault, decode_keystore, decrypt_keystore
 from tests.dkg.vectors import counting_entropy
 

@@ -170,7 +170,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_mistakes_are_one_line(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown flag: --keymanager" in error_of(capsys, "--keymanager=x")
     assert "is not known" in error_of(capsys, "--profile=v1.9")
-    assert "not fetched" in error_of(capsys, "--definition-file=https://example.org/definition")
+    assert "cannot fetch the definition" in error_of(capsys, "--definition-file=http://127.0.0.1:1/definition")
     assert "definition not found" in error_of(capsys, "--definition-file=nowhere.json")
     assert "private key file does not exist" in error_of(capsys, "--data-dir=elsewhere")
     assert "longer than 32 bytes" in error_of(capsys, "--nickname=" + "x" * 33)

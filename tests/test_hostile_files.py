@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from charon_actors.cli.config_file import ENDINGS, read_config_file
@@ -127,6 +127,26 @@ READERS: dict[str, Callable[[Path], Any]] = {
 def test_a_file_of_100_megabytes_is_refused_without_reading_it(reader: str, huge: Path) -> None:
     with within_bounds(), pytest.raises(UserError, match="larger than"):
         READERS[reader](huge)
+
+
+@given(st.binary(max_size=200) | st.text("0123456789abcdefABCDEFx \n\t", max_size=140).map(str.encode))
+@example(b"\xef\xbb\xbf" + b"1" * 64)
+@example(b"0x" + b"1" * 62)
+@example(b"f" * 64)
+@example(b"0" * 64)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_key_file_of_any_content_is_64_digits_of_a_key_or_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "charon-enr-private-key"
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    path.chmod(0o600)
+    try:
+        key = load_key_file(path, print)
+    except UserError as error:
+        assert len(content.strip()) != 64 or content.strip().decode("ascii", "replace") not in str(error)
+    else:
+        assert bytes.fromhex(content.strip().decode()) == key
+        assert len(key) == 32
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

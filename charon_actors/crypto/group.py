@@ -16,7 +16,8 @@ Source: specification 04-dkg section 5.1, 08-beacon-node section 8; draft-irtf-c
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import mul
 from typing import Final, TypeVar
 
 from pyblst import BlstP1Element, BlstP2Element, final_verify, miller_loop
@@ -221,13 +222,28 @@ def _linear_combination(points: Sequence[P], scalars: Sequence[int], identity: P
     return total
 
 
+class Pairing:
+    """e(key, hashed), or a product of such, before the final exponentiation that all share. A product costs 3 µs, a pairing 0.2 ms."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, key: G1, hashed: G2) -> None:
+        self._value = miller_loop(key._point, hashed._point)
+
+    def __mul__(self, other: "Pairing") -> "Pairing":
+        product = Pairing.__new__(Pairing)
+        product._value = self._value * other._value
+        return product
+
+    def is_signed_by(self, signature: G2) -> bool:
+        """Whether it is e(generator of G1, signature)."""
+        return bool(final_verify(self._value, miller_loop(G1.GENERATOR._point, signature._point)))
+
+
 def pairings_agree(keys_and_hashes: Iterable[tuple[G1, G2]], signature: G2) -> bool:
     """Whether Π e(keyᵢ, hashᵢ) = e(generator of G1, signature). False for no pair. The callers have refused infinity."""
-    left = None
-    for key, hashed in keys_and_hashes:
-        pair = miller_loop(key._point, hashed._point)
-        left = pair if left is None else left * pair
-    return left is not None and bool(final_verify(left, miller_loop(G1.GENERATOR._point, signature._point)))
+    pairings = [Pairing(key, hashed) for key, hashed in keys_and_hashes]
+    return bool(pairings) and reduce(mul, pairings).is_signed_by(signature)
 
 
 @lru_cache(maxsize=PUBLIC_KEY_CACHE)

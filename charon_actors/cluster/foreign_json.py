@@ -4,8 +4,7 @@ Reading is as lenient as Charon where that can't hurt (unknown keys ignored, mis
 match in any letter case) and stricter where two readers could see two files: the same key twice, bytes that are no UTF-8
 and lone surrogates are refused. Every method of `Fields` raises only ClusterFault, with the path of the field.
 
-Limits: MAX_JSON_BYTES, MAX_NUMBER_CHARACTERS a number (also of unknown keys), 64 levels of nesting.
-Source: specification 01, sections 1 and 2.1.
+Limits: MAX_JSON_BYTES, and those of `bounded_json.py`. Source: specification 01, sections 1 and 2.1.
 """
 
 import json
@@ -14,10 +13,9 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, Final
 
-from charon_actors.bounded_json import TooDeep, check_depth
+from charon_actors.bounded_json import TooDeep, decode_json_file
 from charon_actors.cluster.faults import ClusterFault
 
-MAX_NUMBER_CHARACTERS: Final = 100
 MAX_JSON_BYTES: Final = 16 << 20  # 01 §11: what Charon reads of a definition by URL
 
 _DECIMAL = re.compile(r"[0-9]{1,20}", flags=re.ASCII)
@@ -44,15 +42,8 @@ def _parse(content: bytes, what: str) -> Any:
     if len(content) > MAX_JSON_BYTES:
         raise ClusterFault(f"{what}: larger than {MAX_JSON_BYTES} bytes")
     try:
-        check_depth(content)
-        text = content.decode("utf-8")
-        text.encode("utf-8")
-        return json.loads(
-            text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_short_int, parse_float=_short_float
-        )
-    except UnicodeDecodeError as error:
-        raise ClusterFault(f"{what}: byte {error.start} is no UTF-8") from error
-    except (RecursionError, TooDeep) as error:
+        return decode_json_file(content, with_lower_keys=True)
+    except TooDeep as error:
         raise ClusterFault(f"{what}: nested too deeply") from error
     except ValueError as error:
         raise ClusterFault(f"{what}: no valid JSON: {str(error)[:120]}") from error
@@ -187,28 +178,3 @@ _KIND_NAMES: Final = {
     dict: "an object",
     list: "a list",
 }
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = {key.lower(): value for key, value in pairs}
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-def _short_int(text: str) -> int:
-    return int(_short(text))
-
-
-def _short_float(text: str) -> float:
-    return float(_short(text))
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _short(number: str) -> str:
-    if len(number) > MAX_NUMBER_CHARACTERS:
-        raise ValueError(f"a number of more than {MAX_NUMBER_CHARACTERS} characters")
-    return number

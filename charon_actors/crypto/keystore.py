@@ -26,7 +26,6 @@ the file.
 Source: specification 01-cluster-files section 7.1; EIP-2335.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -40,7 +39,7 @@ from Crypto.Protocol.KDF import PBKDF2
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from charon_actors.bounded_json import check_depth
+from charon_actors.bounded_json import decode_json_file
 from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.faults import CryptoFault, Entropy, KeystoreFault
 from charon_actors.crypto.group import decode_scalar
@@ -189,23 +188,12 @@ def decode_keystore(content: bytes) -> dict[str, Any]:
     if len(content) > MAX_FILE_BYTES:
         raise KeystoreFault("", f"longer than {MAX_FILE_BYTES} bytes")
     try:
-        check_depth(content)
-        decoded = json.loads(content.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):  # ValueError: not UTF-8, not JSON, or a number of thousands of digits
-        raise KeystoreFault("", "not JSON") from None
+        decoded = decode_json_file(content)
+    except ValueError as error:
+        raise KeystoreFault("", f"not JSON: {str(error)[:120]}") from None
     if not isinstance(decoded, dict):
         raise KeystoreFault("", "not a JSON object")
     return decoded
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key.lower() for key, _ in pairs}) != len(pairs):
-        raise KeystoreFault("", "a key stands twice in one object")
-    return dict(pairs)
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def normalise_password(password: str, *, keep_c1: bool = False) -> bytes:

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -67,10 +68,10 @@ def main() -> None:
             operators.run(index, bench.url, "--log-level", options.log_level)
             if index < 2:  # below the quorum nobody is ready
                 continue
-            wait_for("readyz", lambda index=index: operators.is_ready(index), 60, 0.02)
+            wait_for("readyz", partial(operators.is_ready, index), 60, 0.02)
             ready.append(round(time.monotonic() - started, 2))
         for index in range(4):
-            wait_for("readyz", lambda index=index: operators.is_ready(index), 60)
+            wait_for("readyz", partial(operators.is_ready, index), 60)
             more = () if index % 2 else ("--json",)
             url = f"http://127.0.0.1:{operators.api[index]}"
             bench.client(f"vc{index}", url, operators.folders[index] / ".charon/validator_keys", *more)

@@ -68,19 +68,22 @@ def batches(count: int) -> None:
         ("distinct messages", [random.Random(place).randbytes(32) for place in range(count)]),
     ):
         signatures = [sign(secret, message) for secret, message in zip(group_secrets, messages, strict=True)]
-        checks = [Check(*row) for row in zip(keys, messages, signatures, strict=True)]
-        single_ms, answers = timed(lambda checks=checks: [verify(*check) for check in checks])
-        batch_ms, batch_answers = timed(lambda checks=checks: verify_all(checks, secrets.token_bytes))
-        assert answers == batch_answers == [True] * count
-        wrong = [*checks[:-1], checks[-1]._replace(signature=checks[0].signature if count > 1 else bytes(96))]
-        wrong[count // 2] = wrong[count // 2]._replace(message=b"another")
-        culprit_ms, found = timed(lambda wrong=wrong: verify_all(wrong, secrets.token_bytes))
-        assert [place for place, is_right in enumerate(found) if not is_right] == [count // 2, count - 1]
-        print(
-            f"{count} signatures, {what}: one by one {single_ms:.0f} ms, batch {batch_ms:.0f} ms ({single_ms / batch_ms:.1f} times as ",
-            end="",
-        )
-        print(f"fast), with two culprits found {culprit_ms:.0f} ms ({single_ms / culprit_ms:.1f})")
+        batch(what, [Check(*row) for row in zip(keys, messages, signatures, strict=True)])
+
+
+def batch(what: str, checks: list[Check]) -> None:
+    count = len(checks)
+    single_ms, answers = timed(lambda: [verify(*check) for check in checks])
+    batch_ms, batch_answers = timed(lambda: verify_all(checks, secrets.token_bytes))
+    assert answers == batch_answers == [True] * count
+    wrong = [*checks[:-1], checks[-1]._replace(signature=checks[0].signature)]
+    wrong[count // 2] = wrong[count // 2]._replace(message=b"another")
+    culprit_ms, found = timed(lambda: verify_all(wrong, secrets.token_bytes))
+    assert [place for place, is_right in enumerate(found) if not is_right] == [count // 2, count - 1]
+    print(f"{count} signatures, {what}: one by one {single_ms:.0f} ms, batch {batch_ms:.0f} ms", end="")
+    print(
+        f" ({single_ms / batch_ms:.1f} times as fast), with two culprits found {culprit_ms:.0f} ms ({single_ms / culprit_ms:.1f})"
+    )
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ from actors.dkg.step_reports import StepReports
 from actors.mailbox import Inbox
 from actors.mesh.messages import AnswerFault, MeshFault
 from charon_actors.cluster.data_directory import write_ceremony_artifacts
-from charon_actors.cluster.keystore_files import Keystore
+from charon_actors.cluster.keystore_files import KEY_MANAGER_PASSWORD_BYTES, PASSWORD_BYTES, Keystore
 from charon_actors.cluster.lock import Lock, encode_lock
 from charon_actors.cluster.peers import Peer
 from charon_actors.cluster.verify import ContractCheck
@@ -301,7 +301,9 @@ class CeremonyActor:
             self._wake()
 
         shares = [keys.secret_share for keys in self._ceremony.keys]
-        await encrypt_keystores(shares, self._options.keystore_iterations, self._entropy, done)
+        password_bytes = PASSWORD_BYTES if self._options.deliver_keystores is None else KEY_MANAGER_PASSWORD_BYTES
+        iterations, entropy = self._options.keystore_iterations, self._entropy
+        await encrypt_keystores(shares, iterations, entropy, done, password_bytes=password_bytes)
 
     # sending
 

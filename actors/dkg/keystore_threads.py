@@ -16,16 +16,20 @@ from typing import Final
 
 import trio
 
-from charon_actors.cluster.keystore_files import Keystore
+from charon_actors.cluster.keystore_files import PASSWORD_BYTES, Keystore
 from charon_actors.crypto import Entropy
 from charon_actors.crypto.keystore import encode_keystore, encrypt_keystore
 
 NICENESS: Final = 10
-PASSWORD_BYTES: Final = 16  # 32 hex digits (01 §7.1)
 
 
 async def encrypt_keystores(
-    secrets: Sequence[bytes], iterations: int, entropy: Entropy, on_done: Callable[[int, Keystore], None]
+    secrets: Sequence[bytes],
+    iterations: int,
+    entropy: Entropy,
+    on_done: Callable[[int, Keystore], None],
+    *,
+    password_bytes: int = PASSWORD_BYTES,
 ) -> None:
     """Encrypt each 32-byte secret under a password of its own; on_done(place, keystore) is called in the event loop.
 
@@ -56,7 +60,7 @@ async def encrypt_keystores(
                 return
             keystore, error = None, None
             try:
-                password = entropy(PASSWORD_BYTES).hex()
+                password = entropy(password_bytes).hex()
                 keystore = Keystore(
                     encode_keystore(encrypt_keystore(secrets[place], password, entropy, iterations=iterations)), password
                 )

@@ -44,7 +44,14 @@ from charon_actors.cluster.deposit import encode_deposit_files
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.identity import KEY_FILE, PRIVATE
-from charon_actors.cluster.keystore_files import Keystore, find_keystores, read_keystores, stage_keystores
+from charon_actors.cluster.keystore_files import (
+    KEY_MANAGER_PASSWORD_BYTES,
+    PASSWORD_BYTES,
+    Keystore,
+    find_keystores,
+    read_keystores,
+    stage_keystores,
+)
 from charon_actors.cluster.lock import encode_lock
 from charon_actors.cluster.registration import LEGACY_GAS_LIMIT
 from charon_actors.cluster.schema import schema_of
@@ -237,7 +244,8 @@ def _write(
     except ClusterFault as error:
         raise UserError(str(directory), str(error), "please report this") from error
     lock = encode_lock(dealt.lock)
-    keystores = _encrypt_shares(dealt, len(identity_keys), is_insecure=is_insecure)
+    password_bytes = KEY_MANAGER_PASSWORD_BYTES if managers else PASSWORD_BYTES
+    keystores = _encrypt_shares(dealt, len(identity_keys), is_insecure=is_insecure, password_bytes=password_bytes)
     with staging(directory) as stage:
         for index, key in enumerate(identity_keys):
             stage.write(f"node{index}/{KEY_FILE}", key.hex().encode("ascii"), PRIVATE)
@@ -254,12 +262,12 @@ def _write(
         stage.commit()
 
 
-def _encrypt_shares(dealt: Dealt, nodes: int, *, is_insecure: bool) -> list[list[Keystore]]:
+def _encrypt_shares(dealt: Dealt, nodes: int, *, is_insecure: bool, password_bytes: int) -> list[list[Keystore]]:
     """The keystores of each node, by validator."""
     validators = dealt.lock.validators
     shares = [of_validator[index] for index in range(1, nodes + 1) for of_validator in dealt.shares]
     pubkeys = [validator.public_shares[index] for index in range(nodes) for validator in validators]
-    keystores = encrypt_all(shares, is_insecure=is_insecure, pubkeys=pubkeys)
+    keystores = encrypt_all(shares, is_insecure=is_insecure, pubkeys=pubkeys, password_bytes=password_bytes)
     return [keystores[first : first + len(validators)] for first in range(0, len(keystores), len(validators))]
 
 

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import Final, TypeVar
 
-from charon_actors.cluster.keystore_files import Keystore
+from charon_actors.cluster.keystore_files import PASSWORD_BYTES, Keystore
 from charon_actors.crypto.faults import KeystoreFault
 from charon_actors.crypto.keystore import (
     INSECURE_ITERATIONS,
@@ -43,7 +43,9 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def encrypt_all(shares: Sequence[bytes], *, is_insecure: bool, pubkeys: Sequence[bytes] = ()) -> list[Keystore]:
+def encrypt_all(
+    shares: Sequence[bytes], *, is_insecure: bool, pubkeys: Sequence[bytes] = (), password_bytes: int = PASSWORD_BYTES
+) -> list[Keystore]:
     """A keystore with a fresh random password for each 32-byte secret, in their order. is_insecure: cheap, for tests.
 
     pubkeys: public keys of all secrets, 48 bytes each, if they are known. Believed for cheap keystores, where deriving them would be
@@ -53,7 +55,7 @@ def encrypt_all(shares: Sequence[bytes], *, is_insecure: bool, pubkeys: Sequence
 
     def encrypt(job: tuple[bytes, bytes]) -> Keystore:
         secret, pubkey = job
-        password = secrets.token_hex(16)
+        password = secrets.token_hex(password_bytes)
         encrypted = encrypt_keystore(secret, password, secrets.token_bytes, iterations=iterations, pubkey=pubkey)
         return Keystore(encode_keystore(encrypted), password, is_insecure)
 

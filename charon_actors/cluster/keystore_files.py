@@ -29,6 +29,9 @@ MAX_KEYSTORES: Final = 65536
 KEYSTORE_MODE: Final = 0o444  # encrypted
 PASSWORD_MODE: Final = 0o400
 
+PASSWORD_BYTES: Final = 16  # random, as hex digits
+KEY_MANAGER_PASSWORD_BYTES: Final = 32  # of keystores that are pushed (01 §7.1)
+
 
 class Keystore(msgspec.Struct, frozen=True):
     """A keystore with its password, as in `keystore-N.json` and `keystore-N.txt`. Its repr shows neither."""

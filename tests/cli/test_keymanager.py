@@ -1,6 +1,7 @@
 """Keystores that go to key managers instead of the disk: what is sent, what is left on disk, and that no share is ever lost."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,6 +62,7 @@ def check_shares(asked: Asked, lock: Lock, node: int) -> None:
     body = json.loads(asked.body)
     assert list(body) == ["keystores", "passwords"]
     assert len(body["keystores"]) == len(body["passwords"]) == len(lock.validators)
+    assert all(re.fullmatch("[0-9a-f]{64}", password) for password in body["passwords"])
     for validator, content, password in zip(lock.validators, body["keystores"], body["passwords"], strict=True):
         assert isinstance(content, str)
         secret = decrypt_keystore(decode_keystore(content.encode()), password)

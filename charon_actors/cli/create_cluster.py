@@ -132,9 +132,10 @@ def _supplied_definition(values: Values, client: ExecutionClient | None) -> Defi
         what = "its operators have addresses or signatures, which new identity keys would make worthless"
         raise UserError(where, what, "use it with `charon dkg`, or create a cluster without it")
     check_withdrawal_addresses(where, definition.validators, _network_of(definition, values))
-    if definition.target_gas_limit == 0:
-        if schema_of(definition.version).has_gas_limit:
-            raise UserError(where, "target gas limit not set", "create the definition anew")
+    schema = schema_of(definition.version)
+    if definition.target_gas_limit == 0 and schema.has_gas_limit:
+        raise UserError(where, "target gas limit not set", "create the definition anew")
+    if schema.has_registrations and not schema.has_gas_limit:
         notice(f"{where}: definitions of {definition.version} have no gas limit; builders are told {LEGACY_GAS_LIMIT}")
     if not 2 <= definition.threshold <= len(definition.operators):
         raise UserError(where, "threshold below minimum or above the number of operators", "create the definition anew")

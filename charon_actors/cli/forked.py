@@ -15,9 +15,11 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
+from charon_actors.crypto.batch import Check, verify_bound
 from charon_actors.errors import UserError
 
 MAX_CHILDREN: Final = 16
+PART_CHECKS: Final = 128  # some 80 ms
 _HEADER: Final = struct.Struct("<Q")
 
 Part = TypeVar("Part")
@@ -43,6 +45,12 @@ def forked_map(work: Callable[[Part], Result], parts: Sequence[Part]) -> Generat
             results.close()
             os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
+
+
+def verify_on_all_cores(checks: Sequence[Check]) -> list[bool]:
+    """`verify_bound` in parts."""
+    parts = [checks[first : first + PART_CHECKS] for first in range(0, len(checks), PART_CHECKS)]
+    return [answer for answers in forked_map(verify_bound, parts) for answer in answers]
 
 
 def _start(work: Callable[[Part], Result], parts: Sequence[Part]) -> tuple[int, BinaryIO]:

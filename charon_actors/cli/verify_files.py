@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from charon_actors.cli.forked import verify_on_all_cores
 from charon_actors.cli.report import Report
 from charon_actors.cluster.data_directory import DEFINITION_FILE, LOCK_FILE
 from charon_actors.cluster.definition import Definition, decode_definition
 from charon_actors.cluster.definition_candidates import Hints
 from charon_actors.cluster.deposit import (
     GWEI_PER_ETH,
+    Deposit,
     DepositFile,
     amounts_to_sign,
     decode_deposit_file,
@@ -24,7 +26,7 @@ from charon_actors.cluster.deposit import (
 from charon_actors.cluster.explain import Explanation, explain, first_difference, is_original
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.lock import Lock, decode_lock
-from charon_actors.cluster.lock_checks import Check, check_definition, check_lock
+from charon_actors.cluster.lock_checks import DEPOSITS, Check, check_definition, check_lock
 from charon_actors.cluster.peers import Peer, own_peer, peers_of
 from charon_actors.cluster.registration import decode_overrides, verify_registrations
 from charon_actors.cluster.schema import schema_of
@@ -47,7 +49,7 @@ class FileChecks:
         self.report, self.networks = report, networks
         self.enrs: list[str] = []
         self._against, self._contract = against, contract
-        self._verified_deposits: set[bytes] = set()
+        self._verified_deposits: set[tuple[bytes, Deposit]] = set()  # with their network's genesis fork version
         self._locks: dict[bytes, tuple[str, Lock | None]] = {}  # by content: all nodes of a cluster have the same one
 
     # --- definition and lock ---------------------------------------------------------------------------------------------
@@ -67,7 +69,7 @@ class FileChecks:
             return None
         self._locks[content] = where, lock
         self.report.note(shown, summary(lock.definition, self.networks))
-        checks = check_lock(lock, self.networks, self._contract)
+        checks = check_lock(lock, self.networks, self._contract, verify_on_all_cores)
         self._checks(where, shown, checks, content, (lock, (*self._against, *copies)), "cluster lock ")
         return lock
 
@@ -110,15 +112,15 @@ class FileChecks:
         for check in checks:
             if not check.fault:
                 self.report.ok(shown, check.name)
+                if check.name == DEPOSITS and isinstance(value, Lock):
+                    self._verified_deposits |= set(_deposits_of(value))
                 continue
             details, remedy = list(check.details), _remedy(check)
             if check.is_hash and not is_explained:
                 is_explained = True
                 evidence, better_remedy = self._evidence(content, value, copies, lock)
                 details, remedy = [*details, *evidence], better_remedy or remedy
-            part = (
-                "hashes" if check.is_hash or "count" in check.name else "deposits" if check.name == "deposits" else "signatures"
-            )
+            part = "hashes" if check.is_hash or "count" in check.name else "deposits" if check.name == DEPOSITS else "signatures"
             self.report.fault(UserError(where, f"verify {kind}{part}: {check.fault}", remedy), details, shown)
         if not is_explained:
             self._compare(where, shown, value)
@@ -212,9 +214,9 @@ class FileChecks:
     def _deposit_problems(self, file: DepositFile, name: str, content: bytes) -> Iterator[tuple[str, str]]:
         never = "don't deposit with this file; " + FRESH_COPY
         try:
-            if content not in self._verified_deposits:
-                verify_deposits(file.deposits, file.fork_version)
-            self._verified_deposits.add(content)
+            new = [each for each in file.deposits if (file.fork_version, each) not in self._verified_deposits]
+            verify_deposits(new, file.fork_version, verify_on_all_cores)
+            self._verified_deposits |= {(file.fork_version, each) for each in new}
         except ClusterFault as error:
             yield str(error), never
         amounts = {deposit.amount_gwei for deposit in file.deposits}
@@ -253,6 +255,14 @@ class FileChecks:
             self.report.fault(error, shown_where=shown)
         else:
             self.report.ok(shown, f"{len(registrations)} newer builder registrations: signatures, validators of the lock")
+
+
+def _deposits_of(lock: Lock) -> Iterator[tuple[bytes, Deposit]]:
+    """What the check of a lock's deposits has verified: those of the validator that they stand at."""
+    for validator in lock.validators:
+        for deposit in validator.deposits:
+            if deposit.pubkey == validator.public_key:
+                yield lock.definition.fork_version, deposit
 
 
 def _problems_with_lock(file: DepositFile, name: str, lock: Lock) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from charon_actors.cluster import merkle
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.foreign_json import decode_objects, encode_object
 from charon_actors.cluster.schema import Schema
-from charon_actors.crypto.batch import Check, verify_all, weights_bound_to
+from charon_actors.crypto.batch import Check, VerifyBatch, verify_bound
 from charon_actors.eth2.signing import compute_signing_root, deposit_domain
 
 GWEI_PER_ETH: Final = 10**9
@@ -92,10 +92,10 @@ def deposit_file_name(amount_gwei: int) -> str:
     return f"deposit-data-{whole}{fraction}eth.json"
 
 
-def verify_deposits(deposits: Sequence[Deposit], fork_version: bytes) -> None:
+def verify_deposits(deposits: Sequence[Deposit], fork_version: bytes, verify_batch: VerifyBatch = verify_bound) -> None:
     """Raises ClusterFault that names the first validator whose signature is wrong. About 0.7 ms a deposit."""
     checks = [Check(each.pubkey, deposit_signing_root(each, fork_version), each.signature) for each in deposits]
-    for deposit, is_right in zip(deposits, verify_all(checks, weights_bound_to(checks)), strict=True):
+    for deposit, is_right in zip(deposits, verify_batch(checks), strict=True):
         if not is_right:
             raise ClusterFault(f"invalid deposit data signature (validator 0x{deposit.pubkey.hex()})")
 

@@ -33,7 +33,7 @@ from charon_actors.cluster.registration import registration_signing_root
 from charon_actors.cluster.repair import repair_config_hash, repair_definition_hash, repair_document
 from charon_actors.cluster.schema import Deposits, schema_of
 from charon_actors.cluster.verify import verify_definition_hashes, verify_lock_hashes, verify_public_shares
-from charon_actors.crypto.batch import Check, verify_all, weights_bound_to
+from charon_actors.crypto.batch import Check, VerifyBatch, verify_bound
 from charon_actors.crypto.faults import CryptoFault
 from charon_actors.crypto.secp256k1 import ethereum_address, k1_recover
 from charon_actors.enr import EnrFault, decode_enr
@@ -285,7 +285,7 @@ def inconsistent_shares(lock: Lock) -> Iterator[Suspect]:
             yield Suspect(f"distributed_validators[{i}]", str(error).removeprefix("verify share reconstruction: "), i)
 
 
-def unsigned_deposits(lock: Lock) -> Iterator[Suspect]:
+def unsigned_deposits(lock: Lock, verify_batch: VerifyBatch = verify_bound) -> Iterator[Suspect]:
     """Deposits of a lock whose signature isn't one of their validator. Some 0.7 ms each. Raises ClusterFault."""
     schema, fork_version = schema_of(lock.definition.version), lock.definition.fork_version
     entries: list[tuple[int, str, Check]] = []
@@ -294,10 +294,10 @@ def unsigned_deposits(lock: Lock) -> Iterator[Suspect]:
             entry = f"partial_deposit_data[{k}]" if schema.deposits is Deposits.LIST else "deposit_data"
             check = Check(validator.public_key, deposit_signing_root(deposit, fork_version), deposit.signature)
             entries.append((i, entry, check))
-    return _unsigned(entries)
+    return _unsigned(entries, verify_batch)
 
 
-def unsigned_registrations(lock: Lock) -> Iterator[Suspect]:
+def unsigned_registrations(lock: Lock, verify_batch: VerifyBatch = verify_bound) -> Iterator[Suspect]:
     """The same for builder registrations, rebuilt with the definition's fee recipient and the validator's key (01 §5.1, check 11)."""
     if not schema_of(lock.definition.version).has_registrations:
         return iter(())
@@ -307,12 +307,12 @@ def unsigned_registrations(lock: Lock) -> Iterator[Suspect]:
         rebuilt = replace(validator.registration, fee_recipient=fee_recipient, pubkey=validator.public_key)
         root = registration_signing_root(rebuilt, lock.definition.fork_version)
         entries.append((i, "builder_registration", Check(validator.public_key, root, rebuilt.signature)))
-    return _unsigned(entries)
+    return _unsigned(entries, verify_batch)
 
 
-def _unsigned(entries: Sequence[tuple[int, str, Check]]) -> Iterator[Suspect]:
+def _unsigned(entries: Sequence[tuple[int, str, Check]], verify_batch: VerifyBatch) -> Iterator[Suspect]:
     checks = [check for _, _, check in entries]
-    for (i, entry, _), is_right in zip(entries, verify_all(checks, weights_bound_to(checks)), strict=True):
+    for (i, entry, _), is_right in zip(entries, verify_batch(checks), strict=True):
         if not is_right:
             yield Suspect(f"distributed_validators[{i}].{entry}", "its signature isn't one of the validator's key", i)
 

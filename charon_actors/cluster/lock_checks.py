@@ -41,6 +41,7 @@ from charon_actors.cluster.verify import (
     verify_lock_signatures,
     verify_public_shares,
 )
+from charon_actors.crypto.batch import VerifyBatch, verify_bound
 from charon_actors.crypto.bls import fast_aggregate_verify
 from charon_actors.eth2.networks import Network
 
@@ -50,6 +51,7 @@ PUBLIC_SHARES: Final = "public shares"
 AGGREGATE: Final = "signature aggregate"
 REGISTRATIONS: Final = "builder registrations"
 NODE_SIGNATURES: Final = "node signatures"
+DEPOSITS: Final = "deposits"
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -73,13 +75,18 @@ def check_definition(
     yield _operators_check(definition, None, networks_extra, contract)
 
 
-def check_lock(lock: Lock, networks_extra: Sequence[Network] = (), contract: ContractCheck | None = None) -> Iterator[Check]:
+def check_lock(
+    lock: Lock,
+    networks_extra: Sequence[Network] = (),
+    contract: ContractCheck | None = None,
+    verify_batch: VerifyBatch = verify_bound,
+) -> Iterator[Check]:
     """All checks of a lock, as they are made; some 3 ms a validator."""
     yield from _definition_hash_checks(lock.definition, IN_LOCK)
     yield _check("count of validators", lambda: _verify_count(lock))
     yield _hash_check("lock hash", "", lock.lock_hash, lambda: lock_hash(lock))
     try:
-        verify_lock_signatures(lock, networks_extra, contract)
+        verify_lock_signatures(lock, networks_extra, contract, verify_batch)
         checks = [Check(name) for name in _signature_check_names(lock)]
     except ClusterFault as error:
         checks = list(_signature_checks(lock, networks_extra, contract))
@@ -87,7 +94,7 @@ def check_lock(lock: Lock, networks_extra: Sequence[Network] = (), contract: Con
             checks.append(Check("signatures", str(error)))
     yield from checks
     if any(validator.deposits for validator in lock.validators):
-        yield _entries_check("deposits", "invalid deposit data signature", lambda: unsigned_deposits(lock))
+        yield _entries_check(DEPOSITS, "invalid deposit data signature", lambda: unsigned_deposits(lock, verify_batch))
 
 
 def _definition_hash_checks(definition: Definition, prefix: str) -> Iterator[Check]:

@@ -13,7 +13,7 @@ import msgspec
 from charon_actors.cluster import merkle
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.foreign_json import decode_objects, encode_object, hex_text
-from charon_actors.crypto.batch import Check, verify_all, weights_bound_to
+from charon_actors.crypto.batch import Check, verify_bound
 from charon_actors.crypto.secp256k1 import checksum_address
 from charon_actors.eth2.signing import builder_domain, compute_signing_root
 
@@ -91,6 +91,6 @@ def decode_overrides(content: bytes) -> tuple[Registration, ...]:
 def verify_registrations(registrations: Sequence[Registration], fork_version: bytes) -> None:
     """Raises ClusterFault that names the first validator whose signature is wrong. fork_version: the network's genesis one."""
     checks = [Check(each.pubkey, registration_signing_root(each, fork_version), each.signature) for each in registrations]
-    for registration, is_right in zip(registrations, verify_all(checks, weights_bound_to(checks)), strict=True):
+    for registration, is_right in zip(registrations, verify_bound(checks), strict=True):
         if not is_right:
             raise ClusterFault(f"builder registration signature not verified (validator 0x{registration.pubkey.hex()})")

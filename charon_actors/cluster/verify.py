@@ -24,7 +24,7 @@ from charon_actors.cluster.lock import DistributedValidator, Lock
 from charon_actors.cluster.peers import peers_of
 from charon_actors.cluster.registration import Registration, registration_signing_root
 from charon_actors.cluster.schema import Schema, schema_of
-from charon_actors.crypto.batch import Check, verify_all, weights_bound_to
+from charon_actors.crypto.batch import Check, VerifyBatch, verify_bound
 from charon_actors.crypto.bls import fast_aggregate_verify
 from charon_actors.crypto.faults import CryptoFault
 from charon_actors.crypto.group import decode_public_key
@@ -38,10 +38,6 @@ SIGNATURE_BYTES = 96
 
 ContractCheck = Callable[[str, bytes, bytes], bool]
 """Does the contract at this address (text, 0x…) accept this signature (any length) of this digest (32 bytes)? ERC-1271."""
-
-
-VerifyBatch = Callable[[Sequence[Check]], Sequence[bool]]
-"""One answer a check, as `verify_all` gives them; perhaps from several processes."""
 
 
 class WalletFault(ClusterFault):
@@ -60,7 +56,7 @@ def verify_lock(
     lock: Lock,
     networks_extra: Sequence[Network] = (),
     contract: ContractCheck | None = None,
-    verify_batch: VerifyBatch | None = None,
+    verify_batch: VerifyBatch = verify_bound,
 ) -> None:
     """All checks of a lock; about 0.8 ms a validator and 0.1 ms a share. Raises ClusterFault."""
     verify_lock_hashes(lock)
@@ -139,7 +135,7 @@ def verify_lock_signatures(
     lock: Lock,
     networks_extra: Sequence[Network] = (),
     contract: ContractCheck | None = None,
-    verify_batch: VerifyBatch | None = None,
+    verify_batch: VerifyBatch = verify_bound,
 ) -> None:
     """By 01 §5.1, checks 1 to 12. Raises ClusterFault."""
     _verify_lock_signatures(lock, lock_hash(lock), networks_extra, contract, verify_batch)
@@ -150,7 +146,7 @@ def _verify_lock_signatures(
     recomputed_hash: bytes,
     networks_extra: Sequence[Network],
     contract: ContractCheck | None,
-    verify_batch: VerifyBatch | None,
+    verify_batch: VerifyBatch,
 ) -> None:
     schema = schema_of(lock.definition.version)
     try:
@@ -168,7 +164,7 @@ def _verify_lock_signatures(
     if not fast_aggregate_verify(shares, recomputed_hash, lock.signature_aggregate):
         raise ClusterFault("verify lock signature aggregate: signature verification failed")
     if schema.has_registrations:
-        _verify_registrations(lock, verify_batch or _verify_here)
+        _verify_registrations(lock, verify_batch)
         _verify_node_signatures(lock)
     elif lock.node_signatures:
         raise ClusterFault("unexpected node signatures")
@@ -206,10 +202,6 @@ def _verify_reconstruction(validator: DistributedValidator, threshold: int) -> N
         raise ClusterFault("verify share reconstruction: public shares do not reconstruct distributed public key")
     if off is not None:
         raise ClusterFault("verify share reconstruction: extra share does not lie on distributed key polynomial")
-
-
-def _verify_here(checks: Sequence[Check]) -> Sequence[bool]:
-    return verify_all(checks, weights_bound_to(checks))
 
 
 def _verify_registrations(lock: Lock, verify_batch: VerifyBatch) -> None:

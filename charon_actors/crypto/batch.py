@@ -21,7 +21,7 @@ Source: specification 08-beacon-node section 8.1; Bellare, Garay, Rabin: Fast ba
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from hashlib import sha256, shake_256
 from operator import mul
@@ -171,11 +171,17 @@ def _weights(count: int, entropy: Entropy) -> list[int]:
     return [int.from_bytes(drawn[i : i + WEIGHT_BYTES], "big") | 1 for i in range(0, len(drawn), WEIGHT_BYTES)]
 
 
-def weights_bound_to(checks: Sequence[Check]) -> Entropy:
-    """Entropy for `verify_all` without a source of randomness: hashed from everything that is checked.
+VerifyBatch = Callable[[Sequence[Check]], Sequence[bool]]
+"""One answer a check, in their order: `verify_bound`, or one that has several processes do it."""
 
-    Whoever chose the signatures could not know it before. For files: the same file gives the same answer, always. For one draw.
-    """
+
+def verify_bound(checks: Sequence[Check]) -> list[bool]:
+    """`verify_all` without a source of randomness, for files: the same file always gives the same answer."""
+    return verify_all(checks, _weights_bound_to(checks))
+
+
+def _weights_bound_to(checks: Sequence[Check]) -> Entropy:
+    """Entropy for one draw, hashed from everything that is checked: whoever chose the signatures could not know it before."""
     seed = sha256(b"charon-actors batch weights")
     for check in checks:
         for part in check:

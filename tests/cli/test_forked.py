@@ -1,6 +1,7 @@
 """Work in forked children: in order, with faults, without anything left over."""
 
 import os
+import random
 import signal
 import threading
 import time
@@ -8,7 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from charon_actors.cli.forked import forked_map
+from charon_actors.cli.forked import forked_map, verify_on_all_cores
+from charon_actors.crypto.batch import Check, verify_bound
+from charon_actors.crypto.bls import generate_secret, public_key, sign
 from charon_actors.errors import UserError
 
 
@@ -92,3 +95,15 @@ def test_a_child_that_dies_is_an_error_with_a_remedy(end: Callable[[], None]) ->
     with pytest.raises(UserError, match=r"worker process.*memory"):
         list(forked_map(work, range(3)))
     assert not children_left()
+
+
+def test_checks_on_all_cores_have_the_answers_of_one() -> None:
+    secret = generate_secret(random.Random(3).randbytes)
+    key = public_key(secret)
+    checks = [Check(key, message, sign(secret, message)) for message in (bytes([place % 7]) * 32 for place in range(300))]
+    checks[40] = checks[40]._replace(message=b"other")
+    checks[299] = checks[299]._replace(signature=bytes(96))
+    answers = verify_on_all_cores(checks)
+    assert answers == verify_bound(checks)
+    assert [place for place, is_right in enumerate(answers) if not is_right] == [40, 299]
+    assert verify_on_all_cores([]) == []

@@ -34,10 +34,6 @@ from hmac import compare_digest
 from typing import Any, Final
 
 import msgspec
-from Crypto.Hash import SHA256
-from Crypto.Protocol.KDF import PBKDF2
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from charon_actors.bounded_json import decode_json_file
 from charon_actors.crypto.bls import public_key
@@ -176,6 +172,9 @@ def _pbkdf2(password: bytes, salt: bytes, length: int, iterations: int) -> bytes
     """
     if iterations < 200:
         return pbkdf2_hmac("sha256", password, salt, iterations, length)
+    from Crypto.Hash import SHA256  # here and below: 30 ms that `charon enr` need not wait for
+    from Crypto.Protocol.KDF import PBKDF2
+
     derived: bytes = PBKDF2(password, salt, length, iterations, hmac_hash_module=SHA256)
     return derived
 
@@ -227,6 +226,8 @@ class _Scrypt:
         self._salt, self._n, self._r, self._p, self._length = salt, n, r, p, length
 
     def derive(self, password: bytes) -> bytes:
+        from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
         try:
             return Scrypt(self._salt, self._length, self._n, self._r, self._p).derive(password)
         except (ValueError, MemoryError):  # OpenSSL has limits of its own, such as n < 2^(16·r)
@@ -295,6 +296,8 @@ def _hex(parent: Mapping[str, Any], where: str, name: str, least: int, most: int
 
 
 def _aes_128_ctr(key: bytes, iv: bytes, content: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
     encryptor = Cipher(algorithms.AES(key), modes.CTR(iv)).encryptor()
     return encryptor.update(content) + encryptor.finalize()
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from charon_actors.cli.config_file import ENDINGS, read_config_file
-from charon_actors.cluster.data_directory import load_definition, load_lock, read_key_lock
+from charon_actors.cluster.data_directory import load_lock, read_definition, read_key_lock, verified_definition
 from charon_actors.cluster.definition import decode_definition
 from charon_actors.cluster.deposit import decode_deposit_file
 from charon_actors.cluster.faults import ClusterFault
@@ -116,7 +116,7 @@ def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
-    "definition": lambda path: load_definition(path, print),
+    "definition": lambda path: verified_definition(str(path), read_definition(path), print),
     "lock": lambda path: load_lock(path, print),
     "key file": lambda path: load_key_file(path, print),
     "key lock": read_key_lock,

@@ -14,12 +14,12 @@ from charon_actors.cluster.data_directory import DEFINITION_FILE, LOCK_FILE
 from charon_actors.cluster.definition import Definition, decode_definition
 from charon_actors.cluster.definition_candidates import Hints
 from charon_actors.cluster.deposit import (
-    GWEI_PER_ETH,
     Deposit,
     DepositFile,
     amounts_to_sign,
     decode_deposit_file,
     deposit_file_name,
+    eth_number,
     verify_deposits,
     withdrawal_credentials,
 )
@@ -309,8 +309,7 @@ def operator_text(definition: Definition, index: int) -> str:
 
 def eth_text(amount_gwei: int) -> str:
     """`32 ETH`, `0.5 ETH`."""
-    whole, rest = divmod(amount_gwei, GWEI_PER_ETH)
-    return f"{whole}" + (f".{rest:09d}".rstrip("0") if rest else "") + " ETH"
+    return f"{eth_number(amount_gwei)} ETH"
 
 
 def _remedy(check: Check) -> str:

@@ -46,30 +46,6 @@ SECRET: Final = 0o400
 PUBLIC: Final = 0o444
 
 
-def load_definition(
-    path: Path,
-    warn: Warn,
-    *,
-    is_verified: bool = True,
-    networks_extra: Sequence[Network] = (),
-    can_bypass: bool = True,
-    contract: ContractCheck | None = None,
-) -> Definition:
-    """A definition whose hashes and signatures are right. With is_verified=False those faults only warn.
-
-    can_bypass: the command has the flag --no-verify. contract: how to ask contract wallets. Raises UserError.
-    """
-    return verified_definition(
-        str(path),
-        read_definition(path),
-        warn,
-        is_verified=is_verified,
-        networks_extra=networks_extra,
-        can_bypass=can_bypass,
-        contract=contract,
-    )
-
-
 def read_definition(path: Path) -> bytes:
     """What stands in the file, at most 16 MiB. Raises UserError."""
     return read_file(path, "create it with `charon create dkg`, or pass --definition-file", missing="definition not found")
@@ -85,7 +61,11 @@ def verified_definition(
     can_bypass: bool = True,
     contract: ContractCheck | None = None,
 ) -> Definition:
-    """As `load_definition`, of a content that came from elsewhere; where: the place for errors. Raises UserError."""
+    """The definition in a file's content, whose hashes and signatures are right. With is_verified=False those faults only warn.
+
+    where: the place for errors. can_bypass: the command has the flag --no-verify. contract: how to ask contract wallets. Raises
+    UserError.
+    """
     try:
         definition = decode_definition(content)
     except ClusterFault as error:

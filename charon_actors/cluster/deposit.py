@@ -87,9 +87,13 @@ def deposit_file_name(amount_gwei: int) -> str:
     """`deposit-data.json` for 32 ETH, `deposit-data-1eth.json` and the like for other amounts."""
     if amount_gwei == 32 * GWEI_PER_ETH:
         return "deposit-data.json"
+    return f"deposit-data-{eth_number(amount_gwei)}eth.json"
+
+
+def eth_number(amount_gwei: int) -> str:
+    """In ETH, as the shortest decimal: `32`, `0.5`."""
     whole, rest = divmod(amount_gwei, GWEI_PER_ETH)
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"deposit-data-{whole}{fraction}eth.json"
+    return f"{whole}" + (f".{rest:09d}".rstrip("0") if rest else "")
 
 
 def verify_deposits(deposits: Sequence[Deposit], fork_version: bytes, verify_batch: VerifyBatch = verify_bound) -> None:

@@ -37,12 +37,15 @@ from charon_actors.cluster.verify import (
     SIGNATURE_BYTES,
     ContractCheck,
     WalletFault,
+    registration_checks,
+    verify_aggregate,
+    verify_count,
     verify_definition_signatures,
     verify_lock_signatures,
+    verify_node_signatures,
     verify_public_shares,
 )
 from charon_actors.crypto.batch import VerifyBatch, verify_bound
-from charon_actors.crypto.bls import fast_aggregate_verify
 from charon_actors.eth2.networks import Network
 
 IN_LOCK: Final = "invalid definition: "
@@ -83,7 +86,7 @@ def check_lock(
 ) -> Iterator[Check]:
     """All checks of a lock, as they are made; some 3 ms a validator."""
     yield from _definition_hash_checks(lock.definition, IN_LOCK)
-    yield _check("count of validators", lambda: _verify_count(lock))
+    yield _check("count of validators", lambda: verify_count(lock))
     yield _hash_check("lock hash", "", lock.lock_hash, lambda: lock_hash(lock))
     try:
         verify_lock_signatures(lock, networks_extra, contract, verify_batch)
@@ -138,42 +141,14 @@ def _signature_checks(lock: Lock, networks_extra: Sequence[Network], contract: C
         yield Check(AGGREGATE, "invalid data length")
     yield _check(PUBLIC_SHARES, lambda: verify_public_shares(lock), details=lambda: inconsistent_shares(lock))
     if len(lock.signature_aggregate) == SIGNATURE_BYTES:
-        yield _check(AGGREGATE, lambda: _verify_aggregate(lock))
+        yield _check(AGGREGATE, lambda: verify_aggregate(lock, lock_hash(lock)))
     if schema.has_registrations:
-        registrations = _check(REGISTRATIONS, lambda: _find_registrations(lock))
+        registrations = _check(REGISTRATIONS, lambda: registration_checks(lock))
         what = "verify pre-generated builder registrations: verify builder registration signature: signature not verified"
         yield registrations if registrations.fault else _entries_check(REGISTRATIONS, what, lambda: unsigned_registrations(lock))
-        yield _check(NODE_SIGNATURES, lambda: _verify_node_signatures(lock), details=lambda: _foreign_node_signatures(lock))
+        yield _check(NODE_SIGNATURES, lambda: verify_node_signatures(lock), details=lambda: _foreign_node_signatures(lock))
     elif lock.node_signatures:
         yield Check(NODE_SIGNATURES, "unexpected node signatures")
-
-
-def _verify_count(lock: Lock) -> None:
-    if len(lock.validators) != lock.definition.num_validators:
-        raise ClusterFault("lock validators count mismatch")
-
-
-def _verify_aggregate(lock: Lock) -> None:
-    shares = [share for validator in lock.validators for share in validator.public_shares]
-    if not fast_aggregate_verify(shares, lock_hash(lock), lock.signature_aggregate):
-        raise ClusterFault("verify lock signature aggregate: signature verification failed")
-
-
-def _find_registrations(lock: Lock) -> None:
-    _verify_count(lock)
-    if any(
-        not (each.registration.signature and each.registration.fee_recipient and each.registration.pubkey)
-        for each in lock.validators
-    ):
-        raise ClusterFault("verify pre-generated builder registrations: missing validator registration")
-
-
-def _verify_node_signatures(lock: Lock) -> None:
-    if len(lock.node_signatures) != len(lock.definition.operators):
-        raise ClusterFault("invalid node signature count")
-    keys = [peer.public_key for peer in peers_of(lock.definition)]
-    if [signer_of(lock.lock_hash, signature) for signature in lock.node_signatures] != keys:
-        raise ClusterFault("invalid node signature")
 
 
 def _foreign_node_signatures(lock: Lock) -> Iterator[Suspect]:
@@ -183,7 +158,7 @@ def _foreign_node_signatures(lock: Lock) -> Iterator[Suspect]:
 
 
 def _check(
-    name: str, verify: Callable[[], None], prefix: str = "", details: Callable[[], Iterator[Suspect]] | None = None
+    name: str, verify: Callable[[], object], prefix: str = "", details: Callable[[], Iterator[Suspect]] | None = None
 ) -> Check:
     try:
         verify()

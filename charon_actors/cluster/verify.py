@@ -77,8 +77,7 @@ def verify_lock_hashes(lock: Lock) -> None:
         verify_definition_hashes(lock.definition)
     except ClusterFault as error:
         raise ClusterFault(f"invalid definition: {error}") from error
-    if len(lock.validators) != lock.definition.num_validators:
-        raise ClusterFault("lock validators count mismatch")
+    verify_count(lock)
     if lock_hash(lock) != lock.lock_hash:
         raise ClusterFault("invalid lock hash")
 
@@ -160,14 +159,28 @@ def _verify_lock_signatures(
     if len(lock.signature_aggregate) != SIGNATURE_BYTES:
         raise ClusterFault("invalid data length")
     verify_public_shares(lock)
+    verify_aggregate(lock, recomputed_hash)
+    if schema.has_registrations:
+        if not all(verify_batch(registration_checks(lock))):
+            raise ClusterFault(
+                "verify pre-generated builder registrations: verify builder registration signature: signature not verified"
+            )
+        verify_node_signatures(lock)
+    elif lock.node_signatures:
+        raise ClusterFault("unexpected node signatures")
+
+
+def verify_count(lock: Lock) -> None:
+    """As many validators as the definition says."""
+    if len(lock.validators) != lock.definition.num_validators:
+        raise ClusterFault("lock validators count mismatch")
+
+
+def verify_aggregate(lock: Lock, recomputed_hash: bytes) -> None:
+    """The sum of the signatures of all public shares over the recomputed lock hash, 32 bytes."""
     shares = [share for validator in lock.validators for share in validator.public_shares]
     if not fast_aggregate_verify(shares, recomputed_hash, lock.signature_aggregate):
         raise ClusterFault("verify lock signature aggregate: signature verification failed")
-    if schema.has_registrations:
-        _verify_registrations(lock, verify_batch)
-        _verify_node_signatures(lock)
-    elif lock.node_signatures:
-        raise ClusterFault("unexpected node signatures")
 
 
 def verify_public_shares(lock: Lock) -> None:
@@ -204,7 +217,8 @@ def _verify_reconstruction(validator: DistributedValidator, threshold: int) -> N
         raise ClusterFault("verify share reconstruction: extra share does not lie on distributed key polynomial")
 
 
-def _verify_registrations(lock: Lock, verify_batch: VerifyBatch) -> None:
+def registration_checks(lock: Lock) -> list[Check]:
+    """Of the builder registration of each validator, rebuilt from the definition. Raises ClusterFault when one is missing."""
     if len(lock.validators) != len(lock.definition.validators):
         raise ClusterFault("lock validators count mismatch")
     checks: list[Check] = []
@@ -220,13 +234,11 @@ def _verify_registrations(lock: Lock, verify_batch: VerifyBatch) -> None:
         )
         root = registration_signing_root(rebuilt, lock.definition.fork_version)
         checks.append(Check(validator.public_key, root, signed.signature))
-    if not all(verify_batch(checks)):
-        raise ClusterFault(
-            "verify pre-generated builder registrations: verify builder registration signature: signature not verified"
-        )
+    return checks
 
 
-def _verify_node_signatures(lock: Lock) -> None:
+def verify_node_signatures(lock: Lock) -> None:
+    """Of every operator's ENR key, over the lock hash of the file."""
     if len(lock.node_signatures) != len(lock.definition.operators):
         raise ClusterFault("invalid node signature count")
     if len(lock.lock_hash) != 32:

@@ -1,6 +1,9 @@
 """A working directory of one's own, no CHARON_ environment, and `charon` as a function."""
 
 import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -52,3 +55,23 @@ def charon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return Outcome(status, captured.out, captured.err)
 
     return call
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> tuple[int, bytes]:
+    """Status of `charon`, and what its standard output shows on a terminal, which must be short enough for a pty's buffer."""
+    parent, child = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "charon_actors.cli.main", *arguments],
+        stdout=child,
+        env={**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    )
+    os.close(child)
+    seen = b""
+    try:
+        while chunk := os.read(parent, 65536):
+            seen += chunk
+    except OSError:
+        pass
+    os.close(parent)
+    return done.returncode, seen

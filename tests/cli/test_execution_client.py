@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from charon_actors.cli import execution_client
 from charon_actors.cli.execution_client import MAX_ANSWER_BYTES, ExecutionClient
 from charon_actors.cli.http_request import service_of
-from charon_actors.cluster.data_directory import load_definition
+from charon_actors.cluster.data_directory import read_definition, verified_definition
 from charon_actors.cluster.definition import Creator, Definition, encode_definition
 from charon_actors.cluster.eip712 import creator_config_digest
 from charon_actors.cluster.hashes import with_definition_hashes
@@ -315,7 +315,7 @@ async def test_a_ceremony_ends_well_although_the_execution_client_has_gone(tmp_p
     with loopback() as server:
         Chain(server)
         client = client_at(server.url)
-        await trio.to_thread.run_sync(lambda: load_definition(path, print, contract=client))
+        await trio.to_thread.run_sync(lambda: verified_definition(str(path), read_definition(path), print, contract=client))
 
     asked: list[str] = []
 

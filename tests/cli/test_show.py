@@ -2,10 +2,7 @@
 
 import io
 import json
-import os
-import pty
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +15,7 @@ from charon_actors.cluster.lock import decode_lock
 from charon_actors.cluster.peers import peers_of
 from charon_actors.cluster.registration import encode_overrides
 from charon_actors.p2p.peer_id import peer_id_text
-from tests.cli.conftest import Charon
+from tests.cli.conftest import Charon, on_a_terminal
 from tests.cluster.vectors import CLUSTER, load, real_files
 
 SIGNED = CLUSTER / "signed-v1_11_0/cluster-lock.json"
@@ -188,28 +185,8 @@ def test_a_terminal_gets_a_table_with_the_files_text_as_it_is(charon: Charon) ->
     document = load("signed-v1_11_0/cluster-lock.json")
     document["cluster_definition"]["validators"][0]["fee_recipient_address"] = "[red]\x1b[31mX"
     Path("lock.json").write_bytes(encode_object(document))
-    parent, child = pty.openpty()
-    done = subprocess.run(
-        [sys.executable, "-m", "charon_actors.cli.main", "show", "lock.json"],
-        stdout=child,
-        env={
-            **os.environ,
-            "PYTHONIOENCODING": "utf-8",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "COLUMNS": "200",
-            "TERM": "dumb",
-        },
-        check=False,
-    )
-    os.close(child)
-    seen = b""
-    try:
-        while chunk := os.read(parent, 65536):
-            seen += chunk
-    except OSError:
-        pass
-    os.close(parent)
-    assert done.returncode == 0
+    status, seen = on_a_terminal("show", "lock.json", PYTHONIOENCODING="utf-8", COLUMNS="200", TERM="dumb")
+    assert status == 0
     assert b"[red]?[31mX" in seen
     assert b"peer name" in seen
 

@@ -3,9 +3,7 @@
 import io
 import json
 import os
-import pty
 import shutil
-import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from charon_actors.cluster.identity import KEY_FILE
 from charon_actors.cluster.lock import decode_lock
 from charon_actors.cluster.staging import STAGING_PREFIX
 from charon_actors.cluster.verify import verify_definition, verify_lock
-from tests.cli.conftest import Charon, Outcome
+from tests.cli.conftest import Charon, Outcome, on_a_terminal
 from tests.cluster.test_verify import CASES, patched, rehashed
 from tests.cluster.vectors import CLUSTER, VECTORS, load
 
@@ -543,22 +541,8 @@ def test_contract_wallets_are_asked_and_a_client_that_fails_stops_no_other_check
 
 @pytest.mark.parametrize(("locale", "symbol"), [({"PYTHONIOENCODING": "utf-8"}, "✓"), ({"PYTHONIOENCODING": "ascii"}, "ok")])
 def test_a_terminal_sees_symbols_if_it_can_show_them(charon: Charon, cluster: Path, locale: dict[str, str], symbol: str) -> None:
-    parent, child = pty.openpty()
-    done = subprocess.run(
-        [sys.executable, "-m", "charon_actors.cli.main", "verify", str(cluster / "node0" / LOCK)],
-        stdout=child,
-        env={**os.environ, **locale, "PYTHONPATH": str(Path(__file__).parents[2]), "NO_COLOR": "1"},
-        check=False,
-    )
-    os.close(child)
-    seen = b""
-    try:
-        while chunk := os.read(parent, 65536):
-            seen += chunk
-    except OSError:
-        pass
-    os.close(parent)
+    status, seen = on_a_terminal("verify", str(cluster / "node0" / LOCK), **locale, NO_COLOR="1")
     lines = seen.decode().splitlines()
-    assert done.returncode == 0
+    assert status == 0
     assert sum(line.startswith(f"  {symbol} ") for line in lines) == 10
     assert lines[-1] == "10 checks, everything holds"

@@ -10,10 +10,11 @@ import pytest
 
 from charon_actors.cluster.data_directory import (
     check_ceremony_directory,
-    load_definition,
     load_lock,
+    read_definition,
     read_key_lock,
     take_key_lock,
+    verified_definition,
     write_ceremony_artifacts,
 )
 from charon_actors.cluster.identity import KEY_FILE, load_key_file, write_identity
@@ -206,10 +207,10 @@ def test_a_lock_is_loaded_verified_and_faults_name_file_and_reason(tmp_path: Pat
 def test_a_definition_is_loaded_and_verified(tmp_path: Path) -> None:
     path = tmp_path / "cluster-definition.json"
     path.write_bytes((CLUSTER / "signed-v1_11_0/cluster-definition.json").read_bytes())
-    assert load_definition(path, silent).threshold == 3
+    assert verified_definition(str(path), read_definition(path), silent).threshold == 3
     path.write_bytes(path.read_bytes().replace(b'"threshold": 3', b'"threshold": 2'))
     with pytest.raises(UserError, match="verify definition hashes: invalid config hash"):
-        load_definition(path, silent)
+        verified_definition(str(path), read_definition(path), silent)
 
 
 # --- key lock --------------------------------------------------------------------------------------------------------

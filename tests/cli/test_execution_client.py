@@ -198,7 +198,7 @@ def test_results_that_are_no_data(chain: Chain, result: Any) -> None:
 )
 def test_what_is_no_execution_client_is_waited_for_and_named(monkeypatch: pytest.MonkeyPatch, reply: Reply, words: str) -> None:
     assert execution_client.CONNECT_TIMEOUT_S == 10.0
-    monkeypatch.setattr(execution_client, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(execution_client, "CONNECT_TIMEOUT_S", 1.0)  # the first request loads httpx
     monkeypatch.setattr(execution_client, "RETRY_S", 0.05)
     with loopback(lambda asked: reply) as server, pytest.raises(UserError) as caught:
         client_at(f"{server.url}/0123456789abcdef-key")(WALLET, DIGEST, b"1")

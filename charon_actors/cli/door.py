@@ -13,6 +13,7 @@ The line never holds line breaks or control characters: what a file or a peer pu
 """
 
 import errno
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -24,6 +25,25 @@ INTERRUPTED: Final = 130  # 128 + SIGINT, what shells expect
 MAX_LINE_CHARACTERS: Final = 2000
 SETTLED_AFTER_S: Final = 5.0
 
+_interrupts: Final[set[int]] = set()  # the signals that came: of the process, as its handlers are
+
+
+def watch_signals() -> None:
+    """SIGINT and SIGTERM raise KeyboardInterrupt, so that whoever stages files takes them away; and they are remembered.
+
+    Importing is full of places that swallow an exception (callbacks of weak references, `except:` around optional imports): a Ctrl-C
+    there would be lost, and the program that was being loaded would run.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    tell = sys.unraisablehook
+    sys.unraisablehook = lambda seen: None if issubclass(seen.exc_type, KeyboardInterrupt) else tell(seen)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _interrupts.add(number)
+    raise KeyboardInterrupt
+
 
 def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status: int = 0, is_long: bool = True) -> int:
     """Run an async program under Trio until it returns or SIGINT or SIGTERM asks it to stop; its exit status.
@@ -31,12 +51,14 @@ def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status:
     The first signal cancels the program, whose shielded clean-up scopes decide how long that takes; then the default
     handlers are back, so a second signal ends the process at once. `stopped_status`: what a stop by signal means (0 for a
     node; a ceremony that was interrupted has failed). is_long: worth settling memory for. Raises whatever the program raised, for
-    `exit_status`.
+    `exit_status`; KeyboardInterrupt if a signal came before.
     """
-    import signal
-
     import trio
 
+    if _interrupts:
+        raise KeyboardInterrupt
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Trio's own care of Ctrl-C stands on this one
     status: int | None = None
     stopped = False
 

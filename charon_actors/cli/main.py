@@ -6,7 +6,6 @@ it) is imported only when that command is called; help of a group shows the summ
 
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from charon_actors.cli.door import exit_status
+from charon_actors.cli.door import exit_status, watch_signals
 from charon_actors.cli.examples import write_example
 from charon_actors.errors import UserError
 
@@ -120,9 +119,9 @@ root = LazyGroup("charon", "", "charon-actors: a distributed-validator node for 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status. Nothing but that status and what was printed leaves here."""
-    if arguments is None:  # SIGTERM unwinds like Ctrl-C, so that whoever stages files takes them away
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if arguments is None:
+            watch_signals()
         status = root.main(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="charon", standalone_mode=False)
         if sys.stdout is not None:  # None: closed by whoever started us
             sys.stdout.flush()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import trio
@@ -77,3 +79,34 @@ def test_an_error_of_the_program_comes_out() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         run_program(program)
     assert [str(leaf) for leaf in leaves(caught.value)] == ["a: b; c"]
+
+
+SWALLOWS = """
+import os, signal, sys, weakref
+from charon_actors.cli import door
+
+class Anything: ...
+def interrupted(*_):
+    os.kill(os.getpid(), signal.{number})
+
+async def program():
+    print("it ran")
+
+door.watch_signals()
+try:
+    {how}
+except BaseException:
+    pass
+try:
+    door.run_program(program)
+except BaseException as error:
+    sys.exit(door.exit_status(error))
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("how", ["interrupted()", "thing = Anything(); known = weakref.ref(thing, interrupted); del thing"])
+def test_a_signal_that_an_import_swallowed_still_counts(number: str, how: str) -> None:
+    source = SWALLOWS.format(number=number, how=how)
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "Interrupted.\n")

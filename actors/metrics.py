@@ -8,12 +8,13 @@ Limits: MAX_SERIES label combinations a family; further ones are counted under `
 peer can't fill the memory with label values.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.samples import Sample
 
 MAX_SERIES: Final = 4096
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -158,6 +159,8 @@ class Metrics:
             self._collectors[family.name] = kinds[family.kind](
                 family.name, family.help, labelnames=names, registry=self._registry, **options
             )
+            if not family.labels:  # as Charon's: there from the start, with 0
+                self._find(family.name, family.kind, NO_LABELS)
 
     def count(self, name: str, labels: Labels = NO_LABELS, by: float = 1) -> None:
         if (series := self._find(name, "counter", labels)) is not None:
@@ -180,8 +183,14 @@ class Metrics:
             del known[values]
 
     def render(self) -> bytes:
-        """Prometheus text exposition."""
-        return generate_latest(self._registry)
+        """Prometheus text exposition, in the form of Go's client: whole bounds without `.0`, no `_created` series (10 §6)."""
+        return generate_latest(self)  # it calls `collect` and nothing else
+
+    def collect(self) -> Iterator[Metric]:
+        """All series, for exposition."""
+        for metric in self._registry.collect():
+            metric.samples = [_as_go_writes_it(sample) for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
 
     def _find(self, name: str, kind: str, labels: Labels) -> Any:
         family = self._families[name]
@@ -196,6 +205,11 @@ class Metrics:
                 return None
             series = known[values] = self._collectors[name].labels(*self._constant.values(), *values)
         return series
+
+
+def _as_go_writes_it(sample: Sample) -> Sample:
+    bound = sample.labels.get("le", "")
+    return sample._replace(labels={**sample.labels, "le": bound.removesuffix(".0")}) if bound.endswith(".0") else sample
 
 
 class Readiness(msgspec.Struct):

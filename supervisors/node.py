@@ -218,6 +218,7 @@ class _Building:
         self._peers = peers_of(config.lock.definition)
         self._node: Node
         self._counted_epoch: int | None = None
+        self._noted_slot: int | None = None
         self._requests_of_epoch = 0
         self._was_client_there = True
         self._mailboxes: dict[str, Any] = {
@@ -300,6 +301,7 @@ class _Building:
             ),
             on_event=self._chain_event,
             on_call=self._beacon_call,
+            on_cache=self._beacon_cache,
             wall_clock=self._clock,
         )
         application = monitoring_app(metrics, node.readiness)
@@ -460,14 +462,22 @@ class _Building:
         self._node.metrics.observe("app_eth2_latency_seconds", labels, call.seconds)
         if call.error is not None:
             self._node.metrics.count("app_eth2_errors_total", labels)
+        elif call.by_fallback is not None:
+            self._node.metrics.gauge("app_eth2_using_fallback", {}, call.by_fallback)
+
+    def _beacon_cache(self, cache: beacon_room.CacheSeen) -> None:
+        self._node.metrics.count(f"app_cache_{cache.outcome}_total", {"endpoint": cache.name}, cache.count)
 
     def _request_seen(self, request: validator_api_room.RequestSeen) -> None:
         self._requests_of_epoch += 1
         metrics, labels = self._node.metrics, {"endpoint": request.endpoint}
-        metrics.count("core_validatorapi_request_total", {**labels, "content_type": request.content_type})
-        metrics.observe("core_validatorapi_request_latency_seconds", labels, request.seconds)
-        if request.status >= 400:
-            metrics.count("core_validatorapi_request_error_total", {**labels, "status_code": str(request.status)})
+        if request.endpoint == validator_api_room.PASSED_ON:
+            metrics.observe("core_validatorapi_proxy_request_latency_seconds", {"path": request.path}, request.seconds)
+        else:
+            metrics.count("core_validatorapi_request_total", {**labels, "content_type": request.content_type})
+            metrics.observe("core_validatorapi_request_latency_seconds", labels, request.seconds)
+            if request.status >= 400:
+                metrics.count("core_validatorapi_request_error_total", {**labels, "status_code": str(request.status)})
         if request.user_agent:
             metrics.clear("core_validatorapi_vc_user_agent")
             metrics.gauge("core_validatorapi_vc_user_agent", {"user_agent": request.user_agent}, 1)
@@ -481,6 +491,9 @@ class _Building:
 
     def _note_slot(self, chain: Chain, slot: int, active_validators: int) -> None:
         metrics = self._node.metrics
+        if self._noted_slot is not None:
+            metrics.count("core_scheduler_skipped_slots_total", by=max(slot - self._noted_slot - 1, 0))
+        self._noted_slot = slot
         metrics.gauge("core_scheduler_current_slot", {}, slot)
         metrics.gauge("core_scheduler_current_epoch", {}, chain.epoch_of(slot))
         metrics.gauge("core_scheduler_validators_active", {}, active_validators)

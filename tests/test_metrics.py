@@ -26,10 +26,26 @@ def test_every_series_carries_the_constant_labels() -> None:
     assert (LABELS | {"peer": "calm-tree", "le": "0.025"}, 1) in found["p2p_ping_latency_secs_bucket"]
 
 
+def test_the_text_has_the_form_of_gos_client() -> None:
+    metrics = Metrics(LABELS)
+    metrics.observe("p2p_ping_latency_secs", {"peer": 'role="1.0"'}, 2)
+    text = metrics.render().decode()
+    assert 'le="1"' in text
+    assert 'le="0.5"' in text
+    assert 'le="1.0"' not in text
+    assert "_created" not in text
+    assert 'peer="role=\\"1.0\\""' in text
+
+
+def test_families_without_labels_are_there_from_the_start() -> None:
+    found = families(Metrics(LABELS))
+    assert found["app_eth2_using_fallback"] == found["core_scheduler_skipped_slots_total"] == [(LABELS, 0)]
+
+
 def test_two_nodes_in_one_process_do_not_share_anything() -> None:
     one, two = Metrics(LABELS), Metrics(LABELS)
     one.gauge("cluster_threshold", {}, 3)
-    assert "cluster_threshold" not in families(two) or families(two)["cluster_threshold"] == [(LABELS, 0)]
+    assert families(two)["cluster_threshold"] == [(LABELS, 0)]
 
 
 def test_clear_forgets_only_the_series_with_these_labels() -> None:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import trio
 import trio.lowlevel
+from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 import actors.mesh.listener
@@ -24,6 +25,7 @@ from charon_actors.exception_groups import leaves
 from supervisors.node import Node
 from supervisors.simnet import Cluster, SimnetSettings, SimnetView, open_cluster, run_simnet
 from supervisors.supervisor import Crashed, Event, GaveUp, GaveUpRestarting, Started
+from tests.beacon.vector import vector
 
 NODES, VALIDATORS = 4, 4  # a validator a slot of the epoch: each slot has an attester and a proposer
 PATIENCE_S = 60.0
@@ -316,8 +318,9 @@ async def test_a_run_counts_what_it_promises(tmp_path: Path) -> None:
         views[:] = [view]
         shown.append((view.counted, view.slot))
 
+    nodes: list[Node] = []
     settings = SimnetSettings(tmp_path, nodes=3, validators=2, slots=3, slot_duration_s=3.0)
-    view = await run_simnet(settings, on_change=show)
+    view = await run_simnet(settings, on_change=show, on_cluster=lambda cluster: nodes.extend(cluster.nodes.values()))
     report = view.report()
     assert view.is_ok, view
     assert views == [view]
@@ -329,6 +332,27 @@ async def test_a_run_counts_what_it_promises(tmp_path: Path) -> None:
     assert attesters == [attesters[0]] * 3
     assert all(node["ready_s"] > 0 for node in report["nodes"])
     assert all(0 < node["latency_ms"]["proposer"]["p50"] < 3000 * 5 / 12 for node in report["nodes"])
+    check_labels(nodes[0].metrics.render().decode())
+
+
+def check_labels(exposition: str) -> None:
+    """Dashboards and alerts name values of labels: ours are those of running Charon nodes (10 §3.2, §3.5)."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                seen.setdefault((family.name, label), set()).add(value)
+    known = vector("monitoring/metrics.json")["label_values"]
+    for family_name, label, values in (
+        ("app_eth2_requests", "endpoint", known["eth2_endpoint"]),
+        ("app_eth2_latency_seconds", "endpoint", known["eth2_endpoint"]),
+        ("app_cache_hits", "endpoint", known["cache_endpoint"]),
+        ("core_validatorapi_request", "endpoint", known["validatorapi_endpoint"]),
+        ("core_validatorapi_request", "content_type", ["application/json", "application/octet-stream"]),
+        ("core_consensus_duration_seconds", "duty", known["duty"]),
+    ):
+        assert seen[family_name, label] <= set(values)
+        assert seen[family_name, label]
 
 
 async def test_a_beacon_node_that_takes_no_blocks_is_not_ok(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The beacon actor: everything between this node and its beacon nodes."""
 
-from actors.beacon.actor import Beacon, CallSeen, KnownChain, Settings, beacon_factory
+from actors.beacon.actor import Beacon, CacheSeen, CallSeen, KnownChain, Settings, beacon_factory
 from actors.beacon.messages import (
     AttesterDuties,
     BeaconFault,
@@ -36,6 +36,7 @@ __all__ = [
     "BeaconFault",
     "BeaconUnavailable",
     "ByteStream",
+    "CacheSeen",
     "CallSeen",
     "ClusterValidators",
     "DutiesAnswer",

@@ -20,9 +20,9 @@ right network, also one that comes up later.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import structlog
@@ -84,11 +84,23 @@ class KnownChain:
 
 
 class CallSeen(msgspec.Struct, frozen=True):
-    """For metrics: one request of an asker has ended. error: None if it succeeded."""
+    """For metrics: a request to the beacon nodes has ended, after the best of them has answered. error: None if it succeeded.
+
+    by_fallback: whether a fallback had to answer; None where that says nothing, as for the regular questions after a node's state.
+    """
 
     name: str
     seconds: float
     error: str | None
+    by_fallback: bool | None = None
+
+
+class CacheSeen(msgspec.Struct, frozen=True):
+    """For metrics: what became of questions that a cache stands before. name: as the beacon nodes' endpoint is called."""
+
+    name: str
+    outcome: Literal["hits", "misses", "invalidated_reorg"]
+    count: int = 1
 
 
 def _ignore(_: object) -> None:
@@ -96,7 +108,8 @@ def _ignore(_: object) -> None:
 
 
 class Beacon:
-    """One incarnation. on_event, on_call: called in the actor's task, must return at once; MailboxFull from `on_event` drops it."""
+    """One incarnation. on_event, on_call, on_cache: called in the actor's task, must return at once; MailboxFull from `on_event` drops
+    the event."""
 
     def __init__(
         self,
@@ -105,10 +118,11 @@ class Beacon:
         *,
         on_event: Callable[[ChainEvent], None] = _ignore,
         on_call: Callable[[CallSeen], None] = _ignore,
+        on_cache: Callable[[CacheSeen], None] = _ignore,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._known, self._wall_clock = settings, known, wall_clock
-        self._on_event, self._on_call = on_event, on_call
+        self._on_event, self._on_call, self._on_cache = on_event, on_call, on_cache
         self._primaries = [BeaconNode(url, settings.headers) for url in settings.primaries]
         self._fallbacks = [BeaconNode(url, settings.headers) for url in settings.fallbacks]
         self._cluster = frozenset(settings.cluster_keys)
@@ -161,21 +175,38 @@ class Beacon:
                 nursery.cancel_scope.cancel()
 
     async def _answer(self, request: Message, reply: Reply[Any]) -> None:
-        started, error = trio.current_time(), None
-
         async def handle() -> Any:
-            nonlocal error
-            try:
-                return await self._handlers[type(request)](request)
-            except Exception as fault:
-                error = str(fault)[:200]
-                raise
+            return await self._handlers[type(request)](request)
 
         try:
             await reply.answer(handle, errors=(BeaconFault, Retryable, UserError))
         finally:
             self._in_flight -= 1
-        self._on_call(CallSeen(type(request).__name__, trio.current_time() - started, error))
+
+    @contextmanager
+    def _seen(self, call: Call) -> Iterator[list[bool]]:
+        """Report the call when the block ends; whoever asks a fallback in it says so with `True` in the list."""
+        started, by_fallback = trio.current_time(), [False]
+        error: str | None = "whoever asked did not wait any longer"
+        try:
+            yield by_fallback
+            error = None
+        except Exception as fault:
+            error = str(fault)[:200]
+            raise
+        finally:
+            self._on_call(CallSeen(call.name, trio.current_time() - started, error, by_fallback[-1]))
+
+    async def _ask(self, node: BeaconNode, call: Call, timeout_s: float) -> Answer:
+        """This one node; not reported if another one was faster. Raises: CallFailed."""
+        started = trio.current_time()
+        try:
+            answer = await node.call(call, timeout_s)
+        except CallFailed as failure:
+            self._on_call(CallSeen(call.name, trio.current_time() - started, failure.text[:200]))
+            raise
+        self._on_call(CallSeen(call.name, trio.current_time() - started, None))
+        return answer
 
     # -- which nodes, and what became of the call ----------------------------------------------------------------------------
 
@@ -200,24 +231,26 @@ class Beacon:
             except AnswerFault as fault:
                 raise node.failed(f"{call.name}: {fault}", retryable=False) from None
 
-        primaries, fallbacks = self._usable()
-        if needs_synced:
-            primaries = await self._synced(primaries)
-        try:
-            if not primaries:
-                raise AllFailed([_NO_PRIMARY])
-            return await race(primaries, attempt)
-        except AllFailed as failed:
-            fault, failures = failed.as_fault(call.name), failed
-        if fallbacks and failures.is_fallback_worthy:
+        with self._seen(call) as by_fallback:
+            primaries, fallbacks = self._usable()
             if needs_synced:
-                fallbacks = await self._synced(fallbacks)
-            if fallbacks:
-                try:
-                    return await race(fallbacks, attempt)
-                except AllFailed as failed:
-                    raise AllFailed([*failures.failures, *failed.failures]).as_fault(call.name) from None
-        raise fault
+                primaries = await self._synced(primaries)
+            try:
+                if not primaries:
+                    raise AllFailed([_NO_PRIMARY])
+                return await race(primaries, attempt)
+            except AllFailed as failed:
+                fault, failures = failed.as_fault(call.name), failed
+            if fallbacks and failures.is_fallback_worthy:
+                if needs_synced:
+                    fallbacks = await self._synced(fallbacks)
+                if fallbacks:
+                    by_fallback.append(True)
+                    try:
+                        return await race(fallbacks, attempt)
+                    except AllFailed as failed:
+                        raise AllFailed([*failures.failures, *failed.failures]).as_fault(call.name) from None
+            raise fault
 
     async def _synced(self, nodes: Sequence[BeaconNode]) -> list[BeaconNode]:
         """Those that are not known to be syncing; if all are, ask them again first."""
@@ -233,17 +266,18 @@ class Beacon:
         Raises: BeaconFault, when all have failed (after the fallbacks were tried, if that is worth it).
         """
         limit_s = self._settings.submit_timeout_s if timeout_s is None else timeout_s
-        primaries, fallbacks = self._usable()
         failures: list[CallFailed] = []
-        for nodes in (primaries, fallbacks):
-            if nodes:
-                failed = await self._submit_to(nodes, call, instead, limit_s)
-                if failed is None:
-                    return
-                failures += failed
-            if failures and not any(failure.is_fallback_worthy for failure in failures):
-                break
-        raise AllFailed(failures or [_NO_PRIMARY]).as_fault(call.name)
+        with self._seen(call) as by_fallback:
+            for is_fallback, nodes in enumerate(self._usable()):
+                by_fallback.append(bool(is_fallback))
+                if nodes:
+                    failed = await self._submit_to(nodes, call, instead, limit_s)
+                    if failed is None:
+                        return
+                    failures += failed
+                if failures and not any(failure.is_fallback_worthy for failure in failures):
+                    break
+            raise AllFailed(failures or [_NO_PRIMARY]).as_fault(call.name)
 
     async def _submit_to(
         self, nodes: Sequence[BeaconNode], call: Call, instead: Call | None, limit_s: float
@@ -296,7 +330,7 @@ class Beacon:
     async def _check_state(self, node: BeaconNode) -> None:
         """Ask whether the node is synced and, once it can be told, whether it is on our network."""
         try:
-            answer = await node.call(api.SYNCING, STATE_TIMEOUT_S)
+            answer = await self._ask(node, api.SYNCING, STATE_TIMEOUT_S)
             is_synced = api.decode_syncing(answer.body).is_synced
             if node.is_synced is None and self._known.chain is not None:
                 await self._check_network(node, self._known.chain)
@@ -308,7 +342,7 @@ class Beacon:
         node.is_synced = is_synced
 
     async def _check_network(self, node: BeaconNode, chain: Chain) -> None:
-        genesis = api.as_object(api.decode_data((await node.call(api.GENESIS, STATE_TIMEOUT_S)).body), "genesis")
+        genesis = api.as_object(api.decode_data((await self._ask(node, api.GENESIS, STATE_TIMEOUT_S)).body), "genesis")
         root = api.hex_of(genesis.get("genesis_validators_root"), 32, "genesis_validators_root")
         if root != chain.genesis_validators_root:
             node.is_wrong_network = True
@@ -345,7 +379,7 @@ class Beacon:
         async def ask(node: BeaconNode) -> None:
             try:
                 facts = [
-                    api.decode_object((await node.call(call, max(self._settings.timeout_s, STATE_TIMEOUT_S))).body)
+                    api.decode_object((await self._ask(node, call, max(self._settings.timeout_s, STATE_TIMEOUT_S))).body)
                     for call in (api.GENESIS, api.SPEC, api.FORK_SCHEDULE)
                 ]
                 chain = chain_from_answers(facts[0], facts[1], facts[2], request.capella_fork_version)
@@ -449,6 +483,7 @@ class Beacon:
         async with self._alone(kind, epoch):
             current = self._current_epoch(chain)
             missing = cache.missing(epoch, current, indices)
+            self._note_cache(cache, not missing)
             if missing and not cache.add(epoch, current, missing, await fetch(missing)):
                 cache.add(epoch, current, indices, await fetch(indices))
             entry = cache.entry(epoch, current)
@@ -470,6 +505,7 @@ class Beacon:
         async with self._alone(f"proposer v{request.version}", epoch):
             current = self._current_epoch(chain)
             entry = cache.entry(epoch, current)
+            self._note_cache(cache, entry is not None)
             if entry is None:
                 try:
                     answer = await fetch(request.version)
@@ -483,6 +519,18 @@ class Beacon:
         if entry is None:
             raise BeaconUnavailable(None, f"proposer duties of epoch {epoch} changed while they were asked for")
         return DutiesAnswer(tuple(entry.duties.values()), entry.dependent_root, entry.execution_optimistic)
+
+    def _note_cache(self, cache: DutiesCache, is_hit: bool) -> None:
+        self._on_cache(CacheSeen(self._cache_name(cache), "hits" if is_hit else "misses"))
+
+    def _cache_name(self, cache: DutiesCache) -> str:
+        return (
+            "attester_duties"
+            if cache is self._attester
+            else "sync_committee_duties"
+            if cache is self._sync
+            else "proposer_duties"
+        )
 
     def _time_for(self, keys: int) -> float:
         return max(self._settings.timeout_s, SECONDS_PER_KEY * keys)
@@ -500,6 +548,7 @@ class Beacon:
         async with self._validators_lock:
             slot = chain.slot_at(self._wall_clock())
             states = self._validators.states_to_ask(slot, chain.slots_per_epoch)
+            self._on_cache(CacheSeen("validators", "misses" if states else "hits"))
             for state in states:
                 try:
                     found = await self._ask_for_validators(state, self._settings.cluster_keys)
@@ -537,11 +586,11 @@ class Beacon:
 
         async def attempt(node: BeaconNode) -> SyncState:
             try:
-                answer = api.decode_syncing((await node.call(api.SYNCING, self._settings.timeout_s)).body)
+                answer = api.decode_syncing((await self._ask(node, api.SYNCING, self._settings.timeout_s)).body)
             except AnswerFault as fault:
                 raise node.failed(str(fault), retryable=False) from None
             try:
-                peers = api.decode_peer_count((await node.call(api.PEER_COUNT, self._settings.timeout_s)).body)
+                peers = api.decode_peer_count((await self._ask(node, api.PEER_COUNT, self._settings.timeout_s)).body)
             except (CallFailed, AnswerFault):
                 peers = None
             state = SyncState(not answer.is_synced, answer.sync_distance, peers, answer.raw)
@@ -609,7 +658,12 @@ class Beacon:
                     cache.on_head(event, chain.slots_per_epoch)
             elif isinstance(event, api.ReorgEvent):
                 epoch = (event.slot - event.depth) // chain.slots_per_epoch
-                dropped = sum(cache.on_reorg(epoch) for cache in caches)
+                dropped = 0
+                for cache in caches:
+                    count = cache.on_reorg(epoch)
+                    dropped += count
+                    if count:
+                        self._on_cache(CacheSeen(self._cache_name(cache), "invalidated_reorg", count))
                 log.info("chain reorganisation", slot=event.slot, depth=event.depth, duties_dropped=dropped)
         try:
             self._on_event(event)
@@ -659,11 +713,12 @@ def beacon_factory(
     *,
     on_event: Callable[[ChainEvent], None] = _ignore,
     on_call: Callable[[CallSeen], None] = _ignore,
+    on_cache: Callable[[CacheSeen], None] = _ignore,
     wall_clock: Callable[[], float] = time.time,
 ) -> Callable[[], Beacon]:
     """What a supervisor calls for each incarnation; they share what is known of the chain."""
     known = KnownChain()
-    return lambda: Beacon(settings, known, on_event=on_event, on_call=on_call, wall_clock=wall_clock)
+    return lambda: Beacon(settings, known, on_event=on_event, on_call=on_call, on_cache=on_cache, wall_clock=wall_clock)
 
 
-__all__ = ["AttesterDefinition", "Beacon", "CallSeen", "KnownChain", "Settings", "beacon_factory", "decode_proposal"]
+__all__ = ["AttesterDefinition", "Beacon", "CacheSeen", "CallSeen", "KnownChain", "Settings", "beacon_factory", "decode_proposal"]

@@ -605,9 +605,9 @@ class Peer:
                 continue
             if error is not None:
                 events.count("p2p_ping_error_total", self._labels)
+                events.gauge("p2p_ping_success", self._labels, 0)
                 if self._ping_rtt_s is not None:
                     self._log.warning("Peer does not answer", error=error)
-            events.gauge("p2p_ping_success", self._labels, 0)
             self._set_rtt(None)
             with trio.move_on_after(backoff.next_delay_s()):
                 await changed.wait()
@@ -676,7 +676,7 @@ class Peer:
                 protocol = "tcp" if count else "none"
                 events.gauge("p2p_peer_connection_types", {**self._labels, "type": kind, "protocol": protocol}, count)
             streams = Counter(
-                ("outbound" if stream.is_outbound else "inbound", stream.protocol)
+                ("Outbound" if stream.is_outbound else "Inbound", stream.protocol)
                 for connection in self._connections
                 for stream in connection.streams.values()
                 if stream.protocol

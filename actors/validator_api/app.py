@@ -28,7 +28,7 @@ from actors.validator_api import routes
 from actors.validator_api.handlers import Handlers
 from actors.validator_api.http import SSZ, ApiAnswer, ApiError, ApiRequest, content_kind, error_answer
 from actors.validator_api.key_shares import UnknownKey
-from actors.validator_api.passing_on import cleaned
+from actors.validator_api.passing_on import cleaned, path_label
 from actors.validator_api.proxy import Proxy
 from actors.validator_api.routes import Route
 from charon_actors.errors import Retryable
@@ -40,15 +40,21 @@ PASSED_ON_BYTES: Final = 16 * routes.MIB
 MAX_USER_AGENT: Final = 128
 WARN_INTERVAL_S: Final = 60.0  # of one and the same warning
 MAX_WARNED: Final = 256
+PASSED_ON: Final = "proxy"
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class RequestSeen(msgspec.Struct, frozen=True):
-    """For metrics and readiness: one request has ended. endpoint: of the route, or `proxy`. status: 0 if the client left."""
+    """For metrics and readiness: one request has ended.
+
+    endpoint: of the route, or PASSED_ON. path: of what was passed on, as `passing_on.path_label` writes it. status: 0 if the client left.
+    content_type: of the request, one of two.
+    """
 
     endpoint: str
+    path: str
     status: int
     seconds: float
     content_type: str
@@ -89,10 +95,10 @@ class Application:
                 nursery.cancel_scope.cancel()
         finally:
             seconds = trio.current_time() - started
-            endpoint = route.endpoint if route else "proxy"
+            endpoint, label = (route.endpoint, "") if route else (PASSED_ON, path_label(path))
             user_agent = first.get("user-agent", "").encode("latin-1")[:MAX_USER_AGENT].decode("utf-8", "ignore")
-            kind = "ssz" if "octet-stream" in first.get("content-type", "") else "json"
-            self._on_request(RequestSeen(endpoint, exchange.status, seconds, kind, user_agent))
+            kind = "application/octet-stream" if "octet-stream" in first.get("content-type", "") else "application/json"
+            self._on_request(RequestSeen(endpoint, label, exchange.status, seconds, kind, user_agent))
             if exchange.status >= 400:
                 log.debug("request failed", endpoint=endpoint, status=exchange.status, seconds=round(seconds, 3))
 
@@ -123,7 +129,7 @@ class Application:
         except trio.TooSlowError:
             return error_answer(408, "client cancelled request")  # Charon's words for both (07 §2)
         except Exception as error:
-            return self._error_of(error, route.endpoint if route else "proxy")
+            return self._error_of(error, route.endpoint if route else PASSED_ON)
 
     async def _handle(self, request: ApiRequest, route: Route | None) -> ApiAnswer:
         if route is None:

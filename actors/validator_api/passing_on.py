@@ -21,6 +21,12 @@ from urllib.parse import unquote
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_UNESCAPES: Final = 2
+MAX_LABEL_CHARACTERS: Final = 128
+_VALUES: Final = (
+    (re.compile(r"[0-9]+", flags=re.ASCII), "{n}"),
+    (re.compile(r"0[xX][0-9a-fA-F]+"), "{hex}"),
+    (re.compile(r"16Uiu2HA[1-9A-Za-z]+|12D3KooW[1-9A-Za-z]+|Qm[1-9A-Za-z]{44}"), "{peer_id}"),
+)
 
 ALLOWED_VALIDATOR: Final = tuple(
     re.compile(pattern)
@@ -41,6 +47,12 @@ COALESCED: Final = re.compile(
     r"/eth/v[12]/(beacon/(genesis|headers(/[^/]+)?|blocks/[^/]+/root|states/[^/]+/(root|fork|finality_checkpoints))"
     r"|config/[a-z_]+|node/[a-z_]+)"
 )
+
+
+def path_label(path: str) -> str:
+    """The path as a metric's label: parts joined by `_`, those that are values replaced (10 §3.5). At most MAX_LABEL_CHARACTERS."""
+    parts = (next((name for pattern, name in _VALUES if pattern.fullmatch(part)), part) for part in path.split("/") if part)
+    return "_".join(parts)[:MAX_LABEL_CHARACTERS]
 
 
 def normal_path(path: str) -> str | None:

@@ -14,6 +14,8 @@ from actors.beacon import (
     Beacon,
     BeaconFault,
     BeaconUnavailable,
+    CacheSeen,
+    CallSeen,
     ClusterValidators,
     FetchAttestationData,
     Forward,
@@ -56,6 +58,14 @@ class Clock:
         return GENESIS_TIME + 12 * self.slot + 1.0
 
 
+class Told:
+    """What the actor tells for metrics."""
+
+    def __init__(self) -> None:
+        self.calls: list[CallSeen] = []
+        self.caches: list[CacheSeen] = []
+
+
 @asynccontextmanager
 async def beacon_of(
     primaries: Sequence[Upstream],
@@ -64,6 +74,7 @@ async def beacon_of(
     slot: int = 40,
     load: bool = True,
     on_event: Callable[[ChainEvent], None] = lambda _: None,
+    told: Told | None = None,
     clock: Clock | None = None,
     suffix: str = "",
     headers: tuple[tuple[str, str], ...] = (("X-Bn-Auth", "secret"),),
@@ -85,7 +96,15 @@ async def beacon_of(
             cluster_keys=KEYS,
         )
         mailbox: Mailbox[Message] = Mailbox("beacon")
-        factory = lambda: Beacon(settings, KnownChain(), on_event=on_event, wall_clock=clock or Clock(slot))  # noqa: E731
+        numbers = told or Told()
+        factory = lambda: Beacon(  # noqa: E731
+            settings,
+            KnownChain(),
+            on_event=on_event,
+            on_call=numbers.calls.append,
+            on_cache=numbers.caches.append,
+            wall_clock=clock or Clock(slot),
+        )
         async with open_actor(mailbox, factory) as address:
             if load:
                 await address.ask(LOAD)
@@ -556,16 +575,52 @@ async def test_a_node_that_does_not_know_a_topic_is_asked_for_fewer() -> None:
         await bn.wait_until(lambda: len(events) == 1)
 
 
+async def test_what_is_told_for_metrics_is_named_as_the_beacon_nodes_endpoints() -> None:
+    bn, fallback, told = node(), node("fallback"), Told()
+    bn.answers["/eth/v1/validator/duties/attester/5"] = attester_answer
+    bn.answers[DATA] = Scripted(503)
+    fallback.answers[DATA] = Scripted(body=attestation_data(41))
+
+    def requests() -> list[tuple[str, bool, bool | None]]:
+        """Since the last time, without the regular questions after a node's state."""
+        calls: list[tuple[str, bool, bool | None]] = [
+            (call.name, call.error is None, call.by_fallback) for call in told.calls if call.by_fallback is not None
+        ]
+        told.calls.clear()
+        return calls
+
+    async with beacon_of([bn], [fallback], told=told) as beacon:
+        assert {call.name for call in told.calls} <= {"genesis", "spec", "fork_schedule", "node_syncing"}
+        told.calls.clear()
+        for _ in range(2):
+            await beacon.ask(AttesterDuties(5, (7, 8)))
+        assert requests() == [("attester_duties", True, False)], "what memory answers is no request"
+        assert [(cache.name, cache.outcome) for cache in told.caches] == [
+            ("attester_duties", "misses"),
+            ("attester_duties", "hits"),
+        ]
+        await beacon.ask(FetchAttestationData(41, 0))
+        assert requests() == [("attestation_data", True, True)]
+        fallback.answers[DATA] = Scripted(404)
+        with pytest.raises(BeaconFault):
+            await beacon.ask(FetchAttestationData(41, 0))
+        assert requests() == [("attestation_data", False, True)]
+        await beacon.ask(SyncStatus())
+    assert {call.name for call in told.calls} <= {"node_syncing", "node_peer_count"}
+
+
 async def test_a_reorg_makes_later_duties_be_read_again() -> None:
     bn, path = node(), "/eth/v1/validator/duties/attester/5"
     bn.answers[path] = attester_answer
     seen: list[ChainEvent] = []
-    async with beacon_of([bn], on_event=seen.append) as beacon:
+    numbers = Told()
+    async with beacon_of([bn], on_event=seen.append, told=numbers) as beacon:
         await beacon.ask(AttesterDuties(5, (7,)))
         bn.answers["/eth/v1/events"] = stream(sse("chain_reorg", slot="40", depth="2"))
         await bn.wait_until(lambda: bool(seen))
         await beacon.ask(AttesterDuties(5, (7,)))
     assert len(bn.saw(path)) == 2
+    assert CacheSeen("attester_duties", "invalidated_reorg") in numbers.caches
 
 
 async def test_a_clients_stream_is_held_when_its_upstream_goes() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from actors.beacon import BeaconUnavailable, SyncStatus
 from actors.metrics import FAMILIES, Metrics, Readiness, monitoring_app
+from actors.validator_api.passing_on import path_label
 from supervisors.node import _Building
 from tests.beacon.vector import vector
 
@@ -40,6 +41,21 @@ def test_families_are_those_of_running_nodes(family: Any) -> None:
 def test_most_of_what_we_export_was_seen_running() -> None:
     seen = [family.name for family in FAMILIES if family.name in SEEN]
     assert len(seen) > 40
+
+
+@pytest.mark.parametrize(
+    ("path", "label"),
+    [
+        ("/eth/v1/beacon/blocks/head/root", "eth_v1_beacon_blocks_head_root"),
+        ("/eth/v1/config/spec/", "eth_v1_config_spec"),
+        ("/eth/v1/beacon/headers/0x" + "aB" * 32, "eth_v1_beacon_headers_{hex}"),
+        ("/eth/v2/beacon/blocks/1234", "eth_v2_beacon_blocks_{n}"),
+        ("/eth/v1/node/peers/16Uiu2HAmBa2XqDYQNWStDZgAqGVAVtF2qERC8uBj9MbEEFQ5c1vb", "eth_v1_node_peers_{peer_id}"),
+        ("/" + "a" * 500, "a" * 128),
+    ],
+)
+def test_paths_that_are_passed_on_are_labelled_without_their_values(path: str, label: str) -> None:
+    assert path_label(path) == label
 
 
 def states() -> list[Any]:

@@ -2,7 +2,8 @@
 
 Theory of operation. The plan (`charon_actors.p2p.dial`) says when each address is due. Addresses are tried side by side, at most
 MAX_PARALLEL_DIALS at a time; when nothing is running the next one starts at once. The first connection wins, the other attempts are
-cancelled; if two win in the same instant, the second is closed. Every failed address is reported with its reason.
+cancelled; if two win in the same instant, the second is closed. Every failed address is reported with its reason, also when the
+reason is a bug of ours (that one is logged with its traceback): where a peer says it listens must not be able to end the child.
 
 Sockets are as Go's: TCP_NODELAY, keepalive after 30 s, linger 0 (a close is a RST), and with `reuse_port` the source port is our
 listen port, so that a NAT opens the way for the peer's own dial; when the kernel refuses that, any port will do.
@@ -15,14 +16,17 @@ import struct
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+import structlog
 import trio
 
 from actors.mesh.connection import Connection, HandshakeFault, HostIdentity, upgrade
 from charon_actors.p2p.dial import MAX_PARALLEL_DIALS, TCP_CONNECT_TIMEOUT_S, PlannedDial
-from charon_actors.p2p.multiaddr import Multiaddr, tcp_endpoint
+from charon_actors.p2p.multiaddr import Multiaddr, named_address, tcp_endpoint
 
 KEEPALIVE_S = 30
 MAX_RESOLVED = 4
+
+log = structlog.get_logger(topic="p2p")
 
 
 class DialFault(Exception):
@@ -71,6 +75,9 @@ async def dial(
                 won.append((made, planned.address))
         except DIAL_ERRORS as error:
             failures[planned.address] = describe(error)
+        except Exception as error:
+            log.exception("Dial failed unexpectedly", address=named_address(str(planned.address)))
+            failures[planned.address] = f"{type(error).__name__}: {error}"
         finally:
             running -= 1
             progress.set()
@@ -139,7 +146,10 @@ def describe(error: BaseException) -> str:
 
 
 async def _connect(host: str, port: int, source: tuple[str, int] | None) -> trio.SocketStream:
-    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # what `Multiaddr` lets pass is IDNA 2003; Trio asks by IDNA 2008
+        raise DialFault("not a DNS name") from None
     last: Exception = DialFault("the name has no address")
     for family, _, _, _, sockaddr in found[:MAX_RESOLVED]:
         try:

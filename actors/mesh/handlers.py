@@ -7,17 +7,21 @@
 Theory of operation. A handler gets the peer's index and a stream that is already negotiated. The time limit runs from the start of
 the stream and bounds reading and handling together. Whatever goes wrong, nothing is sent and the stream is *closed*, not reset: the
 requester sees EOF, as from Charon. Errors of the peer (a bad length, too large, too late, a reset) and the `…Fault`s named by the
-application are swallowed; anything else is a bug of ours: the peer child logs it with its traceback, counts it and closes this one
-stream, for a peer must not be able to take down more than its own stream.
+application are swallowed; anything else is a bug of ours: the peer child, or the relay's, logs it with its traceback, counts it and
+closes this one stream, for a peer must not be able to take down more than its own stream.
 
-Limits: `limit_bytes` a message, refused before the body is read; `timeout_s`.
+Limits: `limit_bytes` a message, refused before the body is read; `timeout_s`; a traceback every BUG_CALM_S, for who has found a bug
+can repeat it.
 Source: specification 03 §5.2.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 
+import structlog
 import trio
 
+from actors.mesh.events import MeshEvents
+from actors.mesh.send_log import ChangeLog
 from actors.mesh.stream import Stream
 from charon_actors.errors import Retryable
 
@@ -25,6 +29,7 @@ Handler = Callable[[int, Stream], Awaitable[None]]
 Handlers = Mapping[str, Handler]
 
 HANDLER_TIMEOUT_S = 5.0
+BUG_CALM_S = 10.0
 PEER_ERRORS: tuple[type[Exception], ...] = (
     Retryable,
     trio.BrokenResourceError,  # StreamFault of all kinds: reset, ended, bad message, connection lost
@@ -81,3 +86,16 @@ async def close_quietly(stream: Stream) -> None:
     """Close both directions; a stream that is already gone is closed enough."""
     stream.close()
     await trio.lowlevel.checkpoint()
+
+
+class BugLog:
+    """What a child does with an exception that nobody expected: counted each time, logged with its traceback when it is news."""
+
+    def __init__(self, log: structlog.stdlib.BoundLogger, events: MeshEvents) -> None:
+        self._log, self._events, self._lines = log, events, ChangeLog(calm_s=BUG_CALM_S)
+
+    def note(self, peer: str, protocol: str, error: Exception) -> None:
+        """Call it where `error` is caught. peer: the name of who was at the other end."""
+        if self._lines.is_due((protocol, type(error)), trio.current_time()):
+            self._log.exception("Handler failed", peer=peer, protocol=protocol)
+        self._events.count("charon_actors_p2p_handler_crash_total", {"peer": peer, "protocol": protocol})

@@ -28,12 +28,14 @@ from actors.mesh.dialer import DIAL_ERRORS, describe, tune
 from actors.mesh.host import Host
 from actors.mesh.peer import Message as PeerMessage
 from actors.mesh.relay import hand_over
+from actors.mesh.send_log import ChangeLog
 from charon_actors.errors import UserError
 from charon_actors.p2p.multiaddr import tcp_multiaddr
 
 MAX_HANDSHAKES: Final = 256
 MAX_HANDSHAKES_PER_HOST: Final = 32
 BACKLOG: Final = 256
+CALM_S: Final = 10.0  # between two lines of a kind: strangers can cause them at will
 REST_S: Final = 0.1  # when the process has no file descriptor left
 _TRANSIENT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
@@ -63,6 +65,7 @@ class Listener:
     def __init__(self, sockets: Sequence[socket.socket], host: Host, peers: dict[int, Address[PeerMessage]]) -> None:
         self._sockets, self._host, self._peers = sockets, host, peers
         self._handshakes: Counter[str] = Counter()
+        self._lines, self._strangers = ChangeLog(calm_s=CALM_S), ChangeLog(calm_s=CALM_S)
 
     async def run(self) -> None:
         """Accept until cancelled."""
@@ -77,7 +80,8 @@ class Listener:
                 sock, remote = await listening.accept()
             except OSError as error:
                 if error.errno in _TRANSIENT:
-                    log.warning("Cannot accept connections", error=describe(error))
+                    if self._lines.is_due(describe(error), trio.current_time()):
+                        log.warning("Cannot accept connections", error=describe(error))
                     await trio.sleep(REST_S)
                 elif error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):
                     raise
@@ -96,10 +100,15 @@ class Listener:
             connection = await self._shake_hands(sock, remote)
         except PeerRefused as error:
             self._count("refused")
-            log.info("Refused a stranger", address=str(tcp_multiaddr(*remote)), reason=describe(error))
+            if self._strangers.is_due(origin, trio.current_time()):
+                log.info("Refused a stranger", address=str(tcp_multiaddr(*remote)), reason=describe(error))
         except DIAL_ERRORS as error:
             self._count("failed")
             log.debug("Incoming handshake failed", address=str(tcp_multiaddr(*remote)), error=describe(error))
+        except Exception as error:  # a bug that any stranger could use must not cost the other handshakes
+            self._count("failed")
+            if self._lines.is_due(type(error), trio.current_time()):
+                log.exception("Incoming handshake failed unexpectedly", address=str(tcp_multiaddr(*remote)))
         finally:
             self._handshakes[origin] -= 1
             if not self._handshakes[origin]:

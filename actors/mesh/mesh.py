@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -56,14 +56,11 @@ from charon_actors.crypto import Entropy, k1_public_key
 from charon_actors.enr import Record
 from charon_actors.errors import Retryable, UserError
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH
-from charon_actors.p2p.multiaddr import Multiaddr, tcp_multiaddr
+from charon_actors.p2p.multiaddr import MAX_NAME_BYTES, Multiaddr, tcp_multiaddr
 from charon_actors.p2p.peer_id import peer_id_of, peer_name
 from charon_actors.p2p.peerinfo import OWN_CLIENT, PEERINFO, PeerInfo
 from charon_actors.p2p.relay_messages import STOP
 from charon_actors.profile import Profile
-
-if TYPE_CHECKING:
-    import httpx
 
 GRACE_S: Final = 1.0  # a child has this long after a request's own time limit, then the caller goes on without it
 PEER_MAILBOX: Final = 1024
@@ -220,13 +217,12 @@ def build_mesh(
     wall_clock: Callable[[], float],
     sockets: Sequence[socket.socket] = (),
     events: MeshEvents | None = None,
-    make_http: "Callable[[], httpx.AsyncClient] | None" = None,
 ) -> tuple[Mesh, dict[str, Body]]:
     """The mesh and its children's bodies by name, in start order: `listener`, `relay:<n>`, `peer:<name>`.
 
     handlers: Charon protocols that we serve to peers; identify, ping, peerinfo and circuit stop are built in. wall_clock: unix
-    seconds. sockets: of `open_listen_sockets`; empty: outgoing only. make_http: for the relay resolver (tests). Must be called
-    inside trio.run. Raises: UserError for a configuration that can't work.
+    seconds. sockets: of `open_listen_sockets`; empty: outgoing only. Must be called inside trio.run.
+    Raises: UserError for a configuration that can't work.
     """
     _check(config, handlers)
     events = events or NoEvents()
@@ -283,7 +279,7 @@ def build_mesh(
     for index, entry in enumerate(config.relays):
         relay_mailbox = Mailbox[RelayMessage](f"relay:{index}", RELAY_MAILBOX)
         board.relay_addresses.append(relay_mailbox.address)
-        make_relay = partial(RelayClient, index, entry, headers, host, addresses, make_http)
+        make_relay = partial(RelayClient, index, entry, headers, host, addresses)
         bodies[f"relay:{index}"] = partial(run_incarnation, relay_mailbox, make_relay)
     for index, mailbox in mailboxes.items():
         bodies[mailbox.name] = partial(run_incarnation, mailbox, partial(Peer, config.peers[index], host))
@@ -337,6 +333,6 @@ def is_hostname(text: str) -> bool:
         encoded = text.removesuffix(".").encode("idna").decode("ascii")
     except UnicodeError:
         return False
-    return len(encoded) <= 253 and all(
+    return max(len(encoded), len(text.encode())) <= MAX_NAME_BYTES and all(
         re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?", label) for label in encoded.split(".")
     )

@@ -32,7 +32,7 @@ from actors.mailbox import Inbox, Mail, Reply
 from actors.mesh.board import PeerFacts
 from actors.mesh.connection import Connection, ConnectionLost, MessageFault, ProtocolNotSupported, StreamEnded, upgrade
 from actors.mesh.dialer import DialFault, DialOutcome, describe, dial, dial_tcp
-from actors.mesh.handlers import close_quietly
+from actors.mesh.handlers import BugLog, close_quietly
 from actors.mesh.host import Host, MeshPeer
 from actors.mesh.identify import ask_identify, push_identify, read_identify, serve_identify
 from actors.mesh.messages import (
@@ -105,6 +105,7 @@ R = TypeVar("R")
 Message = Send | Deliver | Exchange | OpenStream | Adopt | FetchStatus
 STREAM_ERRORS: tuple[type[Exception], ...] = (trio.BrokenResourceError, trio.ClosedResourceError)  # StreamFault of all kinds
 IDENTIFY_ERRORS: tuple[type[Exception], ...] = (*STREAM_ERRORS, IdentifyFault, trio.TooSlowError)
+PUSH_ERRORS: tuple[type[Exception], ...] = (*IDENTIFY_ERRORS, OSError)  # OSError: no descriptor is left to read our interfaces
 
 log = structlog.get_logger(topic="p2p")
 
@@ -116,6 +117,7 @@ class Peer:
         self._peer, self._host = peer, host
         self._labels = {"peer": peer.name}
         self._log = log.bind(peer=peer.name)
+        self._bugs = BugLog(self._log, host.events)
         self._connections: dict[Connection, float] = {}  # -> when it came up; in that order
         self._alone_since = trio.current_time()
         self._changed = trio.Event()  # of _connections or the address book
@@ -255,7 +257,7 @@ class Peer:
     ) -> R:
         """Send `message` on a stream of its own, finish our side, then `use` the stream.
 
-        To a peer that has told that it speaks the protocol, the message goes out together with the proposal.
+        To a peer that has told that it speaks the protocol, a small message goes out together with the proposal.
         """
         size = len(message)
         deadline = trio.current_time() + timeout_s
@@ -265,6 +267,7 @@ class Peer:
             while True:
                 early = (
                     may_be_early
+                    and size <= EARLY_BYTES
                     and len(protocols) == 1
                     and self._identify is not None
                     and protocols[0] in self._identify.protocols
@@ -394,17 +397,18 @@ class Peer:
         changed.set()
 
     async def _introduce(self, connection: Connection) -> None:
-        self._told[connection] = self._host.introduction.addresses_for(connection)
         try:
-            said = await ask_identify(connection)
+            self._told[connection] = self._host.introduction.addresses_for(connection)
+            self._learn(await ask_identify(connection), connection)
         except IDENTIFY_ERRORS as error:
             self._log.debug("Peer did not identify itself", error=describe(error))
+        except Exception as error:
+            self._bugs.note(self._peer.name, IDENTIFY, error)
         else:
             self._identified.add(connection)
             self._backoff.clear()
             self._dial_failures = {}
             self._dial_log.clear()
-            self._learn(said, connection)
 
     def _note_end(self, connection: Connection, dialed: Multiaddr | None, age_s: float, reason: str) -> None:
         """A peer that does not want us ends the connection right after the handshake: that is a failed dial, not a loss."""
@@ -439,10 +443,8 @@ class Peer:
             stream.reset()
         except Retryable:
             stream.reset()
-        except Exception:
-            # A bug of a handler must not let a peer take down more than its own stream.
-            self._log.exception("Handler failed", protocol=stream.protocol)
-            self._host.events.count("charon_actors_p2p_handler_crash_total", {**self._labels, "protocol": stream.protocol})
+        except Exception as error:
+            self._bugs.note(self._peer.name, stream.protocol, error)
             stream.reset()
         finally:
             self._inbound_streams -= 1
@@ -506,13 +508,13 @@ class Peer:
                 if addresses:
                     self._note(await self._dial(addresses))
             for connection in connections:
-                told = self._host.introduction.addresses_for(connection)
-                if self._told.get(connection, told) != told and not connection.closed.is_set():
-                    self._told[connection] = told
-                    try:
+                try:
+                    told = self._host.introduction.addresses_for(connection)
+                    if self._told.get(connection, told) != told and not connection.closed.is_set():
+                        self._told[connection] = told
                         await push_identify(connection, self._host.introduction)
-                    except IDENTIFY_ERRORS as error:
-                        self._log.debug("Cannot tell peer our new addresses", error=describe(error))
+                except PUSH_ERRORS as error:
+                    self._log.debug("Cannot tell peer our new addresses", error=describe(error))
 
     def _direct_addresses(self, now: float) -> list[Multiaddr]:
         if self._learnt and not self._connections and now - self._alone_since > LEARNT_LIFE_S:

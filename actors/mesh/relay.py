@@ -21,9 +21,8 @@ pass the gate. Circuits run as streams of our connection to the relay; the conne
 child, the pipe under it to the stop stream's task here, which waits for its end.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 import structlog
@@ -33,7 +32,7 @@ from actors.mailbox import Address, Inbox, Mail, Reply
 from actors.mesh.board import RelayFacts
 from actors.mesh.connection import Connection, ConnectionLost, upgrade
 from actors.mesh.dialer import DIAL_ERRORS, DialFault, describe, dial, dial_tcp
-from actors.mesh.handlers import close_quietly
+from actors.mesh.handlers import BugLog, close_quietly
 from actors.mesh.host import Host
 from actors.mesh.identify import ask_identify, read_identify, serve_identify
 from actors.mesh.messages import Adopt, Circuit, CircuitFault, OpenCircuit
@@ -79,9 +78,6 @@ from charon_actors.p2p.relay_messages import (
     refresh_in_s,
 )
 
-if TYPE_CHECKING:
-    import httpx
-
 MAX_CIRCUITS: Final = 64
 MAX_INBOUND: Final = 64
 MAX_INBOUND_STREAMS: Final = 512
@@ -118,10 +114,8 @@ class RelayClient:
         headers: dict[str, str],
         host: Host,
         peers: dict[int, Address[PeerMessage]],
-        make_http: "Callable[[], httpx.AsyncClient] | None" = None,
     ) -> None:
         self._index, self._entry, self._headers, self._host, self._peers = index, entry, headers, host, peers
-        self._make_http = make_http
         self._target: RelayTarget | None = None
         self._target_changed = trio.Event()
         self._connection: Connection | None = None  # the one with our reservation
@@ -131,6 +125,7 @@ class RelayClient:
         self._problems = ChangeLog(calm_s=CALM_S)
         self._opening = self._accepting = self._inbound_streams = 0
         self._log = log.bind(relay=entry)
+        self._bugs = BugLog(self._log, host.events)
 
     async def run(self, inbox: Inbox[Message]) -> None:
         """Serve until the inbox ends, the scope is cancelled or something of ours fails."""
@@ -180,11 +175,7 @@ class RelayClient:
         backoff = Backoff(RETRY_BASE_S, RETRY_MAX_S, self._host.entropy)
         while True:
             try:
-                if self._make_http is None:
-                    target = await resolve(self._entry, self._headers)
-                else:
-                    async with self._make_http() as client:
-                        target = await resolve(self._entry, self._headers, client)
+                target = await resolve(self._entry, self._headers)
             except ResolveFault as error:
                 if self._target is None:
                     self._fail(f"cannot resolve: {error}")
@@ -367,6 +358,8 @@ class RelayClient:
             said = await ask_identify(connection)
         except RELAY_ERRORS as error:
             self._log.debug("Relay did not identify itself", error=describe(error))
+        except Exception as error:
+            self._bugs.note(peer_name(connection.peer_id), IDENTIFY, error)
         else:
             self._log.debug("Relay identified itself", agent=said.agent)
 
@@ -392,6 +385,9 @@ class RelayClient:
                 stream.reset()
         except RELAY_ERRORS as error:
             self._log.debug("Relay broke a protocol", protocol=stream.protocol, error=describe(error))
+            stream.reset()
+        except Exception as error:
+            self._bugs.note(peer_name(stream.connection.peer_id), stream.protocol, error)
             stream.reset()
         finally:
             self._inbound_streams -= 1

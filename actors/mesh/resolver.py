@@ -5,13 +5,16 @@
     JSON array of strings     its multiaddrs; entries that are none are left out; all must name one peer id
 
 The request carries the headers `Charon-Cluster` and `Cluster-Uuid`: Obol's load balancer sends all nodes of a cluster to the same
-relay by them, so they are sent exactly as configured.
+relay by them, so they are sent exactly as configured. The environment's proxy (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY) is for
+the internet, and so for this question; a SOCKS proxy is a fault, and not silently passed by. The CA bundle is read in a thread, and
+kept: it takes 60 ms, and the event loop has duties to run.
 
 Limits: ATTEMPT_TIMEOUT_S an attempt, MAX_BODY_BYTES of body (counted as it comes, undecoded), MAX_ADDRESSES addresses.
 Source: specification 03 §3.1.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -25,6 +28,8 @@ from charon_actors.p2p.multiaddr import Multiaddr, MultiaddrFault, decode_multia
 from charon_actors.p2p.peer_id import peer_id_of
 
 if TYPE_CHECKING:  # imported where a URL is asked: a cluster without relays need not wait for it at each start
+    import ssl
+
     import httpx
 
 ATTEMPT_TIMEOUT_S: Final = 10.0
@@ -53,20 +58,37 @@ def relay_headers(cluster_hash: str, cluster_uuid: str) -> dict[str, str]:
     return {"Charon-Cluster": cluster_hash, "Cluster-Uuid": cluster_uuid}
 
 
-async def resolve(url: str, headers: Mapping[str, str], client: "httpx.AsyncClient | None" = None) -> RelayTarget:
+async def resolve(url: str, headers: Mapping[str, str]) -> RelayTarget:
     """Ask `url` once. Raises: ResolveFault. Cancellation: closes the connection."""
     import httpx
 
     try:
         with trio.fail_after(ATTEMPT_TIMEOUT_S):
-            if client is not None:
+            async with _client(await trio.to_thread.run_sync(_tls_context)) as client:
                 return decode_answer(await _fetch(client, url, headers))
-            async with httpx.AsyncClient(follow_redirects=True, timeout=ATTEMPT_TIMEOUT_S) as own_client:
-                return decode_answer(await _fetch(own_client, url, headers))
     except trio.TooSlowError:
         raise ResolveFault(f"no complete answer within {ATTEMPT_TIMEOUT_S:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # ValueError: a name that IDNA refuses
         raise ResolveFault(_reason(error)) from None
+
+
+@cache
+def _tls_context() -> "ssl.SSLContext":
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+def _client(tls: "ssl.SSLContext") -> "httpx.AsyncClient":
+    import httpx
+
+    try:
+        return httpx.AsyncClient(follow_redirects=True, timeout=ATTEMPT_TIMEOUT_S, verify=tls)
+    except ImportError:  # of what httpx needs for SOCKS; it looks at all the variables, whatever the URL
+        raise ResolveFault(
+            "the environment's proxy (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY) is a SOCKS proxy, which we cannot use; "
+            "name an http proxy there, or remove it"
+        ) from None
 
 
 def _reason(error: BaseException) -> str:
@@ -88,9 +110,11 @@ def check_url(url: str) -> None:
 
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+        is_http = parsed.scheme in ("http", "https") and bool(parsed.host)
+        parsed.raw_host.decode().encode("idna")  # the resolver would refuse it at each try
+    except (httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: of IDNA, or an argument that is no UTF-8
         raise ResolveFault(f"not a URL: {error}") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if not is_http:
         raise ResolveFault("not an http or https URL")
 
 

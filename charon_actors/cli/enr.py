@@ -1,4 +1,9 @@
-"""`charon enr`: print the ENR of the identity key, alone on one line. Source: specification 01, section 1.1."""
+"""`charon enr`: print the ENR of the identity key, alone on one line. Source: specification 02, section 1.4.
+
+With --verbose the lines of Charon follow, to the character: scripts cut keys and signatures out of them.
+"""
+
+from typing import Final
 
 from charon_actors.cli.door import notice
 from charon_actors.cli.enr_address import record_of
@@ -7,15 +12,18 @@ from charon_actors.cli.options import Flag, Values, charon_command
 from charon_actors.cli.values import Kind
 from charon_actors.cluster.identity import KEY_FILE, load_key_file
 
+HEADING: Final = f"{'*' * 17} Decoded ENR (see https://enr-viewer.com/ for additional fields) {'*' * 22}"
+RULE: Final = "*" * 104
+
 
 def run(values: Values) -> int:
     record = record_of(load_key_file(values.path("data-dir") / KEY_FILE, notice), values)
     print(record.encode())
     if values.switch("verbose"):
-        print()
-        print("***** Decoded ENR *****")
+        print(f"\n{HEADING}")
         print(f"secp256k1 pubkey: 0x{record.public_key.hex()}")
         print(f"signature: 0x{record.signature.hex()}")
+        print(f"{RULE}\n")
     return 0
 
 

@@ -5,8 +5,9 @@
     /ipfs/id/push/1.0.0 the opener     the same, when something has changed
 
 Parts are merged like protobuf messages: the last scalar wins, lists grow. A valid signed peer record replaces the listed
-addresses; an invalid one is ignored together with nothing else. The key in the message must be the one of the authenticated
-connection; nothing here is trusted for anything but dialing: addresses are hints, the handshake decides who answers there.
+addresses; an invalid one is ignored together with nothing else, and so are a text that is no UTF-8 and an address that we can't
+read. The key in the message must be the one of the authenticated connection; nothing here is trusted for anything but dialing:
+addresses are hints, the handshake decides who answers there.
 
 Which of a peer's addresses are worth keeping depends on how we see the peer (03 §2.4):
 
@@ -125,12 +126,14 @@ def decode_identify(parts: Sequence[bytes], peer_id: bytes) -> HostIdentify:
         listen=_readable(addresses),
         protocols=tuple(
             dict.fromkeys(
-                name[:MAX_PROTOCOL_CHARACTERS] for name in list(message.protocols)[:MAX_PROTOCOLS] if name.isprintable()
+                text[:MAX_PROTOCOL_CHARACTERS]
+                for text in map(_text, list(message.protocols)[:MAX_PROTOCOLS])
+                if text and text.isprintable()
             )
         ),
         observed=next(iter(_readable([message.observed_addr])), None),
-        agent="".join(character for character in message.agent_version[:MAX_AGENT_CHARACTERS] if character.isprintable()),
-        protocol_version=message.protocol_version[:MAX_AGENT_CHARACTERS],
+        agent=_printable(message.agent_version),
+        protocol_version=_printable(message.protocol_version),
         has_signed_record=has_record,
     )
 
@@ -151,6 +154,15 @@ def told_addresses(addresses: Iterable[Multiaddr], remote: Multiaddr) -> tuple[M
     if reach_of(remote) is Reach.LOOPBACK:
         return tuple(addresses)
     return tuple(address for address in addresses if reach_of(address) is not Reach.LOOPBACK)
+
+
+def _text(value: str | bytes) -> str:
+    """protobuf hands out a proto2 string that is no UTF-8 as bytes, whatever its type stubs say."""
+    return value if isinstance(value, str) else ""
+
+
+def _printable(value: str | bytes) -> str:
+    return "".join(character for character in _text(value)[:MAX_AGENT_CHARACTERS] if character.isprintable())
 
 
 def _readable(addresses: Iterable[bytes]) -> tuple[Multiaddr, ...]:

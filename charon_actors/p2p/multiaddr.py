@@ -5,10 +5,10 @@
 
 An address is a row of components (protocol, value). In bytes each one is uvarint(code) ‖ value, where a value of variable
 length has a uvarint length before it. The table below holds the protocols that Charon nodes, their relays and test peers write;
-an address with any other protocol is a fault, which the reader of a list skips over. `ipfs` is read as `p2p`; two spellings of
-one address are equal.
+an address with any other protocol is a fault, which the reader of a list skips over, and so is one with a name that DNS can't be
+asked for (`a..b`: IDNA refuses it). `ipfs` is read as `p2p`; two spellings of one address are equal.
 
-Limits: 1024 bytes, 2048 characters, 32 components. Errors: MultiaddrFault only.
+Limits: 1024 bytes, 2048 characters, 32 components, names of 253 bytes. Errors: MultiaddrFault only.
 Source: specification 03-p2p, sections 1.1 and 2; multiformats/multiaddr, protocols.csv.
 """
 
@@ -23,6 +23,7 @@ from charon_actors.p2p.peer_id import PeerId, PeerIdFault, check_peer_id, decode
 MAX_MULTIADDR_BYTES: Final = 1024
 MAX_MULTIADDR_CHARACTERS: Final = 2048
 MAX_COMPONENTS: Final = 32
+MAX_NAME_BYTES: Final = 253
 
 _VARIABLE = -1
 # name → (code, bytes of the value: fixed number, 0 = no value, -1 = length-prefixed)
@@ -277,9 +278,19 @@ def _check_value(name: str, value: bytes) -> None:
             if name == "unix":
                 good = text.startswith("/") and len(text) > 1 and not text.endswith("/")
             else:
-                good = 0 < len(text) <= 253 and "/" not in text
+                good = 0 < len(value) <= MAX_NAME_BYTES and "/" not in text
             if not good or not text.isprintable():
                 raise MultiaddrFault(f"bad value of {name}")
+            if name.startswith("dns") and not _is_encodable(text):
+                raise MultiaddrFault(f"bad value of {name}: no DNS name")
+
+
+def _is_encodable(name: str) -> bool:
+    """Whether a resolver can be asked for it. Stricter rules are the resolver's: container names have underscores."""
+    try:
+        return bool(name.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _encode_component(name: str, value: bytes) -> bytes:

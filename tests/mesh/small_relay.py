@@ -10,6 +10,7 @@ from actors.mesh.connection import Connection, ConnectionLost, HandshakeFault, H
 from actors.mesh.dialer import tune
 from actors.mesh.stream import Stream, StreamFault
 from charon_actors.p2p.envelope import Voucher, encode_voucher
+from charon_actors.p2p.identify import IDENTIFY
 from charon_actors.p2p.multiaddr import Multiaddr, tcp_multiaddr
 from charon_actors.p2p.peer_id import peer_id_text
 from charon_actors.p2p.protobuf import libp2p_pb2 as wire
@@ -22,7 +23,7 @@ RESERVE, CONNECT, STATUS = 0, 1, 2
 
 @dataclass
 class SmallRelay:
-    """refuse: answer every RESERVE (of `refused`, if given) with this status. life_s: of a reservation.
+    """refuse: answer every RESERVE (of `refused`, if given) with this status. life_s: of a reservation. identify: its answer there.
 
     reservations: who got one, in order. accepted: connections so far. attempts: (source, target, when) of every CONNECT.
     """
@@ -32,6 +33,7 @@ class SmallRelay:
     refuse: int = 0
     life_s: int = 3600
     limit_bytes: int = 1 << 25
+    identify: bytes | None = None
     connections: dict[bytes, Connection] = field(default_factory=dict)
     reserved: set[bytes] = field(default_factory=set)
     reservations: list[bytes] = field(default_factory=list)
@@ -67,7 +69,7 @@ class SmallRelay:
         self.connections[connection.peer_id] = connection
         self.accepted += 1
         try:
-            await connection.run(self._on_stream, lambda: (HOP,))
+            await connection.run(self._on_stream, lambda: (HOP,) if self.identify is None else (HOP, IDENTIFY))
         except ConnectionLost:
             pass
         finally:
@@ -76,6 +78,9 @@ class SmallRelay:
                 self.reserved.discard(connection.peer_id)
 
     async def _on_stream(self, stream: Stream) -> None:
+        if stream.protocol == IDENTIFY:
+            await stream.write_delimited(self.identify or b"")
+            return
         request = wire.HopMessage.FromString(await stream.read_delimited(4096))
         source = stream.connection.peer_id
         answer = wire.HopMessage(type=STATUS, status=Status.OK, limit=wire.Limit(duration=3600, data=self.limit_bytes))

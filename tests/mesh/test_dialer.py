@@ -6,11 +6,13 @@ import pytest
 import trio
 import trio.testing
 
-from actors.mesh.connection import Connection
-from actors.mesh.dialer import DialFault, DialOutcome, dial
+from actors.mesh.connection import Connection, HostIdentity
+from actors.mesh.dialer import DialFault, DialOutcome, dial, dial_tcp
 from actors.mesh.send_log import ChangeLog, SendLog
 from charon_actors.p2p.dial import MAX_PARALLEL_DIALS, PlannedDial, plan_dials
 from charon_actors.p2p.multiaddr import Multiaddr, decode_multiaddr
+from tests.mesh.rig import key_of
+from tests.mesh.vectors import counter_entropy
 
 
 class Fake:
@@ -102,6 +104,32 @@ async def test_cancelled_at_any_instant_it_leaves_nothing_open(autojump_clock: t
         kept = outcome.connection if outcome is not None else None
         assert all(fake.reasons for fake in net.made.values() if fake is not kept)
         assert net.running == 0
+
+
+@pytest.mark.parametrize("name", ["☃.example", "a..b", "x" * 64])
+async def test_a_name_that_cannot_be_asked_for_is_that_addresss_failure(name: str) -> None:
+    """☃ is good enough for IDNA 2003, and so for a multiaddr; the others are put together past its check."""
+    address = Multiaddr((("dns4", name.encode()), ("tcp", b"\0\1")))
+    identity = HostIdentity(key_of(0), counter_entropy("dialer"))
+    outcome = await dial(
+        plan_dials([address]), lambda planned: dial_tcp(planned.address, identity, b"", lambda peer_id: True), timeout_s=5.0
+    )
+    assert outcome.failures == {address: "not a DNS name"}
+
+
+async def test_a_bug_is_that_addresss_failure_and_leaves_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    async def attempt(planned: PlannedDial) -> Connection:
+        await trio.lowlevel.checkpoint()
+        if str(planned.address).endswith("/1"):
+            raise ZeroDivisionError("a bug of ours")
+        return cast(Connection, Fake())
+
+    outcome = await dial(plan_dials(private(2)), attempt, 5.0)
+    assert outcome.connection is not None
+    assert list(outcome.failures.values()) == ["ZeroDivisionError: a bug of ours"]
+    printed = capsys.readouterr().out
+    assert "Dial failed unexpectedly" in printed
+    assert "ZeroDivisionError" in printed
 
 
 def test_one_warning_for_a_failing_peer_and_one_line_when_it_is_back() -> None:

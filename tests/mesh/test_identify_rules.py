@@ -101,11 +101,34 @@ def test_loopback_addresses_are_told_to_loopback_peers_only() -> None:
     assert told_addresses([LOOP, LAN], LAN) == (LAN,)
 
 
-@given(st.lists(st.binary(max_size=200), max_size=4))
+NO_UTF8 = [bytes.fromhex(part) for part in ("1a02fffe", "3202fffe", "2a02fffe")]  # protocols, agent_version, protocol_version
+
+
+@pytest.mark.parametrize("part", NO_UTF8)
+def test_a_text_that_is_no_utf8_counts_as_not_sent(part: bytes) -> None:
+    said = decode_identify([encode([LAN])[0], part], IDS[1])
+    assert said.listen == (LAN,), "the rest counts"
+    assert set(said.protocols) == set(PROTOCOLS)
+    assert (said.agent, said.protocol_version) == ("" if part[0] == 0x32 else "obolnetwork-charon/v1.10.3", "")
+
+
+def test_an_address_with_a_name_that_dns_cannot_be_asked_for_is_skipped() -> None:
+    bad = bytes.fromhex("3604") + b"a..b" + bytes.fromhex("060001")
+    message = wire.Identify(listen_addrs=[bad, bytes(WAN)]).SerializeToString()
+    assert decode_identify([message], IDS[1]).listen == (WAN,)
+
+
+FIELDS = st.tuples(st.sampled_from(range(0x0A, 0x43, 8)), st.binary(max_size=40)).map(
+    lambda field: bytes([field[0], len(field[1])]) + field[1]
+)
+
+
+@given(st.lists(st.binary(max_size=200) | st.lists(FIELDS, max_size=5).map(b"".join), max_size=4))
 def test_hostile_bytes_end_in_a_fault_or_a_bounded_value(parts: list[bytes]) -> None:
     try:
         said = decode_identify(parts, IDS[1])
     except IdentifyFault:
         return
     assert said.agent.isprintable()
+    assert said.protocol_version.isprintable()
     assert all(name.isprintable() for name in said.protocols)

@@ -24,13 +24,16 @@ from actors.mesh import (
 from actors.mesh.addresses import advertised_addresses
 from actors.mesh.messages import MeshFault
 from actors.mesh.stream import Stream
+from charon_actors.crypto import k1_public_key
 from charon_actors.enr import new_record
 from charon_actors.errors import UserError
 from charon_actors.p2p.multiaddr import decode_multiaddr
+from charon_actors.p2p.peer_id import peer_id_of, peer_id_text
 from charon_actors.profile import Profile
 from tests.mesh.rig import Node, key_of, open_nodes, peer_of
 
 NOTE, ECHO, SLOW, SILENT, BROKEN, RAW = ("/test/note", "/test/echo", "/test/slow", "/test/silent", "/test/broken", "/test/raw")
+NODE = peer_id_text(peer_id_of(k1_public_key(key_of(9))))
 
 
 class Inboxes:
@@ -303,13 +306,17 @@ async def test_addresses_learnt_by_identify_bring_a_lost_connection_back() -> No
         ({"nickname": "x" * 33}, "nickname"),
         ({"relays": ("/ip4/1.2.3.4/tcp/3610",)}, "p2p-relays"),
         ({"relays": ("http://",)}, "p2p-relays"),
+        ({"relays": (f"/dns4/a..b/tcp/1/p2p/{NODE}",)}, "p2p-relays.* no DNS name"),
+        ({"relays": ("http://xn--a/",)}, "p2p-relays"),
+        ({"relays": ("http://a/\udcff",)}, "p2p-relays"),
+        ({"external_hostname": ".".join(["ß" * 30] * 5)}, "p2p-external-hostname"),
         ({"external_ip": "charon.example"}, "p2p-external-ip"),
     ],
 )
 async def test_what_cannot_work_is_the_operators_error(change: dict[str, Any], words: str) -> None:
     own = mesh_peers([new_record(key_of(0))])
     good: dict[str, Any] = {"private_key": key_of(0), "peers": own, "own_index": 0, "profile": Profile.V1_10, "lock_hash": b""}
-    build_mesh(MeshConfig(**good), {}, entropy=bytes, wall_clock=lambda: 0.0)
+    build_mesh(MeshConfig(**good, relays=(f"/dns4/relay_1/tcp/1/p2p/{NODE}",)), {}, entropy=bytes, wall_clock=lambda: 0.0)
     with pytest.raises(UserError, match=words):
         build_mesh(MeshConfig(**{**good, **change}), {}, entropy=bytes, wall_clock=lambda: 0.0)
 

@@ -1,8 +1,11 @@
 """Relay resolver against a local HTTP server (03 §3.1): good answers, and every bad one that a server can think of."""
 
 import json
+import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -10,6 +13,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.mesh import resolver
 from actors.mesh.resolver import MAX_BODY_BYTES, ResolveFault, check_url, decode_answer, decode_entry, relay_headers, resolve
 from charon_actors.enr import new_record
 from charon_actors.p2p.peer_id import peer_id_text
@@ -145,7 +149,62 @@ async def test_the_reason_is_the_systems_own_not_that_all_attempts_failed(scheme
         await resolve(f"{scheme}://127.0.0.1:9/", {})
 
 
-@pytest.mark.parametrize("url", ["http://", "ftp://x", "https:///path"])
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"])
+async def test_a_socks_proxy_is_a_fault_that_says_so(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "socks5://user:secret@127.0.0.1:9")
+    with pytest.raises(ResolveFault, match=f"{variable}.* is a SOCKS proxy") as raised:
+        await resolve("https://relay.invalid/", {})
+    assert "secret" not in str(raised.value)
+
+
+async def test_a_relay_child_behind_a_socks_proxy_says_why_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    async with open_nodes(1, relays=("https://relay.invalid",)) as (node,):
+        board = node.mesh.board
+        with trio.fail_after(5):
+            await board.wait_until(lambda: "SOCKS" in board.relays[0].error)
+
+
+async def test_the_environments_http_proxy_is_used_but_not_where_no_proxy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[bytes] = []
+
+    async def script(stream: trio.SocketStream, head: bytes) -> None:
+        lines.append(head.splitlines()[0])
+        await stream.send_all(answer(json.dumps([f"/ip4/1.2.3.4/tcp/1/p2p/{ONE}"]).encode()))
+
+    async with serve(script) as url:
+        monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/some/path"))
+        assert (await resolve("http://relay.invalid/a", {})).peer_id == IDS[1]
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        await resolve(url, {})
+    assert lines == [b"GET http://relay.invalid/a HTTP/1.1", b"GET /some/path HTTP/1.1"]
+
+
+async def test_the_ca_bundle_is_read_once_and_not_by_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    readers: list[threading.Thread] = []
+    make = ssl.create_default_context
+
+    def watched(*args: Any, **options: Any) -> ssl.SSLContext:
+        readers.append(threading.current_thread())
+        return make(*args, **options)
+
+    monkeypatch.setattr(ssl, "create_default_context", watched)
+    resolver._tls_context.cache_clear()
+    async with serve(says(answer(json.dumps([f"/ip4/1.2.3.4/tcp/1/p2p/{ONE}"]).encode()))) as url:
+        for _ in range(3):
+            await resolve(url, {})
+    assert len(readers) == 1
+    assert readers[0] is not threading.current_thread()
+
+
+def test_an_address_that_dns_cannot_be_asked_for_is_left_out() -> None:
+    bad, good = (f"/dns4/{name}/tcp/1/p2p/{ONE}" for name in ("a..b", "relay.example"))
+    target = decode_answer(json.dumps([bad, good]).encode())
+    assert [str(address) for address in target.addresses] == ["/dns4/relay.example/tcp/1"]
+    assert target.skipped == (bad,)
+
+
+@pytest.mark.parametrize("url", ["http://", "ftp://x", "https:///path", "http://xn--a/", "http://a/\udcff", "http://a..b/"])
 def test_what_is_no_url_is_noticed_at_once(url: str) -> None:
     with pytest.raises(ResolveFault):
         check_url(url)

@@ -130,11 +130,20 @@ def test_relay_parts() -> None:
         "/unix",
         "/tcp/1" * 33,
         "/dns/" + "a" * 254,
+        "/dns4/a..b/tcp/1",
+        "/dns6/" + "a" * 64 + ".example/tcp/1",
+        "/dnsaddr/.",
+        "/dns/" + ".".join(["ß" * 30] * 5),
     ],
 )
 def test_bad_multiaddrs(text: str) -> None:
     with pytest.raises(MultiaddrFault):
         decode_multiaddr(text)
+
+
+@pytest.mark.parametrize("name", ["relay_1", "node.example.", "xn--bcher-kva.example", "bücher.example", "_a.b-", "localhost"])
+def test_names_that_a_resolver_may_know(name: str) -> None:
+    assert tcp_endpoint(decode_multiaddr(f"/dns4/{name}/tcp/1")) == (name, 1)
 
 
 @given(st.binary(max_size=80) | st.binary(max_size=40).map(lambda tail: bytes.fromhex("a50327002508021221") + tail))

@@ -218,6 +218,16 @@ def test_other_identity_key_types_are_refused(key_type: int) -> None:
         NoiseHandshake(KEY_1, counting_entropy(1), is_initiator=True)._check_payload(payload, bytes(32))
 
 
+def test_a_muxer_that_is_no_utf8_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    initiator = NoiseHandshake(KEY_1, counting_entropy(1), is_initiator=True)
+    responder = NoiseHandshake(KEY_2, counting_entropy(2), is_initiator=False)
+    hostile = responder._payload().replace(b"/yamux", b"\xff\xfeamux")
+    monkeypatch.setattr(responder, "_payload", lambda: hostile)
+    initiator.receive(responder.receive(initiator.opening()))
+    assert initiator.session is not None
+    assert initiator.session.muxer is None
+
+
 # ---- multistream ----
 
 

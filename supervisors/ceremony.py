@@ -96,12 +96,17 @@ def ceremony_tree(network: Sequence[str], *, has_key_lock: bool) -> Supervisor:
 
 
 async def run_ceremony(
-    config: CeremonyConfig, *, wall_clock: Callable[[], float] = time.time, entropy: Entropy = secrets.token_bytes
+    config: CeremonyConfig,
+    *,
+    wall_clock: Callable[[], float] = time.time,
+    entropy: Entropy = secrets.token_bytes,
+    on_finished: Callable[[Lock], None] = lambda lock: None,
 ) -> Lock:
-    """Take part in a ceremony; the lock that was written.
+    """Take part in a ceremony; the lock that was written. on_finished: called with it before the shutdown delay; must not raise.
 
     Raises: Aborted (a UserError that names peer, operator and phase), UserError (a port is taken, no relay, results can't be
-    written), GaveUp. Cancellation: at any time; peers are told, and nothing was written before the last phase.
+    written), GaveUp. Cancellation: at any time; peers are told, and nothing was written before the last phase. Once `on_finished`
+    has been called, the ceremony has succeeded, cancelled or not.
     """
     with ExitStack() as stack:
         sockets = open_listen_sockets([split_endpoint(text, "--p2p-tcp-address") for text in config.p2p_tcp_addresses])
@@ -134,7 +139,7 @@ async def run_ceremony(
             wall_clock=wall_clock,
             sockets=sockets,
         )
-        outcome = _Outcome()
+        outcome = _Outcome(on_finished)
 
         def make_actor() -> CeremonyActor:
             return CeremonyActor(
@@ -163,12 +168,14 @@ async def run_ceremony(
 
 
 class _Outcome:
-    def __init__(self) -> None:
+    def __init__(self, on_finished: Callable[[Lock], None]) -> None:
+        self._on_finished = on_finished
         self.lock: Lock | None = None
         self.error: Exception | None = None
 
     def finished(self, lock: Lock) -> None:
         self.lock = lock
+        self._on_finished(lock)
 
 
 async def _take_part(mesh: Mesh, run_actor: Callable[[], Awaitable[None]], outcome: _Outcome) -> None:

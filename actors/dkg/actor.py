@@ -4,7 +4,7 @@ Accepts     SyncReported, SignatureRequested (ask) · BroadcastReceived, SharesR
 Owns        the ceremony's machine with all its secrets, in memory only; the data directory's results, written once at the end
 May touch   the mesh (PeerNetwork), threads for long calculations and keystores, the data directory. Not: connections, other actors
 Mailbox     1024, policy `wait`: what a peer has sent waits in its stream, nothing is dropped
-Cancelled   at any await. Nothing was written before the last phase; what was written then is whole. Peers are told
+Cancelled   at any await. Nothing was written before the last phase; what was written then is whole. Peers are told, if it has begun
 Restart     never: a ceremony can't be resumed, polynomials are not used twice. Its worker is `temporary`
 Source      specification 04 §2, §3, §6.5, §8
 
@@ -16,9 +16,13 @@ the shares are known (`keystore_threads.py`).
 
 How it ends:
 
-    all peers passed the last barrier              returns the lock
+    all peers passed the last barrier              `on_finished` gets the lock; returns after the shutdown delay
     a peer broke a rule, refused us, went silent   Aborted: peer, operator number, phase, reason; the others are told why
-    cancelled (SIGINT)                             the others are told that we stopped
+    cancelled (SIGINT) at step 0                   nobody is told: the others go on waiting, and we may come back
+    cancelled from step 1 on                       the others are told that we stopped
+    cancelled after the last barrier               after our last report is out; that is the end of the delay, and no failure
+
+After the last barrier nothing that a peer does can make a failure of it (04 §3.4).
 
 A one-way message that was under way when a connection broke is lost without a trace, so what we have sent since the last barrier
 is sent again on each new sync stream; receivers ignore repeats (04 §5.3, §6.1).
@@ -79,6 +83,12 @@ FAREWELL_S: Final = 1.0
 FAREWELL_FLUSH_S: Final = 0.1
 REASON_GRACE_S: Final = 1.0
 
+NOTHING_WRITTEN: Final = "all operators stop charon and start the ceremony again; nothing was written"
+RESULTS_WRITTEN: Final = (
+    "the results are on disk, but not all peers have confirmed theirs: do not deposit or validate unless all operators have the "
+    "same lock hash; else all remove the results and start again"
+)
+
 T = TypeVar("T")
 
 log = structlog.get_logger(topic="dkg")
@@ -117,14 +127,8 @@ class Aborted(UserError):
 
     def __init__(self, phase: Phase, peer: Peer | None, reason: str, *, has_written: bool) -> None:
         who = "" if peer is None else f"{peer.name} (operator {peer.index}): "
-        remedy = "all operators stop charon and start the ceremony again; nothing was written"
-        if has_written:
-            remedy = (
-                "the results are on disk, but not all peers have confirmed theirs: do not deposit or validate unless all "
-                "operators have the same lock hash; else all remove the results and start again"
-            )
         where = f"ceremony aborted in step {phase.step}, {phase.text}"
-        super().__init__(where, who + reason, remedy)
+        super().__init__(where, who + reason, RESULTS_WRITTEN if has_written else NOTHING_WRITTEN)
         self.told = f"{where}: {who}{reason}"
         self.phase, self.peer_index, self.reason = phase, None if peer is None else peer.index, reason
 
@@ -133,7 +137,7 @@ class CeremonyActor:
     """The one incarnation of a ceremony.
 
     peers: all operators. network: reaches them; its handlers (`ceremony_handlers`) are registered already. wall_clock: unix
-    seconds. on_finished: called with the verified lock once all peers have it.
+    seconds. on_finished: called with the verified lock once all peers have it; must not raise.
     """
 
     def __init__(
@@ -165,7 +169,7 @@ class CeremonyActor:
             on_reconnected=self._send_again_soon,
         )
         self._phase = Phase.CONNECT
-        self._has_written = False
+        self._has_written = self._is_finished = False
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._keystores: dict[int, Keystore] = {}
@@ -181,7 +185,13 @@ class CeremonyActor:
                 self._nursery.cancel_scope.cancel()
         except BaseException as error:
             told, raised = self._end_of(error)
-            await self._say_farewell(inbox, told)
+            if self._is_finished:
+                if raised is None:
+                    raise
+                log.debug("Ignored after the end", error=str(raised))
+                return
+            if self._reports.has_begun or isinstance(raised, Aborted):
+                await self._say_farewell(inbox, told)
             if raised is None:
                 raise
             raise raised from None
@@ -191,10 +201,8 @@ class CeremonyActor:
     async def _take_part(self, nursery: trio.Nursery) -> None:
         reports = self._reports
         log.info("Waiting to connect to all peers", peers=self._names(self._others))
-        await self._until(lambda: not reports.has_passed(0), reports.unheard, "to connect")
-        await self._until_complete(reports.unaccepted, "to accept our connection")
+        await self._until_complete(reports.unconnected, "to connect")
         log.info("All peers connected, starting the ceremony", peers=len(self._others))
-        reports.is_watching_silence = True
         await self._pass_barrier(Phase.CONNECT)
 
         self._begin(Phase.KEYS)
@@ -226,8 +234,11 @@ class CeremonyActor:
         self._begin(Phase.SHUTDOWN)
         await self._pass_barrier(Phase.SHUTDOWN)
 
+        self._is_finished = True
         self._on_finished(lock)
+        nursery.cancel_scope.shield = True  # a stop must not keep our last report from a peer that still waits for it
         await reports.end()
+        nursery.cancel_scope.shield = False
         await trio.sleep(self._options.shutdown_delay_s)
 
     async def _generate_keys(self) -> None:
@@ -456,8 +467,9 @@ class CeremonyActor:
         for leaf in leaves(error):
             if isinstance(leaf, UserError):
                 return f"{place}: a node cannot write its results", leaf
-        if self._phase is not Phase.CONNECT:
-            log.warning("Stopping in the middle of the ceremony, telling the other operators")
+        if self._reports.has_begun and not self._is_finished:
+            remedy = RESULTS_WRITTEN if self._has_written else NOTHING_WRITTEN
+            log.warning("Stopping in the middle of the ceremony, telling the other operators", remedy=remedy)
         return f"{place}: a node was stopped", None
 
     async def _say_farewell(self, inbox: Inbox[Message], text: str) -> None:

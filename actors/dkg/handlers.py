@@ -38,8 +38,9 @@ def ceremony_handlers(address: Address[Message], ceremony: Ceremony, timeout_s: 
     async def on_signature_request(peer_index: int, body: bytes) -> bytes:
         return await address.ask(SignatureRequested(peer_index, body))
 
-    async def on_broadcast(peer_index: int, body: bytes) -> None:
+    async def on_broadcast(peer_index: int, body: bytes) -> bytes:
         await address.deliver(BroadcastReceived(peer_index, body))
+        return b""  # Charon closes with an empty answer here, and with none after shares and partial signatures (03 §5.2)
 
     async def on_shares(peer_index: int, body: bytes) -> None:
         await address.deliver(SharesReceived(peer_index, body))
@@ -59,7 +60,7 @@ def ceremony_handlers(address: Address[Message], ceremony: Ceremony, timeout_s: 
     return {
         SYNC_PROTOCOL: on_sync_stream,
         dialect.signature_protocol: request_response(on_signature_request, broadcast_limit, BROADCAST_RECEIVE_S, faults=FAULTS),
-        dialect.message_protocol: one_way(on_broadcast, broadcast_limit, BROADCAST_RECEIVE_S, faults=FAULTS),
+        dialect.message_protocol: request_response(on_broadcast, broadcast_limit, BROADCAST_RECEIVE_S, faults=FAULTS),
         SHARES_PROTOCOL: one_way(on_shares, ceremony.shares_limit_bytes, RECEIVE_S, faults=FAULTS),
         PARTIALS_PROTOCOL: one_way(on_partials, ceremony.exchange.limit_bytes, timeout_s, faults=FAULTS),
     }

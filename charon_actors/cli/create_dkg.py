@@ -33,6 +33,7 @@ from charon_actors.crypto.secp256k1 import (
     k1_public_key,
     k1_sign_recoverable,
 )
+from charon_actors.dkg.frost import MAX_PARTICIPANTS
 from charon_actors.enr import EnrFault, decode_enr
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network
@@ -73,7 +74,7 @@ def _operators(values: Values) -> list[Operator]:
         remedy = f"pass --operator-enrs or set {environment_name('operator-enrs')}"
         raise UserError(values.command, 'required flag(s) "operator-enrs" not set', remedy)
     where = values.where("operator-enrs" if enrs else "operator-addresses")
-    check_operator_count(where, len(enrs or addresses))
+    check_operator_count(where, len(enrs or addresses), MAX_PARTICIPANTS)
     if enrs:
         _check_enrs(where, enrs)
         return [Operator(enr=enr) for enr in enrs]

@@ -3,13 +3,14 @@
 All checks come before anything is bound, dialed or written, and the key's lock file is taken last: a mistake in a flag or a file
 does not block the next attempt for the 5 s of the lock file's rule.
 
-What becomes of the results stands in `ceremony_results.py`.
+The ceremony has succeeded with the line `lock hash: …`. A first SIGINT or SIGTERM after that ends only the shutdown delay: what becomes
+of the results (`ceremony_results.py`) is done before the command ends, with its status.
 """
 
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from charon_actors.cli import flags
@@ -23,6 +24,7 @@ from charon_actors.profile import Profile
 
 if TYPE_CHECKING:
     from charon_actors.cli.ceremony_results import Results
+    from charon_actors.cluster.lock import Lock
     from supervisors.ceremony import CeremonyConfig
 
 MAX_NICKNAME_BYTES: Final = 32
@@ -65,8 +67,18 @@ def run(values: Values) -> int:
     log = structlog.get_logger(topic="dkg")
     log.info("Parsed config", **values.for_log())
     config, results = ceremony_config(values)
+    finished: list[Lock] = []
+
+    def on_finished(lock: "Lock") -> None:
+        finished.append(lock)
+        log.info("Successfully completed DKG ceremony", lock_hash="0x" + lock.lock_hash.hex())
+        with suppress(OSError):  # nobody reads it; that is no reason to leave the other operators waiting
+            print(f"lock hash: 0x{lock.lock_hash.hex()}")
+            print("Compare it with all other operators, and deposit only when every one of them has the same.", flush=True)
 
     async def program() -> None:
+        import trio
+
         from charon_actors.cluster.peers import peers_of
         from supervisors.ceremony import run_ceremony
 
@@ -81,13 +93,15 @@ def run(values: Values) -> int:
             operator=config.own_index,
             release=config.profile.minor,
         )
-        lock = await run_ceremony(config)
-        log.info("Successfully completed DKG ceremony", lock_hash="0x" + lock.lock_hash.hex())
-        print(f"lock hash: 0x{lock.lock_hash.hex()}")
-        print("Compare it with all other operators, and deposit only when every one of them has the same.", flush=True)
-        await results.finish(lock)
+        try:
+            await run_ceremony(config, on_finished=on_finished)
+        finally:
+            with trio.CancelScope(shield=True):
+                for lock in finished:
+                    await results.finish(lock)
 
-    return run_program(program, stopped_status=1)
+    status = run_program(program, stopped_status=1)
+    return 0 if finished else status
 
 
 @contextmanager

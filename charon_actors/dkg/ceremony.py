@@ -48,7 +48,7 @@ from charon_actors.crypto import Entropy
 from charon_actors.dkg.bcast import Bcast
 from charon_actors.dkg.dialect import NODE_SIGNATURE_ID, ROUND1_CAST_ID, ROUND2_CAST_ID, Dialect
 from charon_actors.dkg.faults import CeremonyFault
-from charon_actors.dkg.frost import Frost, Round1, ValidatorKeys
+from charon_actors.dkg.frost import MAX_PARTICIPANTS, Frost, Round1, ValidatorKeys
 from charon_actors.dkg.node_signatures import NodeSignatures
 from charon_actors.dkg.signature_exchange import (
     FIRST_DEPOSIT_SLOT,
@@ -98,6 +98,9 @@ def check_definition(where: str, definition: Definition) -> None:
         raise UserError(where, f"threshold below minimum: {definition.threshold} < {MIN_THRESHOLD}", "make a new definition")
     if definition.threshold > operators:
         what = f"threshold exceeds number of operators: {definition.threshold} > {operators}"
+        raise UserError(where, what, "make a new definition")
+    if operators > MAX_PARTICIPANTS:
+        what = f"too many operators for a ceremony: {operators} > {MAX_PARTICIPANTS}"
         raise UserError(where, what, "make a new definition")
     if operators < MIN_THRESHOLD or definition.num_validators < 1:
         raise UserError(where, "a ceremony needs several operators and at least one validator", "make a new definition")

@@ -13,6 +13,9 @@ hear each other"; without its barrier a lost first report would look like a rest
 The barrier of our step k opens when every last known step is k or k+1. A peer at k+2 has left a step that we have not
 entered; no honest peer can. A failure is final: only a new ceremony helps, so from then on the machine says nothing.
 
+What is known of a peer outlives its streams, so step 0 alone can't tell that a peer has left again. Who leaves step 0 therefore also
+looks whether all peers are there at that moment (`actors/dkg/step_reports.py`).
+
 Each report also says who speaks and about what: the minor release and the peer's signature of the definition hash
 (`sync_messages.py`). One that is of another release or another definition fails the ceremony on both sides, as the sender is
 told why. A report that is refused for its step is answered by v1.11 only (`Failed.answer`); v1.10 just ends the stream.
@@ -80,6 +83,10 @@ class StepSync:
         """Our own step: what every report says."""
         return self._step
 
+    def last_step_of(self, peer_index: int) -> int | None:
+        """The last step that this peer reported, None before its first report."""
+        return self._last[peer_index]
+
     def missing(self) -> list[int]:
         """Peers that we wait for at our barrier: those that have not entered our step, as far as we know."""
         return [peer for peer, last in self._last.items() if last is None or last < self._step]
@@ -108,7 +115,8 @@ class StepSync:
         """Repeat our step to everybody, if it is time."""
         if self._failed or now < self.wake_at:
             return []
-        self.wake_at = now + (WORKING_INTERVAL_S if self._open else REPORT_INTERVAL_S)
+        is_working = self._open and self._step > 0  # at step 0 there is nothing to do but wait for each other
+        self.wake_at = now + (WORKING_INTERVAL_S if is_working else REPORT_INTERVAL_S)
         return [Report(peer_index, self._step) for peer_index in self._last]
 
     def _barrier(self) -> list[Effect]:

@@ -255,7 +255,8 @@ def test_create_dkg_checks_the_enrs(charon: Charon, enrs: list[str]) -> None:
     assert "duplicate peer ids (operators 1 and 3)" in error_for(*enrs[:3], enrs[1])
     assert "operator 2" in error_for(*enrs[:2], enrs[2][:-3] + "AAA")
     assert "operator 0" in error_for("enr:", *enrs[:3])
-    assert "too many operators" in error_for(*enrs * 65)
+    assert "too many operators (256); the most is 255" in error_for(*enrs * 64)  # 04 §5.1
+    assert "duplicate peer ids" in error_for(*enrs * 63, *enrs[:3])
     assert 'required flag(s) "operator-enrs" not set' in charon("create", "dkg", CHARON_OPERATOR_ENRS="").error
     assert not Path(".charon").exists()
 

@@ -75,11 +75,9 @@ class MemoryNetwork:
 
     async def cut(self, index: int) -> None:
         """Break all streams of a node; it may open new ones."""
-        for link, streams in self.streams.items():
-            if index in link:
-                for stream in streams:
-                    await trio.aclose_forcefully(stream)
-                streams.clear()
+        for link in [link for link in self.streams if index in link]:
+            for stream in self.streams.pop(link):  # new ones may come while these are closed
+                await trio.aclose_forcefully(stream)
 
     async def connect(self, source: int, target: int, protocols: Sequence[str]) -> MemoryStream:
         await trio.lowlevel.checkpoint()

@@ -3,8 +3,6 @@
 A broken ceremony must end at every honest node with an Aborted that names the culprit, and leave no file behind.
 """
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,118 +12,20 @@ import trio.lowlevel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.dkg import CeremonyActor, CeremonyOptions, Message, ceremony_handlers
 from actors.dkg import actor as actor_module
 from actors.dkg.actor import Aborted
-from actors.mailbox import ActorDown, Mailbox, Policy, run_incarnation
-from charon_actors.cluster.definition import Definition
-from charon_actors.cluster.lock import Lock
+from actors.mailbox import ActorDown
 from charon_actors.cluster.peers import peers_of
-from charon_actors.dkg.ceremony import Ceremony, Phase, check_definition
+from charon_actors.dkg.ceremony import Phase, check_definition
 from charon_actors.dkg.dialect import PARTIALS_PROTOCOL, SHARES_PROTOCOL, SYNC_PROTOCOL, Dialect
 from charon_actors.dkg.sync_messages import SyncReport, encode_frame, encode_report, sign_definition
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.protobuf import core_pb2, dkg_pb2
-from tests.dkg.cluster import CUSTOM, check_results, definition, network_of, prepare_directory, private_key, results_in
+from tests.dkg.cluster import CUSTOM, definition, private_key, results_in
 from tests.dkg.memory_mesh import MemoryNetwork
-from tests.dkg.vectors import V1_10, V1_11, counting_entropy
-
-
-class Node:
-    """One operator: its actor, its directory, and how its ceremony ended."""
-
-    def __init__(self, rig: "Rig", index: int, of: Definition, dialect: Dialect) -> None:
-        self.index, self.rig = index, rig
-        self.directory = rig.folder / f"node{index}"
-        if not self.directory.exists():
-            prepare_directory(self.directory, index, of)
-        self.error: BaseException | None = None
-        self.lock: Lock | None = None
-        self.ended_at = 0.0
-        self.scope = trio.CancelScope()
-        peers = peers_of(of)
-        entropy = counting_entropy(f"{time.perf_counter_ns()}/{index}")
-        self.ceremony = Ceremony(of, peers, index, private_key(index), network_of(of), dialect, entropy)
-        self.mailbox: Mailbox[Message] = Mailbox("dkg", policy=Policy.WAIT)
-        options = CeremonyOptions(
-            data_directory=self.directory,
-            timeout_s=rig.timeout_s,
-            shutdown_delay_s=0.0,
-            nickname=f"node {index}",
-            networks_extra=(CUSTOM,),
-            keystore_iterations=16,
-        )
-        self.actor = CeremonyActor(
-            self.ceremony,
-            peers,
-            index,
-            private_key(index),
-            rig.network.node(index),
-            options,
-            entropy,
-            time.time,
-            on_finished=self.finished,
-        )
-
-    def finished(self, lock: Lock) -> None:
-        self.lock = lock
-
-    async def run(self) -> None:
-        self.rig.network.handlers[self.index] = ceremony_handlers(self.mailbox.address, self.ceremony, 120.0)
-        with self.scope:
-            try:
-                await run_incarnation(self.mailbox, lambda: self.actor)
-            except Exception as error:
-                self.error = error
-        self.mailbox.close()
-        self.ended_at = trio.current_time()
-
-
-class Rig:
-    """A cluster of test operators. Use as `async with rig(...) as cluster`."""
-
-    def __init__(self, folder: Path, of: Definition, dialect: Dialect = V1_10, timeout_s: float = 20.0) -> None:
-        self.folder, self.definition, self.dialect, self.timeout_s = folder, of, dialect, timeout_s
-        self.nodes: list[Node] = []
-
-    async def run(
-        self,
-        meanwhile: Callable[["Rig"], Any] | None = None,
-        definitions: dict[int, Definition] | None = None,
-        dialects: dict[int, Dialect] | None = None,
-        tamper: Any = None,
-        limit_s: float = 60.0,
-    ) -> None:
-        """Let all nodes take part until all have ended."""
-        with trio.fail_after(limit_s):
-            async with trio.open_nursery() as streams:
-                self.network = MemoryNetwork(streams)
-                if tamper is not None:
-                    self.network.tamper = tamper
-                for index in range(len(self.definition.operators)):
-                    of = (definitions or {}).get(index, self.definition)
-                    self.nodes.append(Node(self, index, of, (dialects or {}).get(index, self.dialect)))
-                async with trio.open_nursery() as nursery:
-                    for node in self.nodes:
-                        nursery.start_soon(node.run)
-                    if meanwhile is not None:
-                        nursery.start_soon(meanwhile, self)
-                streams.cancel_scope.cancel()
-
-    def check_honest(self) -> None:
-        assert [node.error for node in self.nodes] == [None] * len(self.nodes)
-        check_results([node.directory for node in self.nodes], self.definition)
-        assert len({node.lock.lock_hash for node in self.nodes if node.lock is not None}) == 1
-
-    def aborted(self, index: int) -> Aborted:
-        error = self.nodes[index].error
-        assert isinstance(error, Aborted), error
-        return error
-
-    def check_clean(self, *indices: int) -> None:
-        for index in indices or range(len(self.nodes)):
-            assert results_in(self.nodes[index].directory) == []
+from tests.dkg.rig import Node, Rig
+from tests.dkg.vectors import V1_10, V1_11
 
 
 @pytest.mark.parametrize(
@@ -153,6 +53,13 @@ async def test_honest_ceremonies_end_with_one_lock(
 def test_definitions_without_deposits_in_the_lock_are_refused(version: str) -> None:
     with pytest.raises(UserError, match=rf"only v1.6.0 and newer .* this is {version}"):
         check_definition("definition", definition(3, 2, 1, version=version))
+
+
+def test_the_largest_ceremony_has_255_operators() -> None:
+    """04 §5.1: a share index is one byte."""
+    check_definition("definition", definition(255, 170, 1))
+    with pytest.raises(UserError, match="too many operators for a ceremony: 256 > 255"):
+        check_definition("definition", definition(256, 171, 1))
 
 
 def edit(protocol: str, source: int, kind: Any, change: Any, target: int | None = None) -> Any:
@@ -498,5 +405,5 @@ async def test_a_sync_message_that_comes_in_pieces_is_read(tmp_path: Path) -> No
             while len(answer) < 8 or len(answer) < 8 + int.from_bytes(answer[:8], "little"):
                 answer += await stream.receive_some()
             assert dkg_pb2.MsgSyncResponse.FromString(answer[8:]).error == ""
-        assert node.actor._reports.unheard() == [2]
+        assert node.actor._reports._heard_at.keys() == {1}
         nursery.cancel_scope.cancel()

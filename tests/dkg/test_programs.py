@@ -137,6 +137,26 @@ def test_four_processes(tmp_path: Path, custom: bool) -> None:
 
 
 @pytest.mark.slow
+def test_processes_interrupted_after_the_end_have_succeeded(tmp_path: Path) -> None:
+    ports = free_ports(3)
+    of = definition(3, 2, 1, ports=ports)
+    directories = [prepare_directory(tmp_path / f"node{index}", index, of) for index in range(3)]
+    processes = [start(directory, ports[index], "--shutdown-delay=10m") for index, directory in enumerate(directories[:2])]
+    processes.append(start(directories[2], ports[2], "--shutdown-delay=10m", "--zipped"))
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"lock hash: 0x")  # at once, not after the delay
+        process.send_signal(signal.SIGINT)
+    outputs = [process.communicate(timeout=30) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 3, outputs
+    assert all(b"Stopping in the middle" not in errors for _, errors in outputs)
+    assert len(results_in(directories[0])) > 2
+    assert results_in(directories[0]) == results_in(directories[1])
+    assert (directories[2] / "dkg.tar.gz").is_file()
+    assert results_in(directories[2]) == []
+
+
+@pytest.mark.slow
 def test_an_interrupted_process_fails_and_leaves_nothing(tmp_path: Path) -> None:
     of = definition(3, 2, 1, ports=free_ports(3))
     directory = prepare_directory(tmp_path / "node0", 0, of)
@@ -195,14 +215,15 @@ def test_a_directory_with_results_is_refused_with_their_names(directory: Path, c
         ({"threshold": 1}, "threshold below minimum"),
         ({"threshold": 4}, "threshold exceeds"),
         ({"fork_version": bytes.fromhex("deadbeef")}, "invalid fork version"),
+        ({"operators": 256, "threshold": 171}, "too many operators for a ceremony: 256 > 255; make a new definition"),
     ],
 )
 def test_definitions_that_no_ceremony_can_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments: dict[str, Any] = {"threshold": 2, **changes}
-    prepare_directory(tmp_path / ".charon", 0, definition(operators=3, validators=1, **arguments))
+    arguments: dict[str, Any] = {"operators": 3, "threshold": 2, **changes}
+    prepare_directory(tmp_path / ".charon", 0, definition(validators=1, **arguments))
     assert words in error_of(capsys)
 
 

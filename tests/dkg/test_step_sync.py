@@ -58,6 +58,18 @@ def test_nobody_leaves_a_step_before_all_entered_it_and_all_arrive(chaos: list[t
     assert at == [LAST_STEP] * NODES
 
 
+def test_reports_are_rarer_only_while_there_is_work_to_do() -> None:
+    machine = StepSync([1])
+    machine.receive(1, 0)
+    assert machine.tick(now=1.0) == [Report(1, 0)]
+    assert machine.wake_at == pytest.approx(1.1)  # step 0: whoever has come may leave again
+    machine.enter(1, now=2.0)
+    assert machine.wake_at == pytest.approx(2.1)  # at the barrier
+    machine.receive(1, 1)
+    machine.tick(now=3.0)
+    assert machine.wake_at == pytest.approx(3.5)
+
+
 @pytest.mark.parametrize("lie", [[2], [-1], [0, 2], [0, 1, 0], [0, 1, 4]])
 def test_a_lying_peer_is_blamed_once_and_then_there_is_silence(lie: list[int]) -> None:
     machine = StepSync([1])

@@ -4,21 +4,24 @@ Accepts     Agree (ask) · ProposeValue, QbftReceived (tell)
 Emits       signed consensus messages to the mesh; numbers to Metrics
 Owns        one session a duty, from its first message or request until the duty's deadline; verified signatures by their bytes
 May touch   the mesh (`broadcast`), the ground floor. Not: sockets, disk, another actor's state
-Mailbox     1024, policy `reject`; the peers' messages move on at once into queues of their own (`intake.py`)
+Mailbox     1024, policy `reject`; the peers' messages move on at once, to be checked by a task a peer (`intake.py`)
 Cancelled   every session ends; askers get ActorDown. Handlers don't await, so nothing is left half done
-Restart     forgets everything. Duties that had begun before are only listened to: a node that has forgotten what it prepared would
-            act like a liar. For the same reason no instance starts before its duty does, however early it is asked for
+Restart     forgets everything. Duties that had begun by then, or begin within BIRTH_MARGIN_S, are only listened to: a node that has
+            forgotten what it prepared would act like a liar. For the same reason no instance starts before its duty does, however
+            early it is asked for
 Source      specification 06-consensus-qbft §5, §8, §10, §12; 05 §4 (gater, deadliner)
 
 A decided instance stays until the duty's deadline and answers late peers (06 §8, decided catch-up). An instance that crashes goes on
 as a listener, so that its askers may still get what the others decide.
 
+Whatever may take long, checking messages and hashing our own proposal, goes in steps of a few milliseconds (`_paced`).
+
 Limits: SESSIONS in all and SESSIONS_A_PEER that one peer's messages began, ours not counted; ASKERS a duty; WARNINGS_EVERY_S a peer;
 those of Intake, Session and Verifier.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Final, assert_never
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar, assert_never
 
 import msgspec
 import structlog
@@ -43,9 +46,11 @@ from charon_actors.eth2.duty import Duty, DutyType, deadline_s, start_offset_s
 from charon_actors.profile import Profile
 from charon_actors.qbft import explain
 from charon_actors.qbft.machine import RoundChanged
-from charon_actors.qbft.messages import MessageFault, Verifier
+from charon_actors.qbft.messages import MessageFault, Steps, Verifier
 from charon_actors.qbft.session import Allowance, Comparison, Decided, Differs, Output, Send, Session
 from charon_actors.qbft.timers import round_timer
+
+T = TypeVar("T")
 
 log = structlog.get_logger(topic="qbft")
 
@@ -58,6 +63,7 @@ SESSIONS_A_PEER: Final = 256  # attester and aggregator live for an epoch: some 
 ASKERS: Final = 64
 WARNINGS_EVERY_S: Final = 60.0
 ROUNDS_LOGGED: Final = 5  # the rounds after these only at level debug; an attester instance may run through 380
+BIRTH_MARGIN_S: Final = 0.25  # the clock may have been set back since the life before (06 §10); 0.2 s of skew are a warning
 CLOCK_GRAIN_S: Final = 1e-6  # Unix seconds as floats are no finer than 2.4e-7
 
 
@@ -86,6 +92,7 @@ class Consensus:
     """One incarnation.
 
     own_index: our place among `public_keys` (33 bytes each, lock order). private_key: ours, 32 bytes. wall_clock: Unix seconds.
+    validators: how many the cluster has, which limits what values may weigh.
     profile: which release's round timers the cluster uses. compare: chain_split_halt, for attesters. peer_names: for the log.
     """
 
@@ -96,6 +103,7 @@ class Consensus:
         own_index: int,
         private_key: bytes,
         public_keys: Sequence[bytes],
+        validators: int,
         chain: Chain,
         profile: Profile,
         wall_clock: Callable[[], float],
@@ -109,16 +117,17 @@ class Consensus:
         self._metrics = NoMetrics() if metrics is None else metrics
         self._flags = Flags() if flags is None else flags
         self._compare, self._peer_names = compare, peer_names
-        self._verifier = Verifier(public_keys)
+        self._verifier = Verifier(public_keys, validators)
         self._allowance = Allowance(self._nodes)
-        self._intake = Intake()
+        self._intakes = [Intake() for _ in public_keys]  # by peer index
         self._lives: dict[Duty, Life] = {}
         self._warned_at: dict[int, float] = {}
         self._born_s = wall_clock()
 
     async def run(self, inbox: Inbox[Message]) -> None:
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._check_messages)
+            for peer_index, intake in enumerate(self._intakes):
+                self._nursery.start_soon(self._check_messages, peer_index, intake)
             async for mail in inbox:
                 match mail.message:
                     case Agree(duty) as request:
@@ -126,8 +135,7 @@ class Consensus:
                     case ProposeValue(duty, value):
                         self._propose(duty, value)
                     case QbftReceived(peer_index, message):
-                        if not self._intake.put(peer_index, message):
-                            self._refuse(peer_index, "too many messages waiting")
+                        self._receive(peer_index, message)
                     case unknown:
                         assert_never(unknown)
             self._nursery.cancel_scope.cancel()
@@ -166,17 +174,22 @@ class Consensus:
 
     # messages of peers
 
-    async def _check_messages(self) -> None:
+    def _receive(self, peer_index: int, message: bytes) -> None:
+        try:
+            self._intakes[peer_index].put(message)
+        except MessageFault as fault:
+            self._refuse(peer_index, str(fault))
+
+    async def _check_messages(self, peer_index: int, intake: Intake) -> None:
         while True:
-            peer_index, content = await self._intake.take()
             try:
-                received = self._verifier.decode(content, self._refusal)
+                received = await _paced(self._verifier.decoding(await intake.take(), self._refusal), intake.spend)
                 if received.duty.type is DutyType.INFO_SYNC:
                     continue  # the priority protocol isn't spoken yet; its messages are in order
                 life = self._life_of(received.duty, begun_by=peer_index)
                 if life is None:
                     raise MessageFault("duty is over")
-                life.session.offer(received)
+                life.session.offer(received, peer_index)
                 life.wakeup.set()
             except MessageFault as fault:
                 self._refuse(peer_index, str(fault))
@@ -218,7 +231,7 @@ class Consensus:
             if len(counts) >= SESSIONS or counts.count(begun_by) >= SESSIONS_A_PEER:
                 raise MessageFault("too many duties at once")
         start_s = self._chain.slot_start_s(duty.slot) + start_offset_s(duty.type, self._chain.slot_duration_s)
-        is_listening = start_s < self._born_s
+        is_listening = start_s < self._born_s + BIRTH_MARGIN_S
         if is_listening:
             log.info("Duty began before we did: listening only", duty=str(duty))
         life = Life(self._session(duty, start_s, is_listening=is_listening), start_s, deadline, begun_by)
@@ -244,7 +257,6 @@ class Consensus:
             allowance=self._allowance,
             is_listening=is_listening,
             compare=self._compare if duty.type is DutyType.ATTESTER else None,
-            encode=self._verifier.encode_value,
         )
 
     async def _live(self, life: Life) -> None:
@@ -266,7 +278,8 @@ class Consensus:
         while (now := self._wall_clock()) < life.deadline_s:
             life.wakeup = trio.Event()
             if life.proposal is not None and not session.has_proposal:
-                self._offer_proposal(life, life.proposal)
+                await self._offer_proposal(life, life.proposal)
+                continue
             if self._may_start(life, now):
                 if life.measured_from_s is None:
                     life.measured_from_s = now
@@ -283,9 +296,10 @@ class Consensus:
             with trio.move_on_after(max(min(until) - now, CLOCK_GRAIN_S)):
                 await life.wakeup.wait()
 
-    def _offer_proposal(self, life: Life, proposal: dict[str, bytes]) -> None:
+    async def _offer_proposal(self, life: Life, proposal: dict[str, bytes]) -> None:
+        encoded = await _paced(self._verifier.encoding(proposal), trio.sleep)
         try:
-            self._do(life, life.session.propose(proposal))
+            self._do(life, life.session.propose(proposal, encoded))
         except MessageFault as fault:
             life.proposal = None
             self._metrics.error()
@@ -376,3 +390,14 @@ class Consensus:
             hint=explain.remedy(reason),
             **report.fields(),
         )
+
+
+async def _paced(steps: Steps[T], spend: Callable[[int], Awaitable[None]]) -> T:
+    """The result of `steps`, each of them paid for. Cancelled: what was worked out so far may be used by others."""
+    while True:
+        try:
+            cost = next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await spend(cost)

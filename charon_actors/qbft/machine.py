@@ -51,7 +51,7 @@ from charon_actors.qbft.explain import RoundReport
 from charon_actors.qbft.timers import RoundTimer
 
 ZERO_VALUE: Final = bytes(32)  # "no value"
-BUFFERED_MESSAGES: Final = 100  # a source; its newest are kept, so that spam evicts only the spammer's own (06 §1)
+BUFFERED_MESSAGES: Final = 100  # a source; its newest are kept, so that spam evicts only the spammer's own (06 §1), see `receive`
 DECIDED_ANSWERS: Final = 16  # a source, each for a later round than the one before (06 §3 step 3.1)
 MAX_ROUND: Final = 2**63 - 1  # int64 on the wire
 
@@ -198,14 +198,19 @@ class Instance:
         return [self._pre_prepare(value, justification)]
 
     def receive(self, message: Message, now: float) -> list[Effect]:
-        """A message came in, our own ones included. Whatever a peer sends ends in effects or in nothing."""
+        """A message came in, our own ones included. Whatever a peer sends ends in effects or in nothing.
+
+        What is buffered already is looked at but not kept again: anybody may pass on a source's message a hundred times.
+        """
         if not 0 <= message.source < self.nodes:
             return []
         if self.decided is not None:
             return self._answer_laggard(message, self.decided)
         if not self._is_justified(message):
             return []
-        self._buffer[message.source].append(message)
+        known = self._buffer[message.source]
+        if not message.signed or all(m.signed != message.signed for m in known):
+            known.append(message)
         rule, found = self._classify(message)
         if rule == 0 or (rule, message.round) in self._fired:
             return []

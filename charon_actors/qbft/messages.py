@@ -6,24 +6,31 @@ fields are always sent with 32 bytes, even when unused. A receiver goes by the o
 hold ends it with MessageFault. Whose stream it came from doesn't matter: a message that somebody passes on is as good.
 
     step   what is checked
-    1      size and number of parts, before anything is parsed; msg and its duty are there, and each justification's duty
+    1      size and number of parts (at most 2n justifications), before anything is parsed; msg and its duty are there
     2      type 1 to 5, duty type 1 to 13, round >= 1, prepared round >= 0, peer index, signature
     3      the caller's own question about the duty (its epoch, its deadline)
-    4      at most 2n justifications and 2 · (justifications + 1) values
+    4      no value is longer than `largest_value` of this duty
     5      every justification as in 2, and of the same duty
-    6      every value is an UnsignedDataSet or a PriorityResult that can be decoded
-    7      every hash that is named, all-zero ones excepted, belongs to one of the values
+    6      there are at most two values for the message and for each justification
+    7      every hash named by the message and its justifications, all-zero ones excepted, is that of an UnsignedDataSet or a
+           PriorityResult among the values that can be decoded
 
-The same signed message comes again and again, as itself and inside justifications, and the same value with each of them. Both are
-remembered by their bytes: a signature is recovered once (50 to 100 µs), a value hashed once (20 ms a megabyte).
+The last step is the dear one, so only what members have signed gets there, and it ends as soon as it can: with the last value that
+is named, or when there are too few left. Honest messages bring what they name and nothing else. The same signed message
+comes again and again, as itself and inside justifications, and the same value with each of them. Both are remembered by their
+bytes: a signature is recovered once (50 to 100 µs), a value hashed once (35 to 50 ms a megabyte, `merkle.py`).
 
-Limits: MESSAGE_BYTES; SIGNED_BYTES a QBFTMsg; VALIDATORS a set; PRIORITY_BYTES a PriorityResult; KNOWN_SIGNATURES and KNOWN_VALUES
-remembered, the least recently used forgotten first. Source: specification 06 §4, §5. Vectors: core/qbft_messages.json,
-core/qbft_captures_v1_10_3.json, live/consensus.
+A message may cost a second, so decoding goes in steps of a few milliseconds. Before each the generator yields what new work it is
+about to do, in bytes to be hashed, for the caller to bill somebody or to throw the generator away; 0 is a mere chance for others to
+run. When two messages bring the same new value at once, they share its hashing.
+
+Limits: MESSAGE_BYTES; SIGNED_BYTES a QBFTMsg; `largest_value`; the cluster's validators a set; SPARE_FIELDS unknown ones a part;
+KNOWN_SIGNATURES and KNOWN_VALUES remembered, the least recently used forgotten first. Source: specification 06 §4, §5. Vectors:
+core/qbft_messages.json, core/qbft_captures_v1_10_3.json, live/consensus.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, Generic, TypeVar
 
@@ -36,20 +43,27 @@ from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.p2p.protobuf.core_pb2 import Duty as WireDuty
 from charon_actors.p2p.protobuf.core_pb2 import PriorityResult, QBFTConsensusMsg, QBFTMsg, UnsignedDataSet
 from charon_actors.qbft.machine import ZERO_VALUE, Broadcast, Message, MessageType
-from charon_actors.qbft.merkle import hash_bytes
+from charon_actors.qbft.merkle import Hashing, hash_bytes
 
 MESSAGE_BYTES: Final = 32 * 2**20  # read limit of the protocol (06 §1)
 SIGNED_BYTES: Final = 1024  # a QBFTMsg has at most about 190; more would be unknown fields that we had to hash
-VALIDATORS: Final = 2**16  # of one duty in one cluster
+VALIDATORS: Final = 2**16  # of the largest cluster that a definition can describe
+BLOCK_BYTES: Final = 16 * 2**20  # an execution payload of 8 MiB (EIP-7934) and 60 blobs with their cell proofs
 PRIORITY_BYTES: Final = 2**20  # a real one has a few kilobytes; its nesting is expensive to parse
+SPARE_FIELDS: Final = 8
+ENTRIES_A_STEP: Final = 512  # of a set, when its parts are counted: 2 to 3 ms
 KNOWN_SIGNATURES: Final = 8192
-KNOWN_VALUES: Final = 2048
+KNOWN_VALUES: Final = 8192
+SIGNATURE_COST: Final = 2 * 2**10  # what takes as long to hash as a signature takes to recover
+LEAST_VALUE_COST: Final = 16 * 2**10  # so that nobody can push the others' values out of KNOWN_VALUES with tiny ones
 TYPE_URL_PREFIX: Final = "type.googleapis.com/"
 UNSIGNED_DATA_SET: Final = "core.corepb.v1.UnsignedDataSet"
 PRIORITY_RESULT: Final = "core.corepb.v1.PriorityResult"
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
+Steps = Generator[int, None, T]  # yields what the next step will cost, returns the result
 
 
 class MessageFault(Exception):
@@ -69,6 +83,20 @@ class Received(msgspec.Struct, frozen=True):
     duty: Duty
     message: Message
     values: Mapping[bytes, Value]
+
+
+def largest_value(duty_type: DutyType, validators: int) -> int:
+    """How many bytes a value of such a duty may have in a cluster of so many validators, in the encodings of 05 §10.1."""
+    match duty_type:
+        case DutyType.PROPOSER:
+            return BLOCK_BYTES
+        case DutyType.INFO_SYNC:
+            return PRIORITY_BYTES
+        case DutyType.ATTESTER:
+            each = 2**10  # 336 bytes with its key; as JSON 900
+        case _:
+            each = 4 * 2**10  # an aggregate of one committee of 2048 has 600 bytes; four contributions as JSON 2.5 KiB
+    return min(64 * 2**10 + each * validators, BLOCK_BYTES)
 
 
 def encode_value(unsigned_data: Mapping[str, bytes]) -> tuple[bytes, Value]:
@@ -129,54 +157,70 @@ def named_values(message: Message) -> list[bytes]:
 
 
 class Verifier:
-    """Decodes the messages of one cluster. public_keys: 33 bytes each, of all operators in lock order."""
+    """Decodes the messages of one cluster. public_keys: 33 bytes each, of all operators in lock order. validators: how many."""
 
-    def __init__(self, public_keys: Sequence[bytes]) -> None:
-        self._public_keys = tuple(public_keys)
+    def __init__(self, public_keys: Sequence[bytes], validators: int = VALIDATORS) -> None:
+        self._public_keys, self._validators = tuple(public_keys), validators
         self._signed: _Recent[bytes, tuple[Duty, Message]] = _Recent(KNOWN_SIGNATURES)
-        self._hashes: _Recent[bytes, bytes] = _Recent(KNOWN_VALUES)
+        self._hashings: _Recent[bytes, Hashing] = _Recent(KNOWN_VALUES)
 
     def decode(self, content: bytes, refusal: Callable[[Duty], str | None] = lambda _: None) -> Received:
-        """The message, with everything checked that the table above lists.
+        """All steps of `decoding` at once."""
+        steps = self.decoding(content, refusal)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                received: Received = end.value
+                return received
+
+    def decoding(self, content: bytes, refusal: Callable[[Duty], str | None] = lambda _: None) -> Steps[Received]:
+        """The message, with everything checked that the table above lists, in steps.
 
         refusal: says why a duty is not welcome, or None; asked once the message itself is known to be a member's.
         Raises: MessageFault, and nothing else, whatever the bytes.
         """
         nodes = len(self._public_keys)
-        most_justifications = 2 * nodes
-        _check_parts(content, MESSAGE_BYTES, {1: 1, 2: most_justifications, 3: 2 * (most_justifications + 1)}, spare=8)
-        wire = _parse(QBFTConsensusMsg, content)
-        if not wire.HasField("msg"):
+        parts = _parts(memoryview(content), MESSAGE_BYTES, {1: 1, 2: 2 * nodes, 3: 2 * (2 * nodes + 1)})
+        if not parts[1]:
             raise MessageFault("required sub-message missing: msg")
-        duty, message = self._verify(wire.msg)
+        duty, message = yield from self._verify(parts[1][0])
         reason = refusal(duty)
         if reason is not None:
             raise MessageFault(reason)
-        if len(wire.values) > 2 * (len(wire.justification) + 1):
-            raise MessageFault("too many values")
+        if any(len(entry) > largest_value(duty.type, self._validators) for entry in parts[3]):
+            raise MessageFault("value is too long for its duty")
         justification = []
-        for entry in wire.justification:
-            duty_of_entry, proof = self._verify(entry)
+        for entry in parts[2]:
+            duty_of_entry, proof = yield from self._verify(entry)
             if duty_of_entry != duty:
                 raise MessageFault("justification is of another duty")
             justification.append(proof)
         if justification:
             message = msgspec.structs.replace(message, justification=tuple(justification))
-        values = dict(self._value(entry) for entry in wire.values)
         named = named_values(message)
-        if any(entry not in values for entry in named):
+        if len(parts[3]) > 2 * (1 + len(justification)):
+            raise MessageFault("too many values")
+        values: dict[bytes, Value] = {}
+        for left, entry in zip(range(len(parts[3]), 0, -1), parts[3], strict=True):
+            if not 0 < len(named) - len(values) <= left:  # all are here, or not all can be
+                break
+            hash_, value = yield from self._value(entry)
+            if hash_ in named:
+                values[hash_] = value
+        if len(values) < len(named):
             raise MessageFault("value hash is not among the values")
-        return Received(duty, message, {entry: values[entry] for entry in named})
+        return Received(duty, message, values)
 
-    def encode_value(self, unsigned_data: Mapping[str, bytes]) -> tuple[bytes, Value]:
-        """Like the function of that name, but hashes nothing that a peer has sent already: mostly all propose the same."""
-        content = UnsignedDataSet(set=unsigned_data).SerializeToString(deterministic=True)
-        value = Value(UNSIGNED_DATA_SET, content)
-        return self._hash(_key(value.kind, content), content), value
+    def encoding(self, unsigned_data: Mapping[str, bytes]) -> Steps[tuple[bytes, Value]]:
+        """Like `encode_value`, in steps; hashes nothing that a peer has sent already: mostly all propose the same."""
+        value = Value(UNSIGNED_DATA_SET, UnsignedDataSet(set=unsigned_data).SerializeToString(deterministic=True))
+        return (yield from _finished(self._hashing(_key(value), value.content))), value
 
-    def _verify(self, wire: QBFTMsg) -> tuple[Duty, Message]:
-        if wire.ByteSize() > SIGNED_BYTES:
+    def _verify(self, encoded: memoryview) -> Steps[tuple[Duty, Message]]:
+        if len(encoded) > SIGNED_BYTES:
             raise MessageFault("signed message is too long")
+        wire = _parse(QBFTMsg, encoded)
         signed = wire.SerializeToString(deterministic=True)
         known = self._signed.get(signed)
         if known is not None:
@@ -193,6 +237,7 @@ class Verifier:
             raise MessageFault("prepared round must not be negative")
         if not 0 <= wire.peer_idx < len(self._public_keys):
             raise MessageFault("no peer has this index")
+        yield SIGNATURE_COST
         signature = wire.signature
         wire.ClearField("signature")
         digest = hash_bytes(wire.SerializeToString(deterministic=True))
@@ -211,77 +256,100 @@ class Verifier:
         self._signed.put(signed, (duty, message))
         return duty, message
 
-    def _value(self, wire: ProtobufAny) -> tuple[bytes, Value]:
-        kind = wire.type_url.rpartition("/")[2]
-        value = Value(kind, wire.value)
-        key = _key(kind, value.content)
-        known = self._hashes.get(key)
-        if known is None:
-            canonical = _canonical(value)
-            known = self._hash(_key(kind, canonical), canonical)
-            self._hashes.put(key, known)
-        return known, value
+    def _value(self, encoded: memoryview) -> Steps[tuple[bytes, Value]]:
+        parts = _parts(encoded, MESSAGE_BYTES, {1: 1, 2: 1})  # of an Any, which protobuf would copy once more
+        type_url, content = (bytes(parts[number][0]) if parts[number] else b"" for number in (1, 2))
+        value = Value(type_url.decode(errors="replace").rpartition("/")[2], content)
+        key = _key(value)
+        hashing = self._hashings.get(key)
+        if hashing is None:
+            yield max(len(content), LEAST_VALUE_COST)
+            canonical = yield from self._canonical(value)
+            hashing = self._hashing(key if canonical.content == content else _key(canonical), canonical.content)
+            self._hashings.put(key, hashing)
+        return (yield from _finished(hashing)), value
 
-    def _hash(self, key: bytes, canonical: bytes) -> bytes:
-        known = self._hashes.get(key)
-        if known is None:
-            known = hash_bytes(canonical)
-            self._hashes.put(key, known)
-        return known
+    def _hashing(self, key: bytes, canonical: bytes) -> Hashing:
+        """The one that may have been begun, even finished, for another message."""
+        hashing = self._hashings.get(key)
+        if hashing is None:
+            hashing = Hashing(canonical)
+            self._hashings.put(key, hashing)
+        return hashing
+
+    def _canonical(self, value: Value) -> Steps[Value]:
+        """With the deterministic bytes, which are what is hashed: map entries may come in any order."""
+        if value.kind == UNSIGNED_DATA_SET:
+            entries = _parts(memoryview(value.content), BLOCK_BYTES, {1: self._validators})[1]
+            for number, entry in enumerate(entries, 1):
+                _parts(entry, BLOCK_BYTES, {1: 1, 2: 1})
+                if number % ENTRIES_A_STEP == 0:
+                    yield 0
+            parsed: UnsignedDataSet | PriorityResult = _parse(UnsignedDataSet, value.content)
+        elif value.kind == PRIORITY_RESULT:
+            if len(value.content) > PRIORITY_BYTES:
+                raise MessageFault("priority result is too long")
+            parsed = _parse(PriorityResult, value.content)
+        else:
+            raise MessageFault("value of unknown type")
+        yield 0
+        return Value(value.kind, parsed.SerializeToString(deterministic=True))
 
 
-def _key(kind: str, content: bytes) -> bytes:
-    return sha256(kind.encode() + b"\0" + content).digest()
+def _finished(hashing: Hashing) -> Steps[bytes]:
+    while hashing.root is None:
+        yield 0
+        hashing.step()
+    return hashing.root
 
 
-def _canonical(value: Value) -> bytes:
-    """The deterministic bytes, which are what is hashed: map entries may come in any order."""
-    if value.kind == UNSIGNED_DATA_SET:
-        _check_parts(value.content, MESSAGE_BYTES, {1: VALIDATORS}, spare=8)
-        return _parse(UnsignedDataSet, value.content).SerializeToString(deterministic=True)
-    if value.kind == PRIORITY_RESULT:
-        if len(value.content) > PRIORITY_BYTES:
-            raise MessageFault("priority result is too long")
-        return _parse(PriorityResult, value.content).SerializeToString(deterministic=True)
-    raise MessageFault("value of unknown type")
+def _key(value: Value) -> bytes:
+    return sha256(value.kind.encode() + b"\0" + value.content).digest()
 
 
 def _hash_field(content: bytes) -> bytes:
     return content if len(content) == 32 else ZERO_VALUE
 
 
-P = TypeVar("P", QBFTConsensusMsg, UnsignedDataSet, PriorityResult)
+P = TypeVar("P", QBFTMsg, UnsignedDataSet, PriorityResult)
 
 
-def _parse(kind: type[P], content: bytes) -> P:
+def _parse(kind: type[P], content: bytes | memoryview) -> P:
     try:
-        return kind.FromString(content)
+        return kind.FromString(bytes(content))
     except DecodeError:
         raise MessageFault(f"not a {kind.__name__}") from None
 
 
-def _check_parts(content: bytes, most_bytes: int, most: Mapping[int, int], spare: int) -> None:
-    """Count the fields on the top level without parsing them: millions of empty ones fit into a message that isn't long."""
+def _parts(content: memoryview, most_bytes: int, most: Mapping[int, int]) -> dict[int, list[memoryview]]:
+    """The contents of the fields on the top level, by number, unparsed: millions of empty ones fit into what isn't long.
+
+    most: which fields with length there are, and how many of each; of all others together there may be SPARE_FIELDS.
+    """
     if len(content) > most_bytes:
         raise MessageFault("message is too long")
-    counts = dict.fromkeys(most, 0)
+    parts: dict[int, list[memoryview]] = {number: [] for number in most}
     others = 0
-    for field in _fields(content):
-        if field in counts:
-            counts[field] += 1
-            if counts[field] > most[field]:
-                raise MessageFault("too many values, justifications or validators")
-        else:
+    for number, part in _fields(content):
+        if part is None or number not in parts:
             others += 1
-            if others > spare:
+            if others > SPARE_FIELDS:
                 raise MessageFault("too many unknown fields")
+            continue
+        parts[number].append(part)
+        if len(parts[number]) > most[number]:
+            raise MessageFault("too many values, justifications or validators")
+    return parts
 
 
-def _fields(content: bytes) -> Iterator[int]:
-    """The field numbers of the top level, in order."""
+def _fields(content: memoryview) -> Iterator[tuple[int, memoryview | None]]:
+    """Number and content of the fields of the top level, in order; None for a field without a length."""
     at, end = 0, len(content)
     while at < end:
         tag, at = _varint(content, at)
+        part = None
+        if not 1 <= tag >> 3 < 2**29:
+            raise MessageFault("malformed protobuf")
         match tag & 7:
             case 0:
                 _, at = _varint(content, at)
@@ -289,6 +357,7 @@ def _fields(content: bytes) -> Iterator[int]:
                 at += 8
             case 2:
                 length, at = _varint(content, at)
+                part = content[at : at + length]
                 at += length
             case 5:
                 at += 4
@@ -296,10 +365,10 @@ def _fields(content: bytes) -> Iterator[int]:
                 raise MessageFault("malformed protobuf")
         if at > end:
             raise MessageFault("malformed protobuf")
-        yield tag >> 3
+        yield tag >> 3, part
 
 
-def _varint(content: bytes, at: int) -> tuple[int, int]:
+def _varint(content: memoryview, at: int) -> tuple[int, int]:
     number = shift = 0
     for byte in content[at : at + 10]:
         number |= (byte & 0x7F) << shift

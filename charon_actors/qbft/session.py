@@ -9,7 +9,8 @@ Theory of operation. Messages of a duty may come before we take part in it, so a
     listening   decided by a proof         only counts COMMITs, sends nothing (`observer.py`); never runs
 
 What the machine broadcasts is signed, encoded with its values, given to the caller as Send, and comes back to the machine before
-anything else does. When the queue is full, the oldest message of whoever has most of them leaves. Values are charged to the peer
+anything else does. When the queue is full, the oldest message of whoever has brought most of them leaves: not of the source, for
+anybody may pass on the messages of others, and attach other justifications to them. Values are charged to the peer
 whose message brought them first, against an allowance for all duties together, so that a peer can fill only its own share.
 
 Limits: QUEUED_MESSAGES a session; VALUE_BYTES a peer; those of the machine. Source: specification 06 §5 to §8, §10.
@@ -100,7 +101,6 @@ class Session:
 
     private_key: ours, 32 bytes. timer: of this duty. is_listening: don't take part (table on top).
     compare: whether two proposals may be mistaken for one another's; without it every justified proposal is supported.
-    encode: hash and value of a proposal; `Verifier.encode_value` remembers hashes.
     """
 
     def __init__(
@@ -114,18 +114,17 @@ class Session:
         allowance: Allowance,
         is_listening: bool = False,
         compare: Comparison | None = None,
-        encode: Callable[[Mapping[str, bytes]], tuple[bytes, Value]] = encode_value,
     ) -> None:
         self.duty, self.timer_label = duty, timer.label
         self.is_started = False
         self.decided: Decided | None = None
         self._nodes, self._own_index, self._private_key = nodes, own_index, private_key
-        self._allowance, self._compare, self._encode = allowance, compare, encode
+        self._allowance, self._compare = allowance, compare
         self._machine = Instance(
             nodes=nodes, own_index=own_index, leader_of=self.leader_of, timer=timer, compare=compare is not None
         )
         self._observer = Observer(nodes) if is_listening else None
-        self._queue: deque[Message] = deque()
+        self._queue: deque[tuple[int, Message]] = deque()  # with who brought it
         self._own: deque[Message] = deque()
         self._values: dict[bytes, Value] = {}
         self._charges: dict[bytes, tuple[int, int]] = {}
@@ -155,8 +154,8 @@ class Session:
         """When there is work again if nothing comes in; None if never."""
         return self._machine.wake_at if self.is_started else None
 
-    def offer(self, received: Received) -> None:
-        """A verified message came in. Raises: MessageFault, if it is refused."""
+    def offer(self, received: Received, carrier: int | None = None) -> None:
+        """A verified message came in. carrier: whose connection brought it, without it its source. Raises: MessageFault, if refused."""
         assert received.duty == self.duty
         message = received.message
         if self.decided is not None:
@@ -164,15 +163,18 @@ class Session:
                 return
         else:
             self._keep(message.source, received.values)
-        self._queue.append(message)
+        self._queue.append((message.source if carrier is None else carrier, message))
         if len(self._queue) > QUEUED_MESSAGES:
             self._evict()
 
-    def propose(self, unsigned_data: UnsignedData) -> list[Output]:
-        """Our own value; only the first counts. Raises: MessageFault, if it is empty or too small to have a hash."""
+    def propose(self, unsigned_data: UnsignedData, encoded: tuple[bytes, Value] | None = None) -> list[Output]:
+        """Our own value; only the first counts. Raises: MessageFault, if it is empty or too small to have a hash.
+
+        encoded: its hash and value, from those who have made them in steps (`Verifier.encoding`).
+        """
         if self._proposal is not None:
             return []
-        named, value = self._encode(unsigned_data)
+        named, value = encode_value(unsigned_data) if encoded is None else encoded
         if named == ZERO_VALUE:
             raise MessageFault("nothing to propose")
         self._proposal = (named, dict(unsigned_data))
@@ -200,12 +202,12 @@ class Session:
     def step(self, now: float) -> list[Output]:
         """Handle one thing: a message of ours, a message, or the timer. One round a step, however late we are (06 §6)."""
         if self._observer is not None:
-            decide = self._observer.receive(self._queue.popleft())
+            decide = self._observer.receive(self._queue.popleft()[1])
             return [] if decide is None else self._do([decide])
         if self._own:
             return self._do(self._machine.receive(self._own.popleft(), now))
         if self._queue:
-            return self._do(self._machine.receive(self._queue.popleft(), now))
+            return self._do(self._machine.receive(self._queue.popleft()[1], now))
         return self._do(self._machine.tick(now))
 
     def close(self) -> None:
@@ -268,7 +270,7 @@ class Session:
 
     def _evict(self) -> None:
         counts: dict[int, int] = {}
-        for message in self._queue:
-            counts[message.source] = counts.get(message.source, 0) + 1
+        for carrier, _ in self._queue:
+            counts[carrier] = counts.get(carrier, 0) + 1
         loudest = max(counts, key=counts.__getitem__)
-        del self._queue[next(at for at, message in enumerate(self._queue) if message.source == loudest)]
+        del self._queue[next(at for at, (carrier, _) in enumerate(self._queue) if carrier == loudest)]

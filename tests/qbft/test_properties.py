@@ -294,6 +294,20 @@ def test_the_queue_of_a_waiting_session_evicts_the_loudest() -> None:
     assert decided.unsigned_data == {"0x" + "ab" * 48: b"decided"}
 
 
+def test_who_passes_on_the_messages_of_others_evicts_only_what_it_has_brought() -> None:
+    waiting, verifier = session(), Verifier(PUBLIC_KEYS)
+    named, value = encode_value({"0x" + "ab" * 48: b"decided"})
+    for source in (1, 2):
+        waiting.offer(verifier.decode(vote(source, MessageType.COMMIT, b"decided")), source)
+    prepares = [sign_message(PRIVATE_KEYS[i], DUTY, i, Broadcast(MessageType.PREPARE, 1, named)) for i in range(4)]
+    for number in range(3 * QUEUED_MESSAGES):  # each with other justifications, which its source hasn't signed
+        replay = msgspec.structs.replace(prepares[1], justification=tuple(prepares[: number % 5]))
+        waiting.offer(verifier.decode(encode_message(replay, {named: value})), 3)
+    waiting.offer(verifier.decode(vote(0, MessageType.COMMIT, b"decided")), 0)
+    waiting.start(0.0)
+    assert any(isinstance(output, Decided) for output in worked(waiting))
+
+
 def test_a_peer_can_only_fill_its_own_share_of_memory() -> None:
     allowance, verifier = Allowance(4, limit_bytes=1000), Verifier(PUBLIC_KEYS)
     one = session(allowance=allowance)

@@ -223,6 +223,17 @@ def test_only_the_newest_hundred_messages_of_a_source_count() -> None:
     assert len(fed(instance, Message(COMMIT, 2, 1, value(1)))) == 1
 
 
+def test_a_message_that_others_pass_on_again_and_again_pushes_out_none_of_its_source() -> None:
+    def signed(kind: MessageType, source: int, justification: tuple[Message, ...] = ()) -> Message:
+        return Message(kind, source, 1, value(1), justification=justification, signed=bytes([kind, source]))
+
+    instance = machine()
+    fed(instance, signed(COMMIT, 2), signed(COMMIT, 3), signed(PREPARE, 2))
+    fed(instance, *(signed(PREPARE, 2, justification=(signed(PREPARE, 3),) * (number % 3)) for number in range(100)))
+    effects = fed(instance, signed(COMMIT, 0))
+    assert [effect.value for effect in effects if isinstance(effect, Decide)] == [value(1)]
+
+
 def test_a_jump_goes_to_the_lowest_of_each_sources_highest_round() -> None:
     effects = fed(machine(), unprepared(1, 2), unprepared(1, 3), unprepared(2, 5))
     assert effects == [Broadcast(ROUND_CHANGE, 3)]

@@ -7,7 +7,8 @@ brackets are all that is kept of the text, and one level is taken off at a time.
 Files are read more strictly than what a peer or a beacon node sends: what two readers could read as two values is refused.
 
 Limits: MAX_DEPTH levels; brackets inside of strings count as well (nothing that a beacon node or a peer sends comes near). In files
-MAX_NUMBER_CHARACTERS a number, also of unknown keys: the time to read a number grows with the square of its length.
+MAX_NUMBER_CHARACTERS a number, also of unknown keys: the time to read a number grows with the square of its length; and MAX_VALUES
+values: of short ones, Python needs a hundred times the memory that the file has.
 """
 
 import json
@@ -17,6 +18,7 @@ import msgspec
 
 MAX_DEPTH: Final = 64
 MAX_NUMBER_CHARACTERS: Final = 100
+MAX_VALUES: Final = 4_000_000  # a lock of 25 000 validators of four operators has 1 200 000
 _ALL_BUT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -60,6 +62,8 @@ def decode_json_file(content: bytes, *, with_lower_keys: bool = False) -> Any:
         return lower if with_lower_keys else dict(pairs)
 
     check_depth(content)
+    if sum(map(content.count, (b",", b"{", b"["))) > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charon_actors.bounded_json import MAX_DEPTH, TooDeep, check_depth, decode_foreign_json
+from charon_actors.bounded_json import MAX_DEPTH, MAX_VALUES, TooDeep, check_depth, decode_foreign_json, decode_json_file
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text('ab{}[]"\\ é', max_size=5),
@@ -52,3 +52,9 @@ def test_a_program_with_a_raised_recursion_limit_survives() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == "refused", done.stderr
+
+
+@pytest.mark.parametrize("short", [b'{"a":1},', b"[],", b"0,"])
+def test_a_file_of_very_many_short_values_is_refused_before_it_costs_memory(short: bytes) -> None:
+    with pytest.raises(ValueError, match="more than 4000000 values"):
+        decode_json_file(b"[" + short * MAX_VALUES + b"0]")

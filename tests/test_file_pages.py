@@ -305,7 +305,7 @@ def test_the_tree_of_the_data_directory_names_files_of_its_table() -> None:
 @pytest.mark.parametrize(
     ("page", "text", "holds"),
     [
-        ("data-directory", "16 MiB; keystores 64 KiB", (MAX_JSON_BYTES, MAX_KEYSTORE_BYTES) == (16 << 20, 64 << 10)),
+        ("data-directory", "64 MiB; keystores 64 KiB", (MAX_JSON_BYTES, MAX_KEYSTORE_BYTES) == (64 << 20, 64 << 10)),
         ("cluster-definition", "1 to 65536", MAX_VALIDATORS == 65536),
         ("cluster-definition", "up to 256 operators", MAX_OPERATORS == 256),
         ("cluster-lock", "256 deposits a validator", MAX_DEPOSITS == 256),

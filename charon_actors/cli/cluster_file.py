@@ -9,7 +9,7 @@
     identity key        64 hex digits
 
 A file that can't be parsed is what its name says, so that its reader can say what is wrong with it.
-Limits: 16 MiB, 64 levels. Source: specification 01-cluster-files, sections 1, 2, 5, 6, 7 and 9.
+Limits: 64 MiB, 64 levels. Source: specification 01-cluster-files, sections 1, 2, 5, 6, 7 and 9.
 """
 
 import enum

@@ -1,6 +1,7 @@
 """The flag `--definition-file`: a path, or an http(s) URL that is fetched.
 
-Limits of a fetch: FETCH_TIMEOUT_S in all, redirects as `http_request.py` says, MAX_JSON_BYTES of body. What came is verified like a file.
+Limits of a fetch: FETCH_TIMEOUT_S in all, redirects as `http_request.py` says, MAX_FETCHED_BYTES of body. What came is verified like
+a file.
 Source: specification 01 §11; 11 §1.
 """
 
@@ -12,13 +13,13 @@ from charon_actors.cli.http_request import MAX_REDIRECTS, HttpFault, exchange, i
 from charon_actors.cli.options import Values
 from charon_actors.cluster.data_directory import read_definition, verified_definition
 from charon_actors.cluster.definition import Definition
-from charon_actors.cluster.foreign_json import MAX_JSON_BYTES
 from charon_actors.cluster.verify import ContractCheck
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network
 
 FLAG: Final = "definition-file"
 FETCH_TIMEOUT_S: Final = 10.0
+MAX_FETCHED_BYTES: Final = 16 << 20  # 01 §11
 
 
 def supplied_definition(
@@ -42,7 +43,7 @@ def supplied_definition(
 
 
 def fetch_definition(url: str, where: str) -> tuple[str, bytes]:
-    """A place for errors, without secrets, and what stands at the URL: at most MAX_JSON_BYTES. Raises UserError."""
+    """A place for errors, without secrets, and what stands at the URL: at most MAX_FETCHED_BYTES. Raises UserError."""
     service = service_of(url, where)
     place = f"{where} ({service.label})"
 
@@ -51,7 +52,7 @@ def fetch_definition(url: str, where: str) -> tuple[str, bytes]:
             "GET",
             service,
             timeout_s=FETCH_TIMEOUT_S,
-            limit_bytes=MAX_JSON_BYTES,
+            limit_bytes=MAX_FETCHED_BYTES,
             redirects=MAX_REDIRECTS,
             uses_proxy=True,
         )

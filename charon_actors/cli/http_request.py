@@ -130,6 +130,8 @@ async def exchange(
                 return await _send(client, request, limit_bytes, redirects, [bearer, *secrets, *_access_tokens(service)])
     except trio.TooSlowError:
         raise HttpFault(f"no complete answer within {timeout_s:g} s") from None
+    except ImportError:  # of what httpx needs for SOCKS
+        raise HttpFault("the environment's proxy is a SOCKS proxy, which can't be used; name an http proxy, or none") from None
     except (
         httpx.HTTPError,
         httpx.InvalidURL,

@@ -11,6 +11,7 @@ Source: specification 09 §7.1, §7.2.
 
 import contextlib
 import json
+import os
 import re
 import sys
 import time
@@ -148,20 +149,22 @@ class _RotatingFile:
     """Appends; at MAX_FILE_BYTES the file becomes FILE.1, and so on up to BACKUPS. Mode 0600."""
 
     def __init__(self, path: Path) -> None:
-        import logging.handlers
+        from logging import makeLogRecord
+        from logging.handlers import RotatingFileHandler
+
+        class PrivateFileHandler(RotatingFileHandler):
+            def _open(self) -> Any:
+                return open(self.baseFilename, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
 
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(0o600)
-            self._handler = logging.handlers.RotatingFileHandler(
-                path, maxBytes=MAX_FILE_BYTES, backupCount=BACKUPS, encoding="utf-8"
-            )
+            self._handler = PrivateFileHandler(path, maxBytes=MAX_FILE_BYTES, backupCount=BACKUPS)
         except OSError as error:
             raise UserError(
                 str(path), f"the log file can't be written ({error.strerror})", "choose another --log-output-path"
             ) from error
         self._handler.terminator = ""
-        self._make = logging.makeLogRecord
+        self._make = makeLogRecord
 
     def write(self, line: str) -> None:
         self._handler.emit(self._make({"msg": "%s", "args": (line,)}))

@@ -20,6 +20,7 @@ Some commands take words without dashes (`arguments`, as in `charon show FILE`);
 
 import itertools
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -407,5 +408,11 @@ def _masked_text(flag: Flag, text: str) -> str:
     scheme, rest = (before + after_scheme, rest) if after_scheme else ("", text)
     user_info, is_found, host = rest.rpartition("@")  # the last one: a password that nobody has encoded may hold slashes and @
     if is_found and (scheme or ":" in user_info):
-        return f"{scheme}xxxxx@{host}"
-    return text
+        return f"{scheme}xxxxx@{_without_path(host)}"
+    return scheme + _without_path(rest) if scheme else text
+
+
+def _without_path(rest: str) -> str:
+    """What follows `//` in a URL; providers put their keys into paths and queries."""
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    return rest if rest.removeprefix(host) in ("", "/") else f"{host}/xxxxx"

@@ -17,6 +17,7 @@ from charon_actors.cluster.deposit import GWEI_PER_ETH, check_deposit_amounts
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.schema import WRITTEN_VERSIONS
+from charon_actors.cluster.staging import MAX_FILE_BYTES
 from charon_actors.cluster.threshold import MIN_OPERATORS, default_threshold
 from charon_actors.crypto.faults import CryptoFault
 from charon_actors.crypto.secp256k1 import checksum_address
@@ -25,6 +26,7 @@ from charon_actors.eth2.networks import Network
 
 MAX_OPERATORS = 256
 MAX_VALIDATORS = 65536
+LOCK_BYTES_A_VALIDATOR, LOCK_BYTES_A_SHARE, LOCK_BYTES_A_DEPOSIT = 3000, 120, 500  # a little more than they are
 ZERO_ADDRESS = "0x" + "00" * 20
 GUARDED_NETWORKS = ("mainnet", "gnosis")
 
@@ -45,12 +47,12 @@ def chosen_threshold(values: Values, operators: int) -> int:
     return threshold
 
 
-def check_operator_count(where: str, operators: int) -> None:
-    """Raises UserError below 3 or above 256."""
+def check_operator_count(where: str, operators: int, most: int = MAX_OPERATORS) -> None:
+    """Raises UserError below 3 or above `most`."""
     if operators < MIN_OPERATORS:
         raise UserError(where, f"number of operators is below minimum ({operators})", f"give at least {MIN_OPERATORS}")
-    if operators > MAX_OPERATORS:
-        raise UserError(where, f"too many operators ({operators})", f"the most is {MAX_OPERATORS}")
+    if operators > most:
+        raise UserError(where, f"too many operators ({operators})", f"the most is {most}")
 
 
 def definition_from_flags(
@@ -69,6 +71,10 @@ def definition_from_flags(
         raise UserError(values.where("consensus-protocol"), "unsupported consensus protocol", "leave it out, or say qbft")
     if not 1 <= num_validators <= MAX_VALIDATORS:
         raise UserError(values.where("num-validators"), "is out of range", f"give 1 to {MAX_VALIDATORS}")
+    most = MAX_FILE_BYTES // (LOCK_BYTES_A_VALIDATOR + LOCK_BYTES_A_SHARE * len(operators) + LOCK_BYTES_A_DEPOSIT * len(amounts))
+    if num_validators > most:
+        what = f"a lock of {num_validators} validators and {len(operators)} operators is larger than any that can be read"
+        raise UserError(values.where("num-validators"), what, f"give {most} at most, and make several clusters")
     validators = _addresses(values, num_validators)
     check_withdrawal_addresses(values.where("withdrawal-addresses"), validators, network)
     if values.number("target-gas-limit") == 0:

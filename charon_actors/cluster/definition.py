@@ -61,7 +61,7 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 def decode_definition(content: bytes) -> Definition:
-    """The definition in a file of at most 16 MiB. Checks form and amounts, not hashes. Raises ClusterFault."""
+    """The definition in a file of at most 64 MiB. Checks form and amounts, not hashes. Raises ClusterFault."""
     return definition_from_fields(decode_object(content, "cluster definition"))
 
 

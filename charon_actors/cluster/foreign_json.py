@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from charon_actors.bounded_json import TooDeep, decode_json_file
 from charon_actors.cluster.faults import ClusterFault
+from charon_actors.cluster.staging import MAX_FILE_BYTES
 
-MAX_JSON_BYTES: Final = 16 << 20  # 01 §11: what Charon reads of a definition by URL
+MAX_JSON_BYTES: Final = MAX_FILE_BYTES
 
 _DECIMAL = re.compile(r"[0-9]{1,20}", flags=re.ASCII)
 _UNICODE_ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}  # as Go's encoder

@@ -70,12 +70,17 @@ def read_keystore_folder(directory: Path) -> tuple[Keystore, ...]:
 
 
 def find_keystores(directory: Path) -> tuple[Keystore, ...]:
-    """Every `*.json` below a directory with the `.txt` of the same name, in the order of their paths (numbers as numbers).
+    """Every `*.json` below a directory with its password, in the order of their paths (numbers as numbers).
 
-    Raises UserError, also for a keystore without a password.
+    The password is the `.txt` of the same name. If none has one, the only `.txt` below the directory is the password of all. JSON lists
+    are no keystores: staking-deposit-cli puts its deposit data beside them. Raises UserError, also for a keystore without a password.
     """
     list_directory(directory)
-    return tuple(_read(_in_order(directory, directory.rglob("*.json"), "it should hold keystore files and their passwords")))
+    found = (path for path in directory.rglob("*.json") if not _is_list(path))
+    ordered = _in_order(directory, found, "it should hold keystore files and their passwords")
+    texts = list(islice(directory.rglob("*.txt"), 2))
+    is_shared = len(texts) == 1 and texts[0].with_suffix(".json") not in ordered
+    return tuple(_read(ordered, shared_password=texts[0] if is_shared else None))
 
 
 def stage_keystores(stage: Staging, prefix: str, keystores: Sequence[Keystore], *, folder: str = f"{VALIDATOR_KEYS}/") -> None:
@@ -104,9 +109,19 @@ def _in_order(directory: Path, paths: Iterable[Path], remedy: str) -> list[Path]
     return ordered
 
 
-def _read(paths: Iterable[Path]) -> Iterable[Keystore]:
+def _is_list(path: Path) -> bool:
+    if not path.is_file():  # a pipe, which would hold us
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip().startswith(b"[")
+    except OSError:
+        return False  # whoever reads it says what is wrong
+
+
+def _read(paths: Iterable[Path], shared_password: Path | None = None) -> Iterable[Keystore]:
     for path in paths:
-        password_path = path.with_suffix(".txt")
+        password_path = shared_password or path.with_suffix(".txt")
         content = read_file(path, "every keystore needs its file", limit=MAX_FILE_BYTES)
         password = read_file(
             password_path, f"put the password of {path.name} there", missing="password file not found", limit=MAX_FILE_BYTES

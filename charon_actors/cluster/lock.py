@@ -42,7 +42,7 @@ class Lock(msgspec.Struct, frozen=True):
 
 
 def decode_lock(content: bytes) -> Lock:
-    """The lock in a file of at most 16 MiB. Checks form, not hashes or signatures. Raises ClusterFault."""
+    """The lock in a file of at most 64 MiB. Checks form, not hashes or signatures. Raises ClusterFault."""
     fields = decode_object(content, "cluster lock")
     definition = definition_from_fields(fields.object("cluster_definition"))
     schema = schema_of(definition.version)

@@ -21,7 +21,7 @@ from typing import Final
 
 from charon_actors.errors import UserError
 
-MAX_FILE_BYTES: Final = 16 << 20  # 01 §11
+MAX_FILE_BYTES: Final = 64 << 20  # a lock of 25 000 validators of four operators
 MANY_FILES: Final = 100  # from here on one sync of all disks costs less than one a file
 STAGING_PREFIX: Final = ".charon-staging-"
 REPLACED: Final = ".replaced"  # inside a staging directory: what stood in the destination before

@@ -122,6 +122,13 @@ async def test_https_is_verified_and_never_becomes_http(tmp_path: Path, monkeypa
         assert plain.asked == []
 
 
+async def test_a_socks_proxy_in_the_environment_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with loopback(lambda asked: Reply(200, b"there")) as server:
+        assert "is a SOCKS proxy" in str(await fault_of(server.url, uses_proxy=True))
+        assert await get(server.url) == b"there"
+
+
 async def test_bodies_are_limited_while_they_come() -> None:
     with loopback(lambda asked: Reply(parts=itertools.repeat(b"x" * 100))) as server:
         assert str(await fault_of(server.url)) == "the answer is larger than 1000 bytes"

@@ -52,6 +52,20 @@ def test_what_a_peer_sends_cannot_forge_a_line(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_log_file_that_took_over_is_as_private_as_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charon_actors.cli.log.MAX_FILE_BYTES", 200)
+    set_up_log("console", "info", "disable", str(tmp_path / "charon.log"), io.StringIO())
+    try:
+        for number in range(10):
+            structlog.get_logger(topic="p2p").info("x" * 100, number=number)
+    finally:
+        structlog.reset_defaults()
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}.items() >= {
+        ("charon.log", 0o600),
+        ("charon.log.1", 0o600),
+    }
+
+
 @pytest.mark.parametrize(
     ("form", "level", "colour"), [("xml", "info", "auto"), ("json", "loud", "auto"), ("json", "info", "pink")]
 )

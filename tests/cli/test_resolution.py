@@ -192,13 +192,17 @@ SECRETS = (
 def test_nothing_secret_reaches_the_log_or_an_error(tmp_path: Path) -> None:
     arguments = {
         "flag_keymanager_auth_token": ("hunter2",),
-        "flag_beacon_node_endpoints": ("http://me:hunter2@host:5052,http://plain",),
+        "flag_beacon_node_endpoints": (
+            "http://me:hunter2@host:5052,http://plain,https://node/v3/hunter2,http://node?key=hunter2,http://me:p@node/hunter2",
+        ),
         "flag_beacon_node_headers": ("Authorization=hunter2",),
     }
     values = resolve("charon test", SECRETS, arguments, {}, tmp_path)
     shown = values.for_log()
     assert "hunter2" not in str(shown)
-    assert shown["beacon-node-endpoints"] == "[http://xxxxx@host:5052,http://plain]"
+    assert shown["beacon-node-endpoints"] == (
+        "[http://xxxxx@host:5052,http://plain,https://node/xxxxx,http://node/xxxxx,http://xxxxx@node/xxxxx]"
+    )
     assert shown["beacon-node-headers"] == "[Authorization=xxxxx]"
     assert (shown["timeout"], list(shown)) == ("1m30s", sorted(shown))
     with pytest.raises(UserError) as caught:

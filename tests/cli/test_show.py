@@ -126,8 +126,8 @@ def _texts(node: Any) -> list[str]:
 def test_standard_input_is_shown_too(charon: Charon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(REAL.read_bytes())))
     assert described(charon, "-")["kind"] == "cluster lock"
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b" " * (17 << 20))))
-    assert charon("show", "-").error.startswith("standard input: larger than 16777216 bytes")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b" " * (65 << 20))))
+    assert charon("show", "-").error.startswith("standard input: larger than 67108864 bytes")
 
 
 def test_a_deposit_file_is_counted_in_eth(charon: Charon) -> None:

@@ -474,13 +474,13 @@ def test_missing_unreadable_and_strange_paths_are_one_line(charon: Charon) -> No
     os.mkfifo("pipe")
     Path("link").symlink_to("nowhere")
     Path("empty").mkdir()
-    Path("large").write_bytes(b" " * (17 << 20))
+    Path("large").write_bytes(b" " * (65 << 20))
     for path, error in (
         ("missing", "missing: no such file"),
         ("pipe", "pipe: is a pipe or a device, not a file"),
         ("link", "link: no such file"),
         ("empty", "empty: holds no files of a cluster, and no folders of nodes"),
-        ("large", "large: larger than 16777216 bytes"),
+        ("large", "large: larger than 67108864 bytes"),
         ("a\x00b", "'a\\x00b': is no file name"),
     ):
         assert charon("verify", path).error.startswith(error)

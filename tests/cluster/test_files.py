@@ -182,4 +182,4 @@ def test_hostile_definitions_are_refused_with_the_reason(change: bytes, fault: s
 
 def test_a_file_above_the_limit_is_not_parsed() -> None:
     with pytest.raises(ClusterFault, match="larger than"):
-        decode_lock(b" " * ((16 << 20) + 1))
+        decode_lock(b" " * ((64 << 20) + 1))

@@ -56,6 +56,20 @@ def test_keystores_of_real_charon_open_to_the_shares_of_the_lock(tmp_path: Path)
         assert [public_key(secret) for secret in opened] == [v.public_shares[index] for v in lock.validators]
 
 
+def test_a_folder_of_staking_deposit_cli_is_read_with_its_one_password(tmp_path: Path) -> None:
+    for name in ("keystore-m_12381_3600_1_0_0-1.json", "keystore-m_12381_3600_0_0_0-1.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "deposit_data-1.json").write_text(' [{"pubkey": ""}]')
+    (tmp_path / "password.txt").write_text("secret")
+    assert [(Path(each.path).name, each.password) for each in find_keystores(tmp_path)] == [
+        ("keystore-m_12381_3600_0_0_0-1.json", "secret"),
+        ("keystore-m_12381_3600_1_0_0-1.json", "secret"),
+    ]
+    (tmp_path / "another.txt").write_text("which one?")
+    with pytest.raises(UserError, match=r"keystore-m_12381_3600_0_0_0-1\.txt: password file not found"):
+        find_keystores(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("names", "what"),
     [

@@ -1,25 +1,32 @@
 """HTTP servers: an ASGI application on a socket that is bound once and survives restarts of whoever serves it.
 
 Each incarnation serves a duplicate of the socket, so a restart never gives up the port; while nobody serves, connections wait in the
-socket's backlog. Source: architecture §1 (validator_api: restarts alone, port stays bound).
+socket's backlog. What goes wrong in one connection, whatever it is, ends that connection and nothing else; of such ends one line is
+logged every REPORT_INTERVAL_S. Source: architecture §1 (validator_api: restarts alone, port stays bound).
 """
 
 import errno
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 import trio
 
 from charon_actors.errors import UserError
+from charon_actors.exception_groups import leaves
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
+log = structlog.get_logger(topic="http")
+
 BACKLOG: Final = 256
 GRACEFUL_S: Final = 1.0
+REPORT_INTERVAL_S: Final = 60.0
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -81,6 +88,7 @@ async def serve_connections(
     lifespan protocol, which ours, living as long as their actor, don't have.
     """
     from hypercorn.app_wrappers import ASGIWrapper
+    from hypercorn.protocol.h11 import H11Protocol
     from hypercorn.trio.tcp_server import TCPServer
     from hypercorn.trio.worker_context import WorkerContext
     from hypercorn.typing import ConnectionState
@@ -89,6 +97,8 @@ async def serve_connections(
         is_client_gone = False
 
         async def _read_data(self) -> None:
+            if isinstance(self.protocol.protocol, H11Protocol):
+                self.protocol.protocol._check_protocol = _stay_with_http1  # type: ignore[assignment, method-assign]
             await super()._read_data()
             self.is_client_gone = True
             await self.idle_task.stop()
@@ -98,9 +108,18 @@ async def serve_connections(
                 await super()._idle_timeout()
 
     context, wrapped = WorkerContext(None), ASGIWrapper(application)
+    reported_at = -math.inf
 
     async def handle(stream: Any) -> None:
-        await Connection(wrapped, config, context, ConnectionState({}), stream)
+        nonlocal reported_at
+        try:
+            await Connection(wrapped, config, context, ConnectionState({}), stream)
+        except* Exception as group:  # what a client sends must not end the server, whatever a parser makes of it
+            now = trio.current_time()
+            if now - reported_at >= REPORT_INTERVAL_S:
+                reported_at = now
+                errors = "; ".join(f"{type(error).__name__}: {error}"[:200] for error in leaves(group))
+                log.warning("connection ended by an error", port=listening.getsockname()[1], error=errors)
 
     duplicate = listening.dup()
     duplicate.listen(BACKLOG)
@@ -116,3 +135,7 @@ async def serve_connections(
             accepting.cancel_scope.cancel()
         await context.terminated.set()
         connections.cancel_scope.deadline = trio.current_time() + graceful_s
+
+
+async def _stay_with_http1(request: object) -> None:
+    """In place of Hypercorn's switch to HTTP/2 on plain connections (`Upgrade: h2c`), which Charon doesn't offer either."""

@@ -97,6 +97,13 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _family("gauge", "core_scheduler_current_epoch", "", "Current epoch"),
     _family("gauge", "core_scheduler_validators_active", "", "Active validators of the cluster"),
     _family("counter", "core_scheduler_skipped_slots_total", "", "Slots whose start this process missed"),
+    _family("gauge", "core_fetcher_proposal_blinded", "", "Of our beacon node's last block: 1 blinded, 2 local"),
+    _family(
+        "gauge",
+        "core_fetcher_proposal_local_mismatch_fee_recipient",
+        "",
+        "Fee recipient of our beacon node's last block: 0 not comparable, 1 the configured one, 2 another",
+    ),
     _family("gauge", "core_consensus_decided_rounds", "protocol duty timer", "Round of the last decision"),
     _family("gauge", "core_consensus_decided_leader_index", "protocol duty", "Peer index of the last decided leader"),
     _family("histogram", "core_consensus_duration_seconds", "protocol duty timer", "Start to decision", *BEACON_BUCKETS),

@@ -6,7 +6,8 @@
 
 Files are read and verified before, by whoever makes the `NodeConfig`; sockets are bound here, before anything starts, so that a taken
 port is one clear error. Then the tree of `node_tree.py` starts. What needs the chain's parameters (duties, consensus, signatures,
-validator API, slashing record) waits for a beacon node to tell them; the network and the monitoring server don't.
+validator API, slashing record) waits for a beacon node to tell them; the network and the monitoring server don't. When the beacon
+nodes announce another fork, consensus, signatures and duties begin anew with it once, late in a slot.
 
 Limits are those of the actors. Nothing here installs signal handlers or touches global state: two nodes can live in one program.
 """
@@ -43,6 +44,7 @@ from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.peers import peers_of
 from charon_actors.crypto import Check
 from charon_actors.errors import Retryable, UserError
+from charon_actors.eth2 import graffiti
 from charon_actors.eth2.beacon_api import ChainEvent, NodeUrl, ReorgEvent
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType, start_offset_s
@@ -59,6 +61,8 @@ QUORUM_CHECKS: Final = 6  # 10 §2: peers are missing only after that many looks
 FAR_BEHIND_SLOTS: Final = 320
 EARLY_CHECK_INTERVAL_S: Final = 1.0
 KEY_LOCK_INTERVAL_S: Final = 1.0
+CLIENT_INTERVAL_S: Final = 600.0  # 08 §2
+QUIET_AT: Final = 0.7  # of a slot: attestations are mostly out by then, and the next slot's duties can still be resolved
 GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the version text has Go's names (07 §5.15)
 SLASHING_FILE: Final = "slashing-protection.sqlite"
 
@@ -68,7 +72,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
 
     private_key: ENR key, 32 bytes. network: of the lock. state_dir: where the slashing record and the node record are kept.
     Endpoints are `ip:port`; p2p_tcp_addresses may be empty: outgoing connections only. relays: texts of `--p2p-relays`.
-    peer_addresses: more addresses by peer index, tried besides those of the ENRs. graffiti: up to 32 bytes.
+    peer_addresses: more addresses by peer index, tried besides those of the ENRs. graffiti: none, one for all
+    validators or one each in the lock's order, up to 32 bytes, 28 if graffiti_names_client. validator_api_tls: None for plain HTTP.
     key_lock: the private key's lock file, taken already and kept fresh while the node runs; None: no lock.
     """
 
@@ -91,7 +96,9 @@ class NodeConfig(msgspec.Struct, frozen=True):
     use_listen_port: bool = True
     peer_addresses: Mapping[int, tuple[Multiaddr, ...]] = {}
     nickname: str = ""
-    graffiti: bytes = b""
+    graffiti: tuple[bytes, ...] = ()
+    graffiti_names_client: bool = False
+    validator_api_tls: validator_api_room.Tls | None = None
     key_lock: Path | None = None
     profile: Profile = Profile.V1_10
 
@@ -137,12 +144,22 @@ class Node:
 
 
 class ChainFacts:
-    """The chain's parameters, asked of the beacon actor once, by whoever needs them first."""
+    """The chain's parameters, asked of the beacon actor once, by whoever needs them first.
+
+    replaced: set when the beacon nodes announce other forks than `known` has; then there is a new one of both.
+    """
 
     def __init__(self, beacon: Address[beacon_room.Message], network: Network) -> None:
         self._beacon, self._network = beacon, network
         self._lock = trio.Lock()
         self._chain: Chain | None = None
+        self.replaced = trio.Event()
+
+    def replace(self, chain: Chain) -> None:
+        """Whoever works with the old one is to begin anew."""
+        self._chain = chain
+        self.replaced.set()
+        self.replaced = trio.Event()
 
     @property
     def known(self) -> Chain | None:
@@ -219,6 +236,8 @@ class _Building:
         self._node: Node
         self._counted_epoch: int | None = None
         self._noted_slot: int | None = None
+        self._client_suffix = graffiti.client_suffix("")
+        self._places = {validator.public_key: place for place, validator in enumerate(config.lock.validators)}
         self._requests_of_epoch = 0
         self._was_client_there = True
         self._mailboxes: dict[str, Any] = {
@@ -302,6 +321,7 @@ class _Building:
             on_event=self._chain_event,
             on_call=self._beacon_call,
             on_cache=self._beacon_cache,
+            on_chain=facts.replace,
             wall_clock=self._clock,
         )
         application = monitoring_app(metrics, node.readiness)
@@ -309,7 +329,7 @@ class _Building:
             "monitoring": Staged(lambda life: _serve(application, monitoring_socket, life)),
             "identity": partial(run_incarnation, mailbox["identity"], self._identity),
             "crypto_workers": partial(run_incarnation, mailbox["crypto_workers"], crypto_workers.CryptoWorkers),
-            "slashing": self._once_the_chain_is_known("slashing", self._slashing),
+            "slashing": self._once_the_chain_is_known("slashing", self._slashing, needs_forks=False),
             "beacon": partial(run_incarnation, mailbox["beacon"], make_beacon),
             **network,
             "consensus": self._once_the_chain_is_known("consensus", self._consensus),
@@ -330,13 +350,32 @@ class _Building:
             write_key_lock(path, KeyLock("charon run", self._clock(), "0x" + self._config.lock.lock_hash.hex()))
             await trio.sleep(KEY_LOCK_INTERVAL_S)
 
-    def _once_the_chain_is_known(self, name: str, make: Callable[[Chain], Any]) -> Body:
-        """A body that waits for a beacon node, while mail for the actor waits in its mailbox."""
+    def _once_the_chain_is_known(self, name: str, make: Callable[[Chain], Any], *, needs_forks: bool = True) -> Body:
+        """A body that waits for a beacon node, while mail for the actor waits in its mailbox.
+
+        needs_forks: when the chain's forks change, it begins a new life with them, at a moment when the duties of the slot are mostly
+        through and those of the next have not begun. That is no crash: the supervisor sees nothing of it.
+        """
+        facts = self._node.chain
+
+        async def begin_anew(chain: Chain, replaced: trio.Event, life: trio.CancelScope) -> None:
+            await replaced.wait()
+            in_slot = (self._clock() - chain.genesis_time_s) / chain.slot_duration_s % 1
+            await trio.sleep((QUIET_AT - in_slot) % 1 * chain.slot_duration_s)
+            log.info("Actor begins anew with the chain's new forks", actor=name)
+            life.cancel()
 
         async def body(life: Life) -> None:
             life.started()
-            chain = await self._node.chain.get()
-            await run_incarnation(self._mailboxes[name], lambda: make(chain))
+            is_over = False
+            while not is_over:
+                chain, replaced = await facts.get(), facts.replaced
+                async with trio.open_nursery() as nursery:
+                    if needs_forks:
+                        nursery.start_soon(begin_anew, chain, replaced, nursery.cancel_scope)
+                    await run_incarnation(self._mailboxes[name], partial(make, chain))
+                    is_over = True
+                    nursery.cancel_scope.cancel()
 
         return Staged(body)
 
@@ -355,6 +394,7 @@ class _Building:
             own_index=self._config.own_index,
             private_key=self._config.private_key,
             public_keys=[peer.public_key for peer in self._peers],
+            validators=len(self._config.lock.validators),
             chain=chain,
             profile=self._config.profile,
             wall_clock=self._clock,
@@ -382,18 +422,20 @@ class _Building:
             broadcast=self._node.mesh.broadcast,
             on_group=lambda group: self._mailboxes["duties"].tell(duties_room.GroupArrived(group)),
             wall_clock=self._clock,
+            may_propose=self._may_propose,
             observe=partial(self._note_partials, chain),
+            observe_verification=self._note_verification,
         )
 
     def _duties(self, chain: Chain) -> duties_room.Duties:
-        lock, graffiti = self._config.lock, self._config.graffiti.ljust(32, b"\0")
+        lock = self._config.lock
         fee_recipients = {
             validator.public_key: addresses.fee_recipient_address
             for validator, addresses in zip(lock.validators, lock.definition.validators, strict=True)
         }
         return duties_room.Duties(
             duties_room.Settings(
-                chain=chain, fee_recipients=fee_recipients, graffiti=lambda _: graffiti, profile=self._config.profile
+                chain=chain, fee_recipients=fee_recipients, graffiti=self._graffiti, profile=self._config.profile
             ),
             beacon=self._mailboxes["beacon"],
             consensus=self._mailboxes["consensus"],
@@ -401,7 +443,24 @@ class _Building:
             wall_clock=self._clock,
             on_slot=partial(self._note_slot, chain),
             on_ended=self._duty_ended,
+            on_block=self._block_fetched,
         )
+
+    def _graffiti(self, pubkey: bytes) -> bytes:
+        texts = self._config.graffiti or (b"",)
+        suffix = self._client_suffix if self._config.graffiti_names_client else b""
+        return graffiti.padded(texts[0 if len(texts) == 1 else self._places[pubkey]], suffix)
+
+    async def _watch_client(self) -> None:
+        """What the beacon node is, for the graffiti."""
+        while True:
+            try:
+                version = await self._mailboxes["beacon"].ask(beacon_room.NodeVersion())
+            except (beacon_room.BeaconFault, Retryable):
+                await trio.sleep(EARLY_CHECK_INTERVAL_S)
+            else:
+                self._client_suffix = graffiti.client_suffix(version)
+                await trio.sleep(CLIENT_INTERVAL_S)
 
     async def _validator_api(self, listening: socket, life: Life) -> None:
         life.started()
@@ -418,6 +477,7 @@ class _Building:
             self._mailboxes["duties"],
             self._mailboxes["signatures"],
             version=f"charon-actors/charon/{config.profile.version_text}-unknown/{machine}",
+            tls=config.validator_api_tls,
             on_request=self._request_seen,
         ).run(life.stopping)
 
@@ -432,6 +492,16 @@ class _Building:
 
     async def _take_partials(self, peer_index: int, message: bytes) -> None:
         await self._mailboxes["signatures"].deliver(signatures_room.PeerPartials(peer_index, message))
+
+    async def _may_propose(self, slot: int, pubkey: bytes) -> bool:
+        """Whether that validator proposes in that slot; True while its epoch's duties aren't known."""
+        try:
+            proposer: bytes = await self._mailboxes["duties"].ask(duties_room.ProposerOf(slot))
+        except duties_room.NoDuty:
+            return False
+        except (duties_room.NotReady, Retryable):
+            return True
+        return proposer == pubkey
 
     def _chain_event(self, event: ChainEvent) -> None:
         chain = self._node.chain.known
@@ -503,6 +573,15 @@ class _Building:
         labels = {"duty": duty.type.label, "peer_idx": str(share_index - 1)}
         self._node.metrics.observe("core_parsigdb_store", labels, max(self._clock() - due_s, 0))
 
+    def _block_fetched(self, block: duties_room.BlockFetched) -> None:
+        metrics, matches = self._node.metrics, block.fee_recipient_matches
+        metrics.gauge("core_fetcher_proposal_blinded", {}, 1 if block.is_blinded else 2)
+        mismatch = 0 if matches is None else 1 if matches else 2
+        metrics.gauge("core_fetcher_proposal_local_mismatch_fee_recipient", {}, mismatch)
+
+    def _note_verification(self, duty_type: DutyType, seconds: float) -> None:
+        self._node.metrics.observe("core_parsigex_set_verification_seconds", {"duty": duty_type.label}, seconds)
+
     def _duty_ended(self, ended: duties_room.DutyEnded) -> None:
         metrics, labels = self._node.metrics, {"duty": ended.duty.type.label}
         metrics.count("core_tracker_expect_duties_total", labels)
@@ -521,6 +600,11 @@ class _Building:
             nursery.start_soon(self._watch_beacon_nodes)
             chain = await self._node.chain.get()
             nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_client)
+            await self._keep_readiness(chain)
+
+    async def _keep_readiness(self, chain: Chain) -> None:
         peers = len(self._peers)
         needed = max(math.ceil(2 * peers / 3), self._config.lock.definition.threshold) - 1
         missing_checks = QUORUM_CHECKS

@@ -359,7 +359,7 @@ def _configs(settings: SimnetSettings, dealt: Dealt, identity_keys: Sequence[byt
                 monitoring_address=f"127.0.0.1:{monitoring_ports[index]}",
                 p2p_tcp_addresses=(f"127.0.0.1:{ports[index]}",),
                 peer_addresses={other: found for other, found in addresses.items() if other != index},
-                graffiti=b"simnet",
+                graffiti=(b"simnet",),
             )
         )
     return configs

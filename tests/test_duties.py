@@ -1,21 +1,17 @@
-"""The duties actor on a virtual clock, between three small actors that stand in for beacon, consensus and signatures."""
+"""The duties actor on a virtual clock, from the slot to the beacon node, and what the validator API is told meanwhile."""
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
-from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from actors.beacon import (
     AttesterDuties,
     BeaconFault,
     BeaconUnavailable,
-    ClusterValidators,
     DutiesAnswer,
     FetchAttestationData,
     PrepareProposers,
@@ -24,38 +20,25 @@ from actors.beacon import (
     ProposerDuties,
     SubmitAttestations,
     SubmitProposal,
-    SyncState,
-    SyncStatus,
-    ValidatorInfo,
 )
-from actors.beacon import Message as BeaconMessage
-from actors.consensus import Agree, DeadlinePassed, ProposeValue
-from actors.consensus import Message as ConsensusMessage
+from actors.consensus import ProposeValue
 from actors.duties import (
     AttesterAt,
     AwaitAttestationData,
     AwaitProposal,
-    ChainReorganised,
-    Duties,
+    BlockFetched,
     DutyEnded,
-    GroupArrived,
-    Message,
     NoDuty,
     NotReady,
     ProposerOf,
     PubkeyOfAttester,
-    Settings,
     UnknownValidator,
 )
-from actors.duties.decided import ClashingValue, DecidedValues
-from actors.mailbox import ActorDown, Address, Inbox, Mailbox, MailboxFull, Reply, Request, open_actor, run_incarnation
-from actors.signatures import AwaitGroupSignature, GroupSigned
-from actors.signatures import Message as SignaturesMessage
-from charon_actors.eth2 import containers
-from charon_actors.eth2.chain import Chain, ForkEntry
+from actors.duties.decided import DecidedValues
+from actors.mailbox import ActorDown, Reply, Request, run_incarnation
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
-from charon_actors.eth2.signed_data import SignedData, SignedProposal, SignedRandao, VersionedAttestation
+from charon_actors.eth2.signed_data import SignedData, SignedRandao
 from charon_actors.eth2.unsigned_data import (
     AttestationData,
     AttestationUnsigned,
@@ -64,286 +47,32 @@ from charon_actors.eth2.unsigned_data import (
     decode_unsigned,
     encode_unsigned,
 )
-from supervisors.simulation.beacon_mock import zero_value
-
-GENESIS_S, SLOT_S, SLOTS = 1_700_000_000.0, 12.0, 8
-ALICE, BOB, CAROL = b"A" * 48, b"B" * 48, b"C" * 48
-RANDAO = b"\x77" * 96
-
-
-def chain_of(last_fork: Fork = Fork.FULU) -> Chain:
-    return Chain(
-        genesis_time_s=GENESIS_S,
-        genesis_validators_root=bytes(32),
-        slot_duration_s=SLOT_S,
-        slots_per_epoch=SLOTS,
-        fork_schedule=(ForkEntry(0, bytes([last_fork, 0, 0, 1])),),
-        fork_epochs={fork: 0 for fork in Fork if fork <= last_fork},
-        capella_fork_version=bytes([3, 0, 0, 1]),
-    )
-
-
-def info(pubkey: bytes, status: str = "active_ongoing", activation_epoch: int = 0) -> ValidatorInfo:
-    return ValidatorInfo(pubkey[0], pubkey, status, activation_epoch, {})
-
-
-def attester(pubkey: bytes, slot: int, committee: int = 3) -> AttesterDefinition:
-    return AttesterDefinition(pubkey, slot, pubkey[0], committee, 64, 8, 5)
-
-
-def attestation_data(slot: int, committee: int = 0, *, head: int = 0, target: int = 0) -> AttestationData:
-    epoch = slot // SLOTS
-    return AttestationData(slot, committee, bytes([head] * 32), max(epoch - 1, 0), bytes(32), epoch, bytes([target] * 32))
-
-
-def block(slot: int, graffiti: bytes = b"", randao: bytes = RANDAO) -> Proposal:
-    schema = containers.block_contents(Fork.FULU)
-    value = zero_value(schema)
-    value["block"]["slot"] = slot
-    value["block"]["body"]["randao_reveal"] = randao
-    value["block"]["body"]["graffiti"] = graffiti.ljust(32, b"\0")
-    value["block"]["body"]["sync_aggregate"]["sync_committee_signature"] = bytes(96)
-    return Proposal(Fork.FULU, False, schema.encode(value))
-
-
-def signed_attestation(slot: int, pubkey: bytes = ALICE, fork: Fork = Fork.FULU) -> VersionedAttestation:
-    single = {"committee_index": "3", "attester_index": str(pubkey[0]), "data": attestation_data(slot).to_json()}
-    return VersionedAttestation.from_single_attestation_json(fork, {**single, "signature": "0x" + bytes(96).hex()})
-
-
-def signed_block(slot: int) -> SignedProposal:
-    schema = containers.signed_block_contents(Fork.FULU)
-    value = zero_value(schema)
-    value["signed_block"]["message"]["slot"] = slot
-    value["signed_block"]["message"]["body"]["sync_aggregate"]["sync_committee_signature"] = bytes(96)
-    return SignedProposal(Fork.FULU, False, schema.encode(value))
-
-
-class Beacon:
-    """Answers at once from what the test has set. `fault` is asked first, and may raise for any request."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self.validators = [info(ALICE), info(BOB)]
-        self.attesters: dict[int, list[AttesterDefinition]] = {}
-        self.proposers: dict[int, dict[int, bytes]] = {}
-        self.seen: list[tuple[float, Any]] = []
-        self.fault: Callable[[Any], None] = lambda request: None
-        self.is_syncing = False
-        self.hanging: set[type] = set()
-        self.kept: list[Reply[Any]] = []
-
-    def saw(self, kind: type) -> list[Any]:
-        return [request for _, request in self.seen if isinstance(request, kind)]
-
-    def times_of(self, kind: type) -> list[float]:
-        return [round(when, 3) for when, request in self.seen if isinstance(request, kind)]
-
-    async def run(self, inbox: Inbox[BeaconMessage]) -> None:
-        async for mail in inbox:
-            reply: Reply[Any] = mail.reply_to(mail.message)
-            self.seen.append((self._now(), mail.message))
-            if type(mail.message) in self.hanging:
-                self.kept.append(reply)
-                continue
-            try:
-                self.fault(mail.message)
-                reply.send(self._answer(mail.message))
-            except BeaconFault as fault:
-                reply.fail(fault)
-
-    def _answer(self, request: BeaconMessage) -> Any:
-        match request:
-            case SyncStatus():
-                return SyncState(self.is_syncing, 0, None, {})
-            case ClusterValidators():
-                return tuple(self.validators)
-            case AttesterDuties(epoch, indices):
-                duties = (duty for duty in self.attesters.get(epoch, []) if duty.validator_index in indices)
-                return DutiesAnswer(tuple(duties), bytes(32), False)
-            case ProposerDuties(epoch):
-                found = (ProposerDefinition(key, key[0], slot) for slot, key in self.proposers.get(epoch, {}).items())
-                return DutiesAnswer(tuple(found), bytes(32), False)
-            case FetchAttestationData(slot, committee_index):
-                return attestation_data(slot, committee_index, head=9)
-            case ProduceBlock(slot, randao, graffiti):
-                return block(slot, graffiti, randao)
-            case _:
-                return None
-
-
-class Consensus:
-    """Agrees on what the test decides; with `follows`, on our own proposal."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self.joined: dict[Duty, float] = {}
-        self.proposed: dict[Duty, dict[str, bytes]] = {}
-        self.follows = True
-        self._decided: dict[Duty, dict[str, bytes]] = {}
-        self._askers: dict[Duty, list[Reply[dict[str, bytes]]]] = {}
-
-    async def run(self, inbox: Inbox[ConsensusMessage]) -> None:
-        async for mail in inbox:
-            match mail.message:
-                case Agree(duty) as request:
-                    self.joined.setdefault(duty, self._now())
-                    self._askers.setdefault(duty, []).append(mail.reply_to(request))
-                case ProposeValue(duty, value):
-                    self.proposed[duty] = value
-                    if self.follows:
-                        self._decided.setdefault(duty, value)
-                case _:
-                    raise AssertionError("not used here")
-            self._answer()
-
-    def decide(self, duty: Duty, value: dict[str, bytes]) -> None:
-        self._decided[duty] = value
-        self._answer()
-
-    def fail(self, duty: Duty) -> None:
-        for reply in self._askers.pop(duty):
-            reply.fail(DeadlinePassed(str(duty)))
-
-    def _answer(self) -> None:
-        for duty in self._decided:
-            for reply in self._askers.pop(duty, []):
-                reply.send(dict(self._decided[duty]))
-
-
-class Signatures:
-    """Has the group randaos that the test gives."""
-
-    def __init__(self) -> None:
-        self.randaos: dict[int, SignedData] = {}
-        self.waiting: dict[int, list[Reply[SignedData]]] = {}
-
-    async def run(self, inbox: Inbox[SignaturesMessage]) -> None:
-        async for mail in inbox:
-            request = mail.message
-            assert isinstance(request, AwaitGroupSignature), "nothing else is asked here"
-            assert request.duty.type is DutyType.RANDAO, "a story waits for no other signature"
-            self.waiting.setdefault(request.duty.slot, []).append(mail.reply_to(request))
-            self._answer()
-
-    def randao(self, slot: int) -> None:
-        self.randaos[slot] = SignedRandao(slot // SLOTS, RANDAO)
-        self._answer()
-
-    def _answer(self) -> None:
-        for slot, randao in self.randaos.items():
-            for reply in self.waiting.pop(slot, []):
-                reply.send(randao)
-
-
-class Rig:
-    """wall: what the node's clock shows beside Trio's; a test may set it forward."""
-
-    def __init__(self, chain: Chain, slot: float) -> None:
-        self.chain = chain
-        self.wall = GENESIS_S + slot * SLOT_S - trio.current_time()
-        self.beacon, self.consensus, self.signatures = Beacon(self.now), Consensus(self.now), Signatures()
-        self.slots: list[tuple[int, int]] = []
-        self.ended: list[DutyEnded] = []
-        self.address: Address[Message]
-        self._neighbours: tuple[Address[Any], ...]
-
-    def now(self) -> float:
-        """Unix seconds."""
-        return self.wall + trio.current_time()
-
-    def at(self, slot: float) -> float:
-        """Unix seconds of the `slot`'s start."""
-        return GENESIS_S + slot * SLOT_S
-
-    async def until(self, slot: float) -> None:
-        """Sleep until just after the start of `slot` (a fraction is a part of a slot), and until everything has settled."""
-        await trio.sleep(max(self.at(slot) - self.now(), 0) + 0.001)
-        await settle()
-
-    def group(self, slot: int, signed: Mapping[bytes, SignedData], kind: DutyType = DutyType.ATTESTER) -> None:
-        self.address.tell(GroupArrived(GroupSigned(Duty(slot, kind), signed)))
-
-    def duties(self) -> Duties:
-        beacon, consensus, signatures = self._neighbours
-        return Duties(
-            Settings(
-                chain=self.chain,
-                fee_recipients={ALICE: "0xA11ce", BOB: "0xB0b"},
-                graffiti=lambda pubkey: pubkey[:1].ljust(32, b"\0"),
-                builder_boost=7,
-            ),
-            beacon=beacon,
-            consensus=consensus,
-            signatures=signatures,
-            wall_clock=self.now,
-            on_slot=lambda slot, active: self.slots.append((slot, active)),
-            on_ended=self.ended.append,
-        )
-
-    @property
-    def only_end(self) -> DutyEnded:
-        [ended] = self.ended
-        return ended
-
-
-async def settle() -> None:
-    """Until every task waits for something."""
-    await trio.testing.wait_all_tasks_blocked()
-
-
-@asynccontextmanager
-async def rig_of(
-    prepare: Callable[[Rig], None] = lambda rig: None, *, slot: float = 8, last_fork: Fork = Fork.FULU, runs: bool = True
-) -> AsyncIterator[Rig]:
-    """The actor at work, from the start of `slot` on."""
-    rig = Rig(chain_of(last_fork), slot)
-    prepare(rig)
-    async with (
-        open_actor(Mailbox[BeaconMessage]("beacon"), lambda: rig.beacon) as beacon,
-        open_actor(Mailbox[ConsensusMessage]("consensus"), lambda: rig.consensus) as consensus,
-        open_actor(Mailbox[SignaturesMessage]("signatures"), lambda: rig.signatures) as signatures,
-    ):
-        rig._neighbours = (beacon, consensus, signatures)
-        mailbox = Mailbox[Message]("duties", 4096)
-        rig.address = mailbox.address
-        if not runs:
-            yield rig
-            return
-        async with open_actor(mailbox, rig.duties):
-            await settle()
-            yield rig
-
-
-def down(request: Any) -> None:
-    """A beacon node that nobody reaches, whatever is asked."""
-    raise BeaconUnavailable(None, "connection refused")
-
-
-class Asked:
-    """The outcome of a request that was asked in the background."""
-
-    def __init__(self) -> None:
-        self.value: Any = None
-        self.error: Exception | None = None
-        self.is_over = False
-        self.at: float | None = None
-
-    async def ask(self, rig: Rig, request: Request[Any]) -> None:
-        try:
-            self.value = await rig.address.ask(request)
-        except Exception as error:  # the test looks at it
-            self.error = error
-        self.is_over, self.at = True, rig.now()
-
-
-Clock = trio.testing.MockClock
+from tests.duties_rig import (
+    ALICE,
+    BOB,
+    CAROL,
+    CONSENSUS_MAIL,
+    RANDAO,
+    SLOT_S,
+    SLOTS,
+    Asked,
+    Clock,
+    Rig,
+    attestation_data,
+    attester,
+    block,
+    busy,
+    down,
+    info,
+    proposer,
+    rig_of,
+    settle,
+    signed_attestation,
+    signed_block,
+    two_attesters,
+)
 
 # the stories
-
-
-def two_attesters(rig: Rig) -> None:
-    rig.beacon.attesters[1] = [attester(ALICE, 9, committee=3), attester(BOB, 9, committee=4)]
 
 
 async def test_an_attestation_from_the_duty_to_the_beacon_node(autojump_clock: Clock) -> None:
@@ -393,10 +122,6 @@ async def test_each_fork_of_a_batch_is_submitted_by_itself(autojump_clock: Clock
         ]
 
 
-def proposer(rig: Rig) -> None:
-    rig.beacon.proposers[1] = {9: ALICE}
-
-
 async def test_a_block_from_the_randao_to_the_beacon_node(autojump_clock: Clock) -> None:
     duty = Duty(9, DutyType.PROPOSER)
     async with rig_of(proposer) as rig, trio.open_nursery() as nursery:
@@ -417,6 +142,41 @@ async def test_a_block_from_the_randao_to_the_beacon_node(autojump_clock: Clock)
         assert (rig.only_end.step, rig.only_end.succeeded, rig.only_end.reason) == ("done", 1, None)
 
 
+@pytest.mark.parametrize(
+    ("made", "seen", "warnings"),
+    [
+        ({}, BlockFetched(False, True), 0),  # whatever the case of the letters in the lock
+        ({"fee_recipient": b"\xee" * 20}, BlockFetched(False, False), 1),
+        ({"fee_recipient": b"\xee" * 20, "blinded": True}, BlockFetched(True, None), 0),
+    ],
+)
+async def test_the_fee_recipient_of_our_beacon_nodes_block_is_compared(
+    made: dict[str, Any], seen: BlockFetched, warnings: int, autojump_clock: Clock
+) -> None:
+    async with rig_of(proposer) as rig:
+        rig.beacon.make_block = lambda slot, graffiti, randao: block(slot, graffiti, randao, **made)
+        with capture_logs() as entries:
+            rig.signatures.randao(9)
+            await rig.until(9.1)
+        assert rig.blocks == [seen]
+        warned = [entry for entry in entries if entry["log_level"] == "warning"]
+        assert [(entry["fee_recipient"], entry["configured"]) for entry in warned] == [
+            ("0x" + "ee" * 20, "0x" + "A1" * 20)
+        ] * warnings
+        assert await rig.address.ask(AwaitProposal(9)) == block(9, b"A", **made), "it only warns"
+
+
+async def test_a_block_of_our_beacon_node_that_is_not_our_proposers_is_not_offered(autojump_clock: Clock) -> None:
+    async with rig_of(proposer) as rig:
+        rig.beacon.make_block = lambda slot, graffiti, randao: block(slot, graffiti, randao, index=BOB[0])
+        rig.signatures.randao(9)
+        await rig.until(9.1)
+        assert not rig.consensus.proposed
+        assert not rig.blocks
+        rig.consensus.decide(Duty(9, DutyType.PROPOSER), {"0x" + ALICE.hex(): encode_unsigned(block(9, b"peer"))})
+        assert await rig.address.ask(AwaitProposal(9)) == block(9, b"peer"), "a peer leads instead"
+
+
 async def test_our_beacon_node_refuses_but_the_peers_decide_and_the_duty_succeeds(autojump_clock: Clock) -> None:
     def refuse(request: Any) -> None:
         if isinstance(request, FetchAttestationData):
@@ -429,14 +189,59 @@ async def test_our_beacon_node_refuses_but_the_peers_decide_and_the_duty_succeed
         assert duty not in rig.consensus.proposed
         assert rig.beacon.saw(FetchAttestationData) == [FetchAttestationData(9, 0)], "what repeating can't mend is not repeated"
         peers = {
-            "0x" + key.hex(): encode_unsigned(AttestationUnsigned(attestation_data(9, head=5), attester(key, 9)))
-            for key in (ALICE, BOB)
+            "0x" + key.hex(): encode_unsigned(AttestationUnsigned(attestation_data(9, head=5), attester(key, 9, committee)))
+            for key, committee in ((ALICE, 3), (BOB, 4))
         }
         rig.consensus.decide(duty, peers)
         assert await rig.address.ask(AwaitAttestationData(9, 3)) == attestation_data(9, head=5)
         rig.group(9, {ALICE: signed_attestation(9, ALICE), BOB: signed_attestation(9, BOB)})
         await settle()
         assert (rig.only_end.step, rig.only_end.reason) == ("done", None)
+
+
+async def test_a_consensus_actor_without_room_for_a_moment_costs_no_duty(autojump_clock: Clock) -> None:
+    duty = Duty(9, DutyType.ATTESTER)
+    async with rig_of(two_attesters) as rig:
+        await rig.until(9.2)
+        rig.consensus.is_awake = trio.Event()
+        for slot in range(100, 100 + CONSENSUS_MAIL + 1):  # one in its hands, the others fill its mailbox
+            rig.consensus_address.tell(ProposeValue(Duty(slot, DutyType.ATTESTER), {}))
+            await settle()
+        await rig.until(9.34)
+        rig.consensus.is_awake.set()
+        await rig.until(9.4)
+        assert duty in rig.consensus.proposed
+        assert await rig.address.ask(AwaitAttestationData(9, 3)) == attestation_data(9, head=9)
+
+
+async def test_a_proposal_that_finds_no_room_takes_nothing_from_the_agreement_with_it(autojump_clock: Clock) -> None:
+    duty = Duty(9, DutyType.ATTESTER)
+    async with rig_of(two_attesters) as rig:
+        rig.beacon.hanging.add(FetchAttestationData)
+        await rig.until(9.34)
+        [fetch], [agreement] = rig.beacon.kept, rig.consensus.askers[duty]
+        rig.consensus.is_awake = trio.Event()
+        for slot in range(100, 100 + CONSENSUS_MAIL + 1):
+            rig.consensus_address.tell(ProposeValue(Duty(slot, DutyType.ATTESTER), {}))
+            await settle()
+        fetch.send(attestation_data(9, head=9))
+        await settle()
+        assert not agreement.is_abandoned
+        rig.consensus.is_awake.set()
+        await rig.until(9.4)
+        assert duty in rig.consensus.proposed
+        assert await rig.address.ask(AwaitAttestationData(9, 3)) == attestation_data(9, head=9)
+
+
+async def test_a_consensus_actor_that_restarts_is_asked_again(autojump_clock: Clock) -> None:
+    duty = Duty(9, DutyType.ATTESTER)
+    async with rig_of(two_attesters) as rig:
+        rig.consensus.follows = False
+        await rig.until(9.4)
+        rig.consensus.life.cancel()
+        await rig.until(9.45)
+        rig.consensus.decide(duty, rig.consensus.proposed[duty])
+        assert await rig.address.ask(AwaitAttestationData(9, 3)) == attestation_data(9, head=9)
 
 
 async def test_a_beacon_node_that_is_down_is_asked_again_until_it_is_back(autojump_clock: Clock) -> None:
@@ -651,28 +456,7 @@ async def test_reason_consensus_decides_rubbish(autojump_clock: Clock) -> None:
         assert ended.reason.startswith("agree: ")
 
 
-async def test_reason_consensus_decides_two_things_for_one_committee(autojump_clock: Clock) -> None:
-    async with rig_of(two_attesters) as rig:
-        rig.consensus.follows = False
-        await rig.until(9.4)
-        clash = [
-            AttestationUnsigned(attestation_data(9, head=1), attester(ALICE, 9)),
-            AttestationUnsigned(attestation_data(9, head=2), attester(BOB, 9)),
-        ]
-        rig.consensus.decide(Duty(9, DutyType.ATTESTER), {f"0x{n}": encode_unsigned(value) for n, value in enumerate(clash)})
-        ended = await ends(rig)
-        assert ended.reason == "serve: slot 9, committee 3: two attestation data were decided"
-
-
 # the clock
-
-
-def busy(rig: Rig) -> None:
-    """A proposal and an attestation in each slot of epochs 1 to 4."""
-    for epoch in range(1, 5):
-        slots = range(epoch * SLOTS, (epoch + 1) * SLOTS)
-        rig.beacon.attesters[epoch] = [attester(ALICE, slot) for slot in slots]
-        rig.beacon.proposers[epoch] = dict.fromkeys(slots, ALICE)
 
 
 async def test_missed_slots_are_never_replayed(autojump_clock: Clock) -> None:
@@ -761,46 +545,6 @@ async def test_duties_that_cannot_be_read_are_asked_for_until_they_can_and_start
         assert not {ended.duty for ended in rig.ended} & {Duty(16, DutyType.PROPOSER), Duty(17, DutyType.PROPOSER)}
 
 
-async def test_a_reorganisation_has_later_epochs_read_again(autojump_clock: Clock) -> None:
-    async with rig_of(busy) as rig:
-        await rig.until(15.6)
-        assert await rig.address.ask(ProposerOf(16)) == ALICE
-        rig.beacon.proposers[2] = {16: BOB}
-        rig.beacon.attesters[2] = []
-        rig.address.tell(ChainReorganised(1))
-        await rig.until(16.5)
-        assert await rig.address.ask(ProposerOf(16)) == BOB
-        with pytest.raises(NoDuty):
-            await rig.address.ask(AwaitAttestationData(16, 3))
-        assert await rig.address.ask(ProposerOf(15)) == ALICE, "the epoch that the reorganisation began in stays"
-
-
-async def test_a_reorganisation_in_the_middle_of_an_epoch_has_the_rest_read_again(autojump_clock: Clock) -> None:
-    async with rig_of(busy) as rig:
-        await rig.until(18.1)
-        rig.beacon.proposers[2] = dict.fromkeys(range(16, 24), BOB)
-        rig.address.tell(ChainReorganised(1))
-        await rig.until(19.1)
-        assert await rig.address.ask(ProposerOf(19)) == BOB
-        assert {duty.slot for duty in rig.consensus.joined} == set(range(8, 20)), "no slot is left out or begun twice"
-
-
-async def test_a_reorganisation_while_duties_are_being_read_is_not_overtaken_by_the_old_answer(autojump_clock: Clock) -> None:
-    async with rig_of(busy) as rig:
-        await rig.until(15.4)
-        rig.beacon.hanging.add(ProposerDuties)
-        await rig.until(15.6)
-        [late] = rig.beacon.kept
-        rig.beacon.hanging.clear()
-        rig.address.tell(ChainReorganised(1))
-        rig.beacon.proposers[2] = {16: BOB}
-        rig.beacon.attesters[2] = []
-        await settle()
-        late.send(DutiesAnswer((ProposerDefinition(ALICE, ALICE[0], 16),), bytes(32), False))  # of the chain before
-        await rig.until(16.1)
-        assert await rig.address.ask(ProposerOf(16)) == BOB
-
-
 async def test_only_active_validators_have_duties_also_in_their_very_first_epoch(autojump_clock: Clock) -> None:
     def mixed(rig: Rig) -> None:
         rig.beacon.validators = [info(ALICE, "pending_queued", 1), info(BOB, "exited_unslashed"), info(CAROL, "active_exiting")]
@@ -835,8 +579,38 @@ async def test_fee_recipients_are_told_at_the_start_and_once_an_epoch(autojump_c
 
     async with rig_of(with_stranger, slot=10) as rig:
         await rig.until(25.5)
-        assert rig.beacon.saw(PrepareProposers) == [PrepareProposers(((ALICE[0], "0xA11ce"),))] * 3
+        assert rig.beacon.saw(PrepareProposers) == [PrepareProposers(((ALICE[0], "0x" + "A1" * 20),))] * 3
         assert rig.beacon.times_of(PrepareProposers) == pytest.approx([rig.at(10), rig.at(16.5), rig.at(24.5)], abs=0.01)
+
+
+async def test_fee_recipients_are_told_again_while_the_beacon_node_is_away(autojump_clock: Clock) -> None:
+    away_until = 19.1
+
+    def unreachable(rig: Rig) -> None:
+        def away(request: Any) -> None:
+            if isinstance(request, PrepareProposers) and rig.now() < rig.at(away_until):
+                raise BeaconUnavailable(None, "connection refused")
+
+        rig.beacon.fault = away
+
+    with capture_logs() as entries:
+        async with rig_of(unreachable, slot=16) as rig:
+            await rig.until(23.9)
+            told = rig.beacon.times_of(PrepareProposers)
+            assert told == pytest.approx([rig.at(slot) for slot in (16, 17, 18, 19, 20)], abs=0.01), "until it is back"
+            away_until = 100
+            await rig.until(34.9)
+            told = rig.beacon.times_of(PrepareProposers)[len(told) :]
+            assert told == pytest.approx([rig.at(slot + 0.5) for slot in range(24, 35)], abs=0.01), "one task an epoch"
+    assert [entry["epoch"] for entry in entries if "fee recipients" in entry["event"]] == [2, 3, 4], "said once an epoch"
+
+
+async def test_an_epoch_whose_first_slot_was_missed_has_its_fee_recipients_told(autojump_clock: Clock) -> None:
+    async with rig_of(busy) as rig:
+        await rig.until(14.9)
+        rig.wall += 2 * SLOT_S  # over the start of slot 16
+        await rig.until(18.9)
+        assert len(rig.beacon.saw(PrepareProposers)) == 2
 
 
 async def test_a_refused_fee_recipient_stops_nothing(autojump_clock: Clock) -> None:
@@ -884,6 +658,63 @@ async def test_validators_are_found_by_their_place(autojump_clock: Clock) -> Non
         for request in unknown:
             with pytest.raises(UnknownValidator):
                 await rig.address.ask(request)
+
+
+def slow_start(rig: Rig) -> None:
+    busy(rig)
+    rig.beacon.hanging.add(ProposerDuties)
+
+
+QUESTIONS: tuple[tuple[Request[Any], Any], ...] = (
+    (ProposerOf(8), ALICE),
+    (PubkeyOfAttester(8, 3, ALICE[0]), ALICE),
+    (AttesterAt(8, 3, 5), attester(ALICE, 8)),
+)
+
+
+async def test_questions_in_the_first_instant_of_an_epoch_wait_until_its_duties_are_read(autojump_clock: Clock) -> None:
+    async with rig_of(slow_start) as rig, trio.open_nursery() as nursery:
+        waiting = [Asked() for _ in QUESTIONS]
+        for asked, (question, _) in zip(waiting, QUESTIONS, strict=True):
+            nursery.start_soon(asked.ask, rig, question)
+        await rig.until(8.1)
+        assert not any(asked.is_over for asked in waiting)
+        rig.beacon.kept[0].send(DutiesAnswer((ProposerDefinition(ALICE, ALICE[0], 8),), bytes(32), False))
+        await settle()
+        assert [asked.value for asked in waiting] == [value for _, value in QUESTIONS]
+
+
+async def test_questions_wait_for_a_third_of_a_slot_and_not_longer(autojump_clock: Clock) -> None:
+    async with rig_of(slow_start) as rig, trio.open_nursery() as nursery:
+        waiting = [Asked() for _ in QUESTIONS]
+        await rig.until(8.2)
+        for asked, (question, _) in zip(waiting, QUESTIONS, strict=True):
+            nursery.start_soon(asked.ask, rig, question)
+        await rig.until(8.6)
+        assert all(isinstance(asked.error, NotReady) for asked in waiting)
+        assert [asked.at for asked in waiting] == pytest.approx([rig.at(8.2 + 1 / 3)] * 3, abs=0.01)
+
+
+async def test_no_more_than_so_many_questions_wait(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
+    monkeypatch.setattr("actors.duties.actor.MAX_WAITING", 2)
+    async with rig_of(slow_start) as rig, trio.open_nursery() as nursery:
+        waiting = [Asked() for _ in range(3)]
+        for asked in waiting:
+            nursery.start_soon(asked.ask, rig, ProposerOf(8))
+            await settle()
+        assert [type(asked.error) for asked in waiting] == [type(None), type(None), NotReady]
+        nursery.cancel_scope.cancel()
+    async with rig_of(slow_start) as rig:
+        for _ in range(5):  # who leaves makes room
+            with trio.move_on_after(0.1):
+                await rig.address.ask(ProposerOf(8))
+        await settle()
+        patient = Asked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(patient.ask, rig, ProposerOf(8))
+            await settle()
+            assert not patient.is_over
+            nursery.cancel_scope.cancel()
 
 
 async def test_who_asks_before_the_duties_are_known_is_answered_when_they_are(autojump_clock: Clock) -> None:
@@ -980,94 +811,50 @@ async def test_an_asker_that_leaves_leaves_nothing_behind(autojump_clock: Clock)
         assert await rig.address.ask(AwaitAttestationData(9, 3)) == attestation_data(9, head=9)
 
 
-# what was decided, and that nothing else is ever served (05 §7)
+async def test_a_decision_that_comes_after_the_peers_were_done_is_served_all_the_same(autojump_clock: Clock) -> None:
+    def prepare(rig: Rig) -> None:
+        rig.beacon.attesters = {1: [attester(ALICE, 9)]}
+        rig.consensus.follows = False
+
+    async with rig_of(prepare, slot=8) as rig:
+        answers: list[Any] = []
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                answers.append(await rig.address.ask(AwaitAttestationData(9, 0)))
+
+            await rig.until(9.34)
+            nursery.start_soon(ask)
+            await rig.until(9.4)
+            rig.group(9, {ALICE: signed_attestation(9)})
+            await settle()
+            assert [(ended.duty.slot, ended.reason) for ended in rig.ended] == [(9, None)], "told at once, and once"
+            assert not answers
+            value = AttestationUnsigned(data=attestation_data(9), duty=attester(ALICE, 9))
+            rig.consensus.decide(Duty(9, DutyType.ATTESTER), {"0x" + ALICE.hex(): encode_unsigned(value)})
+            await settle()
+        assert answers == [attestation_data(9)]
+        assert await rig.address.ask(AwaitAttestationData(9, 0)) == attestation_data(9)
+        await rig.until(60)
+        assert len(rig.ended) == 1
 
 
-class Answer(Reply[Any]):
-    """A reply that only remembers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.given: list[Any] = []
-
-    def send(self, value: Any) -> None:
-        self.given.append(value)
-
-    def fail(self, error: Exception) -> None:
-        self.given.append(error)
-
-
-def decided_attestation(committee: int, head: int, target: int = 0) -> AttestationUnsigned:
-    return AttestationUnsigned(attestation_data(9, head=head, target=target), attester(ALICE, 9, committee))
-
-
-def served(values: DecidedValues, committee: int) -> Any:
-    answer = Answer()
-    values.await_attestation_data(9, committee, answer)
-    return answer.given[0] if answer.given else None
-
-
-@pytest.mark.parametrize(
-    ("second", "clashes"),
-    [
-        (decided_attestation(3, head=1), False),  # the same again
-        (decided_attestation(3, head=2), True),  # another head for the same committee
-        (decided_attestation(4, head=2), False),  # heads of two committees may differ (before Electra)
-        (decided_attestation(4, head=1, target=2), True),  # source and target may not
-    ],
-)
-def test_a_second_decision_may_not_contradict_the_first(second: AttestationUnsigned, clashes: bool) -> None:
+async def test_requests_that_nobody_waits_for_any_more_leave_nothing_behind(autojump_clock: Clock) -> None:
     values = DecidedValues()
-    values.put_attestations(9, [decided_attestation(3, head=1)])
-    if clashes:
-        with pytest.raises(ClashingValue):
-            values.put_attestations(9, [decided_attestation(5, head=1), second])
-        assert isinstance(served(values, 5), NoDuty), "nothing of a clashing set is stored"
-    else:
-        values.put_attestations(9, [second])
-    assert served(values, 3) == attestation_data(9, head=1)
-    assert served(values, 0) == attestation_data(9, head=1), "the first one stays under index 0"
-
-
-@given(
-    st.lists(
-        st.lists(st.builds(decided_attestation, st.integers(0, 3), st.integers(0, 2), st.integers(0, 1)), max_size=4), max_size=6
-    )
-)
-def test_no_committee_is_ever_served_two_things_and_no_two_targets(sets: list[list[AttestationUnsigned]]) -> None:
-    values, seen = DecidedValues(), dict[int, AttestationData]()
-    waiting = {committee: Answer() for committee in range(5)}
-    for committee, answer in waiting.items():
-        values.await_attestation_data(9, committee, answer)
-    for some in sets:
-        with suppress(ClashingValue):
-            values.put_attestations(9, some)
-        for committee in range(5):
-            now = served(values, committee)
-            if isinstance(now, AttestationData):
-                assert seen.setdefault(committee, now) == now
-    assert len({data.target_root for data in seen.values()}) <= 1
-    for committee, answer in waiting.items():
-        assert len(answer.given) <= 1
-        if answer.given and isinstance(answer.given[0], AttestationData):
-            assert answer.given[0] == seen[committee]
-
-
-def test_of_two_blocks_for_one_slot_the_first_stays() -> None:
-    values, early, late = DecidedValues(), Answer(), Answer()
-    values.await_proposal(9, early)
-    values.put_proposal(9, block(9, b"one"))
-    values.put_proposal(9, block(9, b"one"))
-    with pytest.raises(ClashingValue):
-        values.put_proposal(9, block(9, b"two"))
-    values.await_proposal(9, late)
-    assert early.given == late.given == [block(9, b"one")]
-
-
-def test_too_many_requests_for_one_slot_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.duties.decided.MAX_WAITING", 2)
-    values, answers = DecidedValues(), [Answer() for _ in range(3)]
-    for answer in answers:
-        values.await_proposal(9, answer)
-    assert [len(answer.given) for answer in answers] == [0, 0, 1]
-    assert isinstance(answers[2].given[0], MailboxFull)
+    async with rig_of(slot=8) as rig:
+        for slot in (8 + 3 * SLOTS, 10**9):
+            with pytest.raises(NoDuty, match="too far in the future"):
+                await rig.address.ask(AwaitAttestationData(slot, 0))
+            with pytest.raises(NoDuty, match="too far in the future"):
+                await rig.address.ask(AwaitProposal(slot))
+    waiting = [Reply[AttestationData]() for _ in range(2)]
+    for reply in waiting:
+        values.await_attestation_data(20, 0, reply)
+    proposal = Reply[Proposal]()
+    values.await_proposal(20, proposal)
+    with trio.move_on_after(0):
+        await waiting[0]._wait()
+    with trio.move_on_after(0):
+        await proposal._wait()
+    values.expire(1, 1)
+    assert (values.waiting, waiting[1].is_over) == (1, False)

@@ -6,6 +6,8 @@ import httpx
 import pytest
 import trio
 import trio.testing
+from hypercorn.protocol.h11 import H11Protocol
+from structlog.testing import capture_logs
 
 from actors.http_server import GRACEFUL_S, bind, serve, split_endpoint
 from charon_actors.errors import UserError
@@ -121,3 +123,59 @@ async def test_a_request_that_never_ends_does_not_keep_the_server_from_stopping(
                 stopping.set()
                 with trio.fail_after(GRACEFUL_S + 3):
                     assert await stream.receive_some() == b""
+
+
+UPGRADE = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: "
+SETTINGS = {
+    "no base64": b"A",
+    "a value out of range": b"AAIAAAAC",  # ENABLE_PUSH = 2
+    "half a setting": b"AAIAAA",
+    "right": b"AAMAAABkAAQAAP__",
+}
+
+
+async def exchange(port: int, request: bytes) -> bytes:
+    """What the server says until it has nothing more to say."""
+    received = b""
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(request)
+        with trio.move_on_after(5):
+            while not received.endswith(b"hello") and (more := await stream.receive_some()):
+                received += more
+    return received
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=list(SETTINGS))
+async def test_nobody_is_switched_to_http2_on_a_plain_connection(settings: bytes) -> None:
+    """Hypercorn would do it, and its parsers raise on what they don't like, which used to end the server."""
+    with bind("127.0.0.1:0", "--test") as listening:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, hello, listening)
+            answer = await exchange(listening.getsockname()[1], UPGRADE + settings + b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert answer.endswith(b"hello")
+            nursery.cancel_scope.cancel()
+
+
+async def test_an_error_in_one_connection_ends_that_connection_only_and_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = H11Protocol.handle
+
+    async def poisoned(self: H11Protocol, event: Any) -> None:
+        if b"poison" in getattr(event, "data", b""):
+            raise ValueError("what a parser makes of it")
+        await handle(self, event)
+
+    monkeypatch.setattr(H11Protocol, "handle", poisoned)
+    with bind("127.0.0.1:0", "--test") as listening, capture_logs() as log:
+        port = listening.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, hello, listening)
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
+                assert (await client.get("/")).text == "hello"
+                for _ in range(6):
+                    assert await exchange(port, b"poison\r\n\r\n") == b""
+                assert (await client.get("/")).text == "hello"  # on the connection that was open before
+            nursery.cancel_scope.cancel()
+    [line] = [entry for entry in log if entry["event"] == "connection ended by an error"]
+    assert line["error"] == "ValueError: what a parser makes of it"
+    assert "exc_info" not in line

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from actors.beacon import SyncStatus
+from actors.beacon import SyncStatus, chain_watch
+from actors.duties import NotReady, ProposerOf
 from actors.mailbox import ActorDown
 from charon_actors.errors import UserError
 from charon_actors.eth2.beacon_api import decode_node_url
 from charon_actors.exception_groups import leaves
-from supervisors.node import Node, NodeConfig, open_node
+from supervisors.node import QUIET_AT, Node, NodeConfig, open_node
 from supervisors.node_tree import node_tree
 from supervisors.simnet import Cluster, SimnetSettings, open_cluster
 from supervisors.supervisor import Event, Started, Stopped, Supervisor, Worker, workers
@@ -229,6 +231,55 @@ async def test_one_of_two_beacon_nodes_is_enough(tmp_path: Path) -> None:
         ) as node:
             with trio.fail_after(PATIENCE_S):
                 await node.chain.get()
+
+
+# a fork is announced while the node runs
+
+
+async def test_the_duty_path_begins_anew_with_a_fork_that_is_announced_and_nothing_crashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: list[Any]
+) -> None:
+    for name in ("STATE_INTERVAL_S", "CHAIN_INTERVAL_S", "RETRY_MOST_S"):
+        monkeypatch.setattr(chain_watch, name, 0.05)
+    events: list[Event] = []
+    async with cluster_of(tmp_path, slot_s=2.0) as cluster:
+        node = await cluster.start(0)
+        node.on_event.append(events.append)
+        duty_path = [node.addresses.consensus, node.addresses.signatures, node.addresses.duties]
+        others = [node.addresses.slashing, node.addresses.beacon, node.addresses.crypto, node.addresses.identity]
+
+        def lives(addresses: list[Any]) -> list[int]:
+            return [mailbox.statistics().incarnations for mailbox in addresses]
+
+        before = await node.chain.get()
+        with trio.fail_after(PATIENCE_S):
+            while lives([*duty_path, *others]) != [1] * 7:
+                await trio.sleep(0.02)
+        plain = cluster.beacon._answer
+
+        def upgraded(method: str, path: list[str], *rest: Any) -> Any:
+            answer = plain(method, path, *rest)
+            if path == ["eth", "v1", "config", "fork_schedule"]:
+                entry = {"previous_version": "0x06000001", "current_version": "0x07000001", "epoch": "1000000"}
+                answer["data"].append(entry)
+            return answer
+
+        cluster.beacon._answer = upgraded  # type: ignore[method-assign, assignment]
+        with trio.fail_after(PATIENCE_S):
+            while lives(duty_path) != [2] * 3:
+                await trio.sleep(0.02)
+        in_slot = (time.time() - before.genesis_time_s) / before.slot_duration_s % 1
+        assert QUIET_AT <= in_slot < 0.95, "after the attestations, before the next slot"
+        await trio.sleep(before.slot_duration_s)
+        after = await node.chain.get()
+        assert lives([*duty_path, *others]) == [2] * 3 + [1] * 4, "once, and only who needs the forks"
+        with trio.fail_after(PATIENCE_S), pytest.raises(NotReady):  # the new life of the slot clock answers
+            await node.addresses.duties.ask(ProposerOf(10**9))
+    assert after.fork_version_at(1_000_000).hex() == "07000001"
+    assert before.fork_version_at(1_000_000).hex() == "06000001"
+    assert not [event for event in events if not isinstance(event, Started | Stopped)]
+    begun = [entry for entry in log if entry["event"] == "Actor begins anew with the chain's new forks"]
+    assert sorted(entry["actor"] for entry in begun) == ["consensus", "duties", "signatures"]
 
 
 # stopping

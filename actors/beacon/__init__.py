@@ -1,6 +1,7 @@
 """The beacon actor: everything between this node and its beacon nodes."""
 
-from actors.beacon.actor import Beacon, CacheSeen, CallSeen, KnownChain, Settings, beacon_factory
+from actors.beacon.actor import Beacon, CacheSeen, CallSeen, Settings, beacon_factory
+from actors.beacon.chain_watch import KnownChain
 from actors.beacon.messages import (
     AttesterDuties,
     BeaconFault,

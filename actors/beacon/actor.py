@@ -1,10 +1,13 @@
 """Beacon: speaks to the beacon nodes; everything that other actors want of the chain goes through it.
 
 Accepts     the requests of `messages.py` (ask)
-Emits       HeadEvent, ReorgEvent, BlockEvent to the `on_event` it was made with, each once, from whichever node tells first
-Owns        an HTTP client, an event stream and a state (synced, right network) a beacon node; caches of duties and validators
+Emits       HeadEvent, ReorgEvent, BlockEvent to the `on_event` it was made with, each once, from whichever node tells first;
+            to `on_chain` the chain when its forks have changed (`chain_facts.py`)
+Owns        two HTTP clients, an event stream and a state (`chain_watch.py`) a beacon node; caches of duties and validators
 May touch   the beacon nodes. Not: keys, peers, the disk
-Mailbox     1024, policy `reject`; at most MAX_IN_FLIGHT requests are worked on, more are answered BeaconUnavailable
+Mailbox     1024, policy `reject`; at most MAX_IN_FLIGHT requests are worked on, and MAX_PASSED_ON (Forward, OpenEvents)
+            besides, more are answered BeaconUnavailable. What unexpectedly goes wrong in one of the latter is a BeaconFault for
+            its asker: no client's input ends the actor
 Cancelled   an asker that leaves cancels the HTTP calls made for it; a submission runs on to its own time limit on every node
 Restart     starts with empty caches and new connections; the chain's facts survive in `KnownChain`
 Source      specification 08 §2 to §5, §10; 20 §2.4
@@ -16,7 +19,7 @@ Source      specification 08 §2 to §5, §10; 20 §2.4
 
 Differences from Charon, all of them from 08 §3.1 and §13: submissions are not cut off when one node was faster; a node that says it is
 syncing makes the fallback nodes work; a lost event stream is always opened again; every beacon node is checked to be on the
-right network, also one that comes up later.
+right network before its answers count, also one that comes up later.
 """
 
 import time
@@ -29,18 +32,20 @@ import structlog
 import trio
 
 from actors.beacon import messages
+from actors.beacon.chain_watch import ChainWatch, KnownChain
+from actors.beacon.client_tasks import ClientTasks
 from actors.beacon.duties_cache import DutiesCache
 from actors.beacon.events import Events
 from actors.beacon.forwarding import Forwarding
 from actors.beacon.messages import BeaconFault, BeaconUnavailable, DutiesAnswer, Message, SyncState
-from actors.beacon.node import BeaconNode, CallFailed
+from actors.beacon.node import BeaconNode, CallFailed, Wins
 from actors.beacon.race import AllFailed, race
 from actors.beacon.validators_cache import ValidatorsCache
 from actors.mailbox import Inbox, MailboxFull, Reply
 from charon_actors.errors import Retryable, UserError
 from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call, ChainEvent, DutyList, NodeUrl, Validator
-from charon_actors.eth2.chain import Chain, ChainFault, chain_from_answers
+from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.containers import proposal_type, signed_proposal_type
 from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_label
 from charon_actors.eth2.signed_data import EncodingFault
@@ -51,12 +56,8 @@ log = structlog.get_logger(topic="beacon")
 T = TypeVar("T")
 
 MAX_IN_FLIGHT: Final = 512
-STATE_INTERVAL_S: Final = 30.0  # 08 §2
-STATE_TIMEOUT_S: Final = 2.0
+MAX_PASSED_ON: Final = 256
 BLOCK_TIMEOUT_S: Final = 4.0  # blocks may take longer than the flags say (08 §13); a proposal is late after 5 s anyway
-REPORT_INTERVAL_S: Final = 15.0
-RETRY_FIRST_S: Final = 0.25
-RETRY_MOST_S: Final = 3.0
 SYNC_STATUS_AGE_S: Final = 1.0
 IDS_PER_CALL: Final = 500  # 08 §13
 SECONDS_PER_KEY: Final = 0.05  # 08 §5.1: 200 keys and more take longer than the flag allows
@@ -74,13 +75,6 @@ class Settings(msgspec.Struct, frozen=True):
     timeout_s: float = 2.0
     submit_timeout_s: float = 2.0
     cluster_keys: tuple[bytes, ...] = ()
-
-
-class KnownChain:
-    """The chain's facts, once a beacon node has told them. Make one for all incarnations of the actor."""
-
-    def __init__(self) -> None:
-        self.chain: Chain | None = None
 
 
 class CallSeen(msgspec.Struct, frozen=True):
@@ -103,13 +97,18 @@ class CacheSeen(msgspec.Struct, frozen=True):
     count: int = 1
 
 
+SYNCED_FIRST: Final = {True: 0, None: 1, False: 2}
+PASSED_ON: Final = (messages.Forward, messages.OpenEvents)
+ERRORS: Final = (BeaconFault, Retryable, UserError)
+
+
 def _ignore(_: object) -> None:
     pass
 
 
 class Beacon:
-    """One incarnation. on_event, on_call, on_cache: called in the actor's task, must return at once; MailboxFull from `on_event` drops
-    the event."""
+    """One incarnation. on_event, on_call, on_cache, on_chain: called in the actor's task, must return at once; MailboxFull from `on_event`
+    drops the event."""
 
     def __init__(
         self,
@@ -119,12 +118,17 @@ class Beacon:
         on_event: Callable[[ChainEvent], None] = _ignore,
         on_call: Callable[[CallSeen], None] = _ignore,
         on_cache: Callable[[CacheSeen], None] = _ignore,
+        on_chain: Callable[[Chain], None] = _ignore,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._known, self._wall_clock = settings, known, wall_clock
         self._on_event, self._on_call, self._on_cache = on_event, on_call, on_cache
-        self._primaries = [BeaconNode(url, settings.headers) for url in settings.primaries]
-        self._fallbacks = [BeaconNode(url, settings.headers) for url in settings.fallbacks]
+        self._wins = Wins()
+        self._primaries, self._fallbacks = (
+            [BeaconNode(url, settings.headers, self._wins, self._admit) for url in urls]
+            for urls in (settings.primaries, settings.fallbacks)
+        )
+        self._watch = ChainWatch(known, self._primaries, self._fallbacks, self._ask_static, settings.timeout_s, on_chain)
         self._cluster = frozenset(settings.cluster_keys)
         self._attester, self._sync = DutiesCache(1), DutiesCache(0)
         self._proposer = {1: DutiesCache(0), 2: DutiesCache(1)}
@@ -132,10 +136,10 @@ class Beacon:
         self._validators, self._validators_lock = ValidatorsCache(), trio.Lock()
         self._sync_state: tuple[float, SyncState] | None = None
         self._sync_state_lock = trio.Lock()
-        self._in_flight = 0
+        self._in_flight = {False: 0, True: 0}  # by whether it is passed on
         self._nursery: trio.Nursery | None = None
         self._handlers: dict[type[Any], Callable[[Any], Awaitable[Any]]] = {
-            messages.LoadChain: self._load_chain,
+            messages.LoadChain: self._watch.load,
             messages.FetchAttestationData: self._fetch_attestation_data,
             messages.ProduceBlock: self._produce_block,
             messages.AttesterDuties: self._attester_duties,
@@ -156,32 +160,42 @@ class Beacon:
             for node in (*self._primaries, *self._fallbacks):
                 await stack.enter_async_context(node.connected())
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                forwarding = Forwarding(nursery, self._usable, self._settings.timeout_s, self._settings.submit_timeout_s)
-                events = Events(nursery, self._primaries_by_wins, self._settings.timeout_s)
+                self._nursery, tasks = nursery, ClientTasks(nursery)
+                forwarding = Forwarding(tasks, self._usable, self._settings.timeout_s, self._settings.submit_timeout_s)
+                events = Events(tasks, self._best_primaries, self._settings.timeout_s)
                 self._handlers[messages.Forward] = forwarding.forward
                 self._handlers[messages.OpenEvents] = events.open
                 for node in (*self._primaries, *self._fallbacks):
-                    nursery.start_soon(self._watch, node)
+                    nursery.start_soon(self._watch.watch, node)
                 for node in self._primaries:
                     nursery.start_soon(events.listen, node, self._publish)
                 async for mail in inbox:
                     reply: Reply[Any] = mail.reply_to(mail.message)
-                    if self._in_flight >= MAX_IN_FLIGHT:
-                        reply.fail(BeaconUnavailable(None, f"more than {MAX_IN_FLIGHT} requests are under way"))
+                    is_passed_on = isinstance(mail.message, PASSED_ON)
+                    limit = MAX_PASSED_ON if is_passed_on else MAX_IN_FLIGHT
+                    if self._in_flight[is_passed_on] >= limit:
+                        reply.fail(BeaconUnavailable(None, f"more than {limit} requests are under way"))
                         continue
-                    self._in_flight += 1
-                    nursery.start_soon(self._answer, mail.message, reply)
+                    self._in_flight[is_passed_on] += 1
+                    nursery.start_soon(self._answer, mail.message, reply, tasks if is_passed_on else None)
                 nursery.cancel_scope.cancel()
 
-    async def _answer(self, request: Message, reply: Reply[Any]) -> None:
+    async def _answer(self, request: Message, reply: Reply[Any], tasks: ClientTasks | None) -> None:
+        """tasks: of clients, if this is for one of them."""
+
         async def handle() -> Any:
-            return await self._handlers[type(request)](request)
+            try:
+                return await self._handlers[type(request)](request)
+            except Exception as error:
+                if tasks is None or isinstance(error, ERRORS):
+                    raise
+                tasks.report(error)
+                raise BeaconFault(None, "the request failed by a fault of this node") from None
 
         try:
-            await reply.answer(handle, errors=(BeaconFault, Retryable, UserError))
+            await reply.answer(handle, errors=ERRORS)
         finally:
-            self._in_flight -= 1
+            self._in_flight[tasks is not None] -= 1
 
     @contextmanager
     def _seen(self, call: Call) -> Iterator[list[bool]]:
@@ -197,11 +211,14 @@ class Beacon:
         finally:
             self._on_call(CallSeen(call.name, trio.current_time() - started, error, by_fallback[-1]))
 
-    async def _ask(self, node: BeaconNode, call: Call, timeout_s: float) -> Answer:
+    async def _ask_static(self, node: BeaconNode, call: Call, timeout_s: float) -> Answer:
+        return await self._ask(node, call, timeout_s, is_admitted=True)
+
+    async def _ask(self, node: BeaconNode, call: Call, timeout_s: float, *, is_admitted: bool = False) -> Answer:
         """This one node; not reported if another one was faster. Raises: CallFailed."""
         started = trio.current_time()
         try:
-            answer = await node.call(call, timeout_s)
+            answer = await node.call(call, timeout_s, is_admitted=is_admitted)
         except CallFailed as failure:
             self._on_call(CallSeen(call.name, trio.current_time() - started, failure.text[:200]))
             raise
@@ -215,8 +232,12 @@ class Beacon:
         good = [[node for node in nodes if not node.is_wrong_network] for nodes in (self._primaries, self._fallbacks)]
         return good[0], good[1]
 
-    def _primaries_by_wins(self) -> list[BeaconNode]:
-        return sorted(self._usable()[0], key=lambda node: -node.wins)
+    async def _admit(self, node: BeaconNode) -> None:
+        await self._watch.admit(node)
+
+    def _best_primaries(self) -> list[BeaconNode]:
+        """The synced ones first, then those that don't say, then the syncing ones; by wins (08 §3.3), then as configured."""
+        return sorted(self._usable()[0], key=lambda node: (SYNCED_FIRST[node.is_synced], -self._wins.of(node)))
 
     async def _read(
         self, call: Call, decode: Callable[[Answer], T], timeout_s: float | None = None, *, needs_synced: bool = False
@@ -257,7 +278,7 @@ class Beacon:
         if nodes and all(node.is_synced is False for node in nodes):
             async with trio.open_nursery() as nursery:
                 for node in nodes:
-                    nursery.start_soon(self._check_state, node)
+                    nursery.start_soon(self._watch.check_state, node)
         return [node for node in nodes if node.is_synced is not False]
 
     async def _submit(self, call: Call, timeout_s: float | None = None, *, instead: Call | None = None) -> None:
@@ -311,7 +332,7 @@ class Beacon:
                 if failure.status != 415 or instead is None:
                     raise
                 await node.call(instead, limit_s)
-            node.wins += 1
+            self._wins.add(node)
         except CallFailed as failure:
             if failure.status is None or not api.is_repeat(failure.body):
                 outcome = failure
@@ -319,88 +340,7 @@ class Beacon:
         with suppress(trio.BrokenResourceError):  # the asker has its success, or has left
             send.send_nowait(outcome)
 
-    # -- the state of a node --------------------------------------------------------------------------------------------------
-
-    async def _watch(self, node: BeaconNode) -> None:
-        """Ask the node every 30 s how it is, from now on."""
-        while not node.is_wrong_network:
-            await self._check_state(node)
-            await trio.sleep(STATE_INTERVAL_S if node.is_synced is not None else RETRY_MOST_S)
-
-    async def _check_state(self, node: BeaconNode) -> None:
-        """Ask whether the node is synced and, once it can be told, whether it is on our network."""
-        try:
-            answer = await self._ask(node, api.SYNCING, STATE_TIMEOUT_S)
-            is_synced = api.decode_syncing(answer.body).is_synced
-            if node.is_synced is None and self._known.chain is not None:
-                await self._check_network(node, self._known.chain)
-        except (CallFailed, AnswerFault):
-            node.is_synced = None
-            return
-        if node.is_synced is not None and node.is_synced != is_synced:
-            log.info("beacon node is synced" if is_synced else "beacon node is syncing", node=node.label)
-        node.is_synced = is_synced
-
-    async def _check_network(self, node: BeaconNode, chain: Chain) -> None:
-        genesis = api.as_object(api.decode_data((await self._ask(node, api.GENESIS, STATE_TIMEOUT_S)).body), "genesis")
-        root = api.hex_of(genesis.get("genesis_validators_root"), 32, "genesis_validators_root")
-        if root != chain.genesis_validators_root:
-            node.is_wrong_network = True
-            log.error(
-                "beacon node is on another network; it is not used", node=node.label, genesis_validators_root=f"0x{root.hex()}"
-            )
-
-    # -- the chain ------------------------------------------------------------------------------------------------------------
-
-    async def _load_chain(self, request: messages.LoadChain) -> Chain:
-        delay_s, reported_at = RETRY_FIRST_S, -REPORT_INTERVAL_S
-        while True:
-            failures: list[str] = []
-            chains: list[Chain] = []
-            for nodes in self._usable():
-                if not chains:
-                    await self._ask_for_chain(nodes, request, chains, failures)
-            if chains:
-                self._known.chain = chains[0]
-                return chains[0]
-            now = trio.current_time()
-            if now - reported_at >= REPORT_INTERVAL_S:
-                reported_at = now
-                log.warning("waiting for a beacon node", errors="; ".join(failures), hint="see --beacon-node-endpoints")
-            await trio.sleep(delay_s)
-            delay_s = min(delay_s * 1.6, RETRY_MOST_S)
-
-    async def _ask_for_chain(
-        self, nodes: Sequence[BeaconNode], request: messages.LoadChain, chains: list[Chain], failures: list[str]
-    ) -> None:
-        """Ask all of them, stop when one has answered and the others had the same time again. Raises: UserError."""
-        mismatches: list[UserError] = []
-
-        async def ask(node: BeaconNode) -> None:
-            try:
-                facts = [
-                    api.decode_object((await self._ask(node, call, max(self._settings.timeout_s, STATE_TIMEOUT_S))).body)
-                    for call in (api.GENESIS, api.SPEC, api.FORK_SCHEDULE)
-                ]
-                chain = chain_from_answers(facts[0], facts[1], facts[2], request.capella_fork_version)
-            except CallFailed as failure:
-                failures.append(str(failure))
-            except (AnswerFault, ChainFault) as fault:
-                failures.append(f"{node.label}: {fault}")
-            else:
-                if not any(entry.version == request.genesis_fork_version for entry in chain.fork_schedule):
-                    mismatches.append(_mismatch(node, request, chain))
-                else:
-                    chains.append(chain)
-
-        async with trio.open_nursery() as nursery:
-            for node in nodes:
-                nursery.start_soon(ask, node)
-        if mismatches:
-            raise mismatches[0]
-        if len({chain.genesis_validators_root for chain in chains}) > 1:
-            labels = ", ".join(node.label for node in nodes)
-            raise UserError(labels, "these beacon nodes are on different networks", "correct --beacon-node-endpoints")
+    # -- reads ----------------------------------------------------------------------------------------------------------------
 
     def _chain(self) -> Chain:
         if self._known.chain is None:
@@ -409,8 +349,6 @@ class Beacon:
 
     def _current_epoch(self, chain: Chain) -> int:
         return chain.epoch_of(max(chain.slot_at(self._wall_clock()), 0))
-
-    # -- reads ----------------------------------------------------------------------------------------------------------------
 
     async def _fetch_attestation_data(self, request: messages.FetchAttestationData) -> AttestationData:
         slots_per_epoch = self._chain().slots_per_epoch
@@ -698,27 +636,20 @@ def decode_proposal(answer: Answer, chain: Chain) -> Proposal:
         raise AnswerFault(str(fault)) from None
 
 
-def _mismatch(node: BeaconNode, request: messages.LoadChain, chain: Chain) -> UserError:
-    versions = ", ".join(f"0x{entry.version.hex()}" for entry in chain.fork_schedule)
-    return UserError(
-        f"beacon node {node.label}",
-        "mismatch between lock file fork version and beacon node fork schedule"
-        f" (lock 0x{request.genesis_fork_version.hex()}, beacon node {versions})",
-        "make sure that the beacon node is on the right network",
-    )
-
-
 def beacon_factory(
     settings: Settings,
     *,
     on_event: Callable[[ChainEvent], None] = _ignore,
     on_call: Callable[[CallSeen], None] = _ignore,
     on_cache: Callable[[CacheSeen], None] = _ignore,
+    on_chain: Callable[[Chain], None] = _ignore,
     wall_clock: Callable[[], float] = time.time,
 ) -> Callable[[], Beacon]:
     """What a supervisor calls for each incarnation; they share what is known of the chain."""
     known = KnownChain()
-    return lambda: Beacon(settings, known, on_event=on_event, on_call=on_call, on_cache=on_cache, wall_clock=wall_clock)
+    return lambda: Beacon(
+        settings, known, on_event=on_event, on_call=on_call, on_cache=on_cache, on_chain=on_chain, wall_clock=wall_clock
+    )
 
 
-__all__ = ["AttesterDefinition", "Beacon", "CacheSeen", "CallSeen", "KnownChain", "Settings", "beacon_factory", "decode_proposal"]
+__all__ = ["AttesterDefinition", "Beacon", "CacheSeen", "CallSeen", "Settings", "beacon_factory", "decode_proposal"]

@@ -4,13 +4,13 @@ Ours: one connection to every primary, for as long as the node runs. Whatever en
 event, silence) it is opened again: at once after a stream that lived, else after a delay that grows from RETRY_FIRST_S to
 RETRY_MOST_S. What several nodes tell is passed on once.
 
-A validator client's: one connection to the primary that wins most, and to the next one when that breaks off; the client keeps its own
-stream meanwhile (07 §7.3 #10). A node that answers 400 doesn't know some topic: it is asked again for those of the topics that
-every node knows. Some nodes send the head of a stream only with its first event: the client isn't kept waiting for that longer than
-for any other answer.
+A validator client's: one connection to the primary that wins most, of the synced ones if there are any, and to the next one when
+that breaks off; the client keeps its own stream meanwhile (07 §7.3 #10). A node that answers 400 doesn't know some topic: it is asked
+again for those of the topics that every node knows. Some nodes send the head of a stream only with its first event: the client isn't
+kept waiting for that longer than for any other answer.
 
 Limits: MAX_STREAMS streams of clients; SILENCE_S without a byte ends a connection (a healthy chain has a head event every slot).
-Source: specification 08 §10, 07 §6.2, §7.3 #10.
+Source: specification 08 §3.3, §10, 07 §6.2, §7.3 #10.
 """
 
 from collections import OrderedDict
@@ -22,9 +22,10 @@ from urllib.parse import parse_qsl, quote, urlencode
 import structlog
 import trio
 
-from actors.beacon.forwarding import CHUNKS_AHEAD, end_to_end, stream_of
+from actors.beacon.client_tasks import ClientTasks
+from actors.beacon.forwarding import CHUNKS_AHEAD, MAX_FORWARDS, end_to_end, stream_of
 from actors.beacon.messages import BeaconFault, BeaconUnavailable, ByteStream, ForwardAnswer, OpenEvents
-from actors.beacon.node import HTTP_SUCCESS, USER_AGENT, BeaconNode, CallFailed
+from actors.beacon.node import HTTP_SUCCESS, MAX_PASSING_CONNECTIONS, USER_AGENT, BeaconNode, CallFailed
 from actors.beacon.race import AllFailed
 from charon_actors.eth2.beacon_api import EVENT_STREAM, LISTENED_TOPICS, MINIMAL_TOPICS, AnswerFault, ChainEvent, decode_event
 from charon_actors.eth2.event_stream import Event, EventFault, EventParser, encode_event
@@ -39,16 +40,18 @@ RETRY_MOST_S: Final = 5.0
 LIVED_S: Final = 5.0  # a connection that held that long is opened again at once
 SILENCE_S: Final = 60.0
 MAX_STREAMS: Final = 64
+assert MAX_STREAMS + MAX_FORWARDS + 1 < MAX_PASSING_CONNECTIONS  # our own stream and short requests find a connection always
+MAX_QUERY_FIELDS: Final = 100
 REMEMBERED_EVENTS: Final = 64
 STALL_S: Final = 30.0
 SURE_TOPICS: Final = frozenset({"head", "block", "chain_reorg", "finalized_checkpoint", "attestation", "voluntary_exit"})
 
 
 class Events:
-    """nursery: where streams of clients are kept up. primaries: those on the right network, best first."""
+    """tasks: where streams of clients are kept up. primaries: those on the right network, best first."""
 
-    def __init__(self, nursery: trio.Nursery, primaries: Callable[[], list[BeaconNode]], timeout_s: float) -> None:
-        self._nursery, self._primaries, self._timeout_s = nursery, primaries, timeout_s
+    def __init__(self, tasks: ClientTasks, primaries: Callable[[], list[BeaconNode]], timeout_s: float) -> None:
+        self._tasks, self._primaries, self._timeout_s = tasks, primaries, timeout_s
         self._seen: OrderedDict[ChainEvent, None] = OrderedDict()
         self._streams = 0
 
@@ -64,6 +67,8 @@ class Events:
                 response = await self._connect(node, urlencode([("topics", topic) for topic in topics]).encode())
                 async with aclosing(_events(response)) as events:
                     async for event in events:
+                        if node.is_wrong_network:
+                            return
                         self._take(node, event, publish)
             except CallFailed as failure:
                 if failure.status == 400 and topics is LISTENED_TOPICS:
@@ -95,7 +100,7 @@ class Events:
         send, receive = trio.open_memory_channel[bytes | None](CHUNKS_AHEAD)
         first, source = FirstHead(), trio.CancelScope()
         self._streams += 1
-        self._nursery.start_soon(self._keep_up, request.query, first, send, source)
+        self._tasks.start_soon(self._keep_up, request.query, first, send, source)
         is_taken = False
         try:
             with trio.move_on_after(self._timeout_s):
@@ -243,13 +248,12 @@ async def _whole(node: BeaconNode, response: "httpx.Response", timeout_s: float)
 
 
 def _known_topics(query: bytes) -> bytes | None:
-    """The query with only the topics that every node knows; None if that changes nothing or nothing is left."""
-    wanted = [
-        topic
-        for name, value in parse_qsl(query.decode("latin-1"), max_num_fields=100)
-        if name == "topics"
-        for topic in value.split(",")
-    ]
+    """The query with only the topics that every node knows; None if that changes nothing or nothing is left, or it has too many."""
+    try:
+        fields = parse_qsl(query.decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS)
+    except ValueError:
+        return None
+    wanted = [topic for name, value in fields if name == "topics" for topic in value.split(",")]
     sure = [topic for topic in wanted if topic in SURE_TOPICS]
     if not sure or len(sure) == len(wanted):
         return None

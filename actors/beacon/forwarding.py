@@ -3,7 +3,7 @@
     what             how                                                                                       source
     who is asked     all primaries; the first 2xx wins; if all fail and it is worth it, the fallback nodes       07 §6.1
     to_all           like that, but no request is cancelled (subnet subscriptions must reach every node)         07 §6.1
-    failures         status, content type and body of the most telling one, unchanged (Charon makes a 500 of it)  07 §6.1
+    failures         status, content type, encoding and body of the most telling one, unchanged (Charon: 500)    07 §6.1
     headers          end-to-end ones both ways; the operator's headers and credentials replace the client's      07 §6.1
     time             the flag's limit to the head of the answer, STALL_S between two pieces of the body
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 import trio
 
+from actors.beacon.client_tasks import ClientTasks
 from actors.beacon.messages import BeaconUnavailable, ByteStream, Forward, ForwardAnswer
 from actors.beacon.node import HTTP_SUCCESS, BeaconNode, CallFailed
 from actors.beacon.race import AllFailed, race
@@ -47,16 +48,16 @@ def end_to_end(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 class Forwarding:
-    """usable: primaries and fallbacks to ask now. nursery: where bodies are pumped; its end ends them."""
+    """usable: primaries and fallbacks to ask now. tasks: where bodies are pumped."""
 
     def __init__(
         self,
-        nursery: trio.Nursery,
+        tasks: ClientTasks,
         usable: Callable[[], tuple[list[BeaconNode], list[BeaconNode]]],
         timeout_s: float,
         submit_timeout_s: float,
     ) -> None:
-        self._nursery, self._usable = nursery, usable
+        self._tasks, self._usable = tasks, usable
         self._timeout_s, self._submit_timeout_s = timeout_s, submit_timeout_s
         self._bodies = 0
 
@@ -66,6 +67,7 @@ class Forwarding:
             raise BeaconUnavailable(None, f"more than {MAX_FORWARDS} answers are on their way")
         is_read = request.method in ("GET", "HEAD", "OPTIONS")
         timeout_s = self._timeout_s if is_read else self._submit_timeout_s
+        path = request.path.encode("utf-8", "surrogateescape")
         headers = [(n, v) for n, v in end_to_end(request.headers) if n not in ("content-length", "authorization")]
         if not any(name == "accept-encoding" for name, _ in headers):
             headers.append(("accept-encoding", "identity"))
@@ -73,7 +75,6 @@ class Forwarding:
         async def attempt(node: BeaconNode) -> "tuple[httpx.Response, bytes | None]":
             try:
                 with trio.fail_after(timeout_s):
-                    path = request.path.encode("utf-8", "surrogateescape")
                     response = await node.send(request.method, path, request.query, headers, request.body)
             except trio.TooSlowError:
                 raise node.failed(f"no answer within {timeout_s:g} s (http request timeout)") from None
@@ -118,7 +119,7 @@ class Forwarding:
                 await _discard(outcome)
 
         for node in nodes:
-            self._nursery.start_soon(run, node)
+            self._tasks.start_soon(run, node)
         failures: list[CallFailed] = []
         try:
             for _ in nodes:
@@ -146,7 +147,7 @@ class Forwarding:
         send, receive = trio.open_memory_channel[bytes | None](CHUNKS_AHEAD)
         source = trio.CancelScope()
         self._bodies += 1
-        self._nursery.start_soon(self._pump, response, send, source)
+        self._tasks.start_soon(self._pump, response, send, source)
         return ForwardAnswer(response.status_code, headers, ByteStream(receive, source))
 
     async def _pump(
@@ -190,8 +191,9 @@ def _refusal(failures: Sequence[CallFailed]) -> ForwardAnswer:
     telling = failed.most_telling
     if telling.status is None:
         raise failed.as_fault("proxy")
-    headers: list[tuple[str, str]] = [("content-type", telling.content_type)] if telling.content_type else []
-    return ForwardAnswer(telling.status, (*headers, ("content-length", str(len(telling.body)))), stream_of(telling.body))
+    headers = [("content-type", telling.content_type), ("content-encoding", telling.content_encoding)]
+    kept = [(name, value) for name, value in headers if value]
+    return ForwardAnswer(telling.status, (*kept, ("content-length", str(len(telling.body)))), stream_of(telling.body))
 
 
 async def _inline(node: BeaconNode, response: "httpx.Response", timeout_s: float, method: str) -> bytes | None:

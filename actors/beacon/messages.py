@@ -49,7 +49,7 @@ class BeaconUnavailable(BeaconFault, Retryable):
 
 
 class LoadChain(Request[Chain], frozen=True):
-    """What chain the beacon nodes are on. Asked once at the start; everything else needs it.
+    """What chain the beacon nodes are on. Asked once at the start; everything else needs it. Changes go to `on_chain`.
 
     capella_fork_version: of the lock's network, 4 bytes. genesis_fork_version: the lock's, 4 bytes.
     Waits for a beacon node for as long as the asker does, and says so in the log every 15 s.

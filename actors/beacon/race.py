@@ -53,7 +53,7 @@ async def race(
             only = await attempt(nodes[0])
         except CallFailed as failure:
             raise AllFailed([failure]) from None
-        nodes[0].wins += 1
+        nodes[0].wins.add(nodes[0])
         return only
     failures: list[CallFailed] = []
     results: list[T] = []
@@ -65,7 +65,7 @@ async def race(
             failures.append(failure)
             return
         if not results:
-            node.wins += 1
+            node.wins.add(node)
         results.append(result)
         nursery.cancel_scope.cancel()
 

@@ -1,7 +1,7 @@
 """Duties: the slot clock. Resolves who has to do what, starts a task a duty, ends it at its deadline, serves what was decided.
 
 Accepts     AwaitAttestationData, AwaitProposal, ProposerOf, PubkeyOfAttester, AttesterAt (ask) · GroupArrived, ChainReorganised (tell)
-Emits       DutyEnded to the `on_ended` it was made with, once a duty; each slot as it starts to `on_slot`
+Emits       DutyEnded to the `on_ended` it was made with, once a duty; each slot as it starts to `on_slot`; BlockFetched to `on_block`
 Owns        duty definitions of the last epochs, decided values, one task a duty
 May touch   the beacon, consensus and signatures actors. Not: sockets, disk, another actor's state
 Mailbox     4096, policy `reject`
@@ -11,7 +11,11 @@ Restart     resolves the current epoch anew; decided values are gone, the valida
 Source      specification 05-core-workflow §5 (scheduler), §7 (decided values), §15; 06 §8
 
 Timing of an epoch: its duties are resolved when its first slot comes into sight, that is in the last slot of the epoch before, whether
-or not that slot has a duty (05 §21.1), and again after a reorganisation that reaches into it.
+or not that slot has a duty (05 §21.1), and again at once after a reorganisation that goes back behind it. Until then what was known
+holds, and what has begun stays as it began: its slot keeps its definitions. Who asks for what is just being read for the first time
+waits, up to PATIENCE_SLOTS. One task at a time reads an epoch's duties; who else needs them joins it.
+
+Limits: MAX_WAITING questions wait for duties, as many for decided values; MAX_BATCHES batches of group signatures for each duty.
 """
 
 import math
@@ -29,17 +33,19 @@ from actors.beacon import (
     BeaconFault,
     ClusterValidators,
     PrepareProposers,
+    ProposerDefinition,
     ProposerDuties,
     SyncStatus,
 )
 from actors.beacon import Message as BeaconMessage
 from actors.consensus import DeadlinePassed
 from actors.consensus import Message as ConsensusMessage
-from actors.duties.decided import ClashingValue, DecidedValues
+from actors.duties.decided import MAX_WAITING, ClashingValue, DecidedValues
 from actors.duties.messages import (
     AttesterAt,
     AwaitAttestationData,
     AwaitProposal,
+    BlockFetched,
     ChainReorganised,
     DutyEnded,
     GroupArrived,
@@ -58,7 +64,7 @@ from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType, deadline_s, start_offset_s
 from charon_actors.eth2.signed_data import SignedData
-from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, EncodingFault, Proposal
+from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, EncodingFault, Proposal, WrongValue
 from charon_actors.exception_groups import leaves
 from charon_actors.profile import Profile
 
@@ -68,15 +74,18 @@ EPOCHS_KEPT: Final = 3  # 05 §5: definitions of epoch − 3 are dropped
 RESOLVE_RETRY_S: Final = 1.0
 SLOT_GRACE_S: Final = 0.02
 SYNC_POLL_S: Final = 1.0
+MAX_EPOCHS_AHEAD: Final = 2
 MAX_BATCHES: Final = 256  # group signatures of one duty that wait to be submitted
+PATIENCE_SLOTS: Final = 1 / 3  # a block asked for later than that comes too late anyway (05 §2)
 
 T = TypeVar("T")
-EXPECTED: Final = (BeaconFault, Retryable, DeadlinePassed, DutyExpired, ClashingValue, EncodingFault)
+NOT_SERVED: Final = (WrongValue, ClashingValue, EncodingFault)  # the cluster has decided what may not be signed
+EXPECTED: Final = (BeaconFault, Retryable, DeadlinePassed, DutyExpired, *NOT_SERVED)
 Agreement = Callable[[Timeline], Awaitable[None]]
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """fee_recipients: 0x-address by group public key (48 bytes), for all validators of the lock, in the lock's order.
+    """fee_recipients: 0x-address, or nothing, by group public key (48 bytes), for all validators of the lock, in the lock's order.
 
     graffiti: 32 bytes for a group public key. builder_boost: 0 without, 2**64 - 1 with the builder (05 §6).
     """
@@ -92,7 +101,12 @@ class Epoch(msgspec.Struct):
     """Duties of one epoch, by slot."""
 
     attesters: dict[int, dict[bytes, AttesterDefinition]] = {}
-    proposers: dict[int, bytes] = {}
+    proposers: dict[int, ProposerDefinition] = {}
+
+    def keep(self, old: "Epoch", slot: int) -> None:
+        """What has begun until `slot` stays as it was."""
+        self.attesters |= {begun: duties for begun, duties in old.attesters.items() if begun <= slot}
+        self.proposers |= {begun: duty for begun, duty in old.proposers.items() if begun <= slot}
 
 
 class Running(msgspec.Struct):
@@ -103,7 +117,7 @@ class Running(msgspec.Struct):
 
 
 class Duties:
-    """One incarnation. on_slot: called with each slot as it starts; on_ended: with each duty's end."""
+    """One incarnation. on_slot: called with each slot as it starts; on_ended: with each duty's end; on_block: when we have a block."""
 
     def __init__(
         self,
@@ -115,11 +129,15 @@ class Duties:
         wall_clock: Callable[[], float],
         on_slot: Callable[[int, int], None] = lambda slot, active_validators: None,
         on_ended: Callable[[DutyEnded], None] = lambda ended: None,
+        on_block: Callable[[BlockFetched], None] = lambda block: None,
     ) -> None:
         self._settings, self._chain, self._beacon = settings, settings.chain, beacon
         self._wall_clock, self._on_slot, self._on_ended = wall_clock, on_slot, on_ended
         self._decided = DecidedValues()
         self._epochs: dict[int, Epoch] = {}
+        self._resolving: dict[int, trio.Event] = {}
+        self._slot = -1
+        self._begun: set[Duty] = set()  # of the current slot
         self._running: dict[Duty, Running] = {}
         self._active_validators = 0
         self._reorganisations = 0
@@ -132,6 +150,8 @@ class Duties:
             put_proposal=self._decided.put_proposal,
             graffiti=settings.graffiti,
             builder_boost=settings.builder_boost,
+            fee_recipients=settings.fee_recipients,
+            on_block=on_block,
         )
 
     async def run(self, inbox: Inbox[Message]) -> None:
@@ -144,18 +164,15 @@ class Duties:
                     case AwaitProposal(slot) as request:
                         self._await_proposal(slot, mail.reply_to(request))
                     case ProposerOf() as proposer:
-                        self._answer(mail.reply_to(proposer), partial(self._proposer_of, proposer))
+                        self._answer(proposer.slot, mail.reply_to(proposer), partial(self._proposer_of, proposer))
                     case PubkeyOfAttester() as attester:
-                        self._answer(mail.reply_to(attester), partial(self._pubkey_of_attester, attester))
+                        self._answer(attester.slot, mail.reply_to(attester), partial(self._pubkey_of_attester, attester))
                     case AttesterAt() as place:
-                        self._answer(mail.reply_to(place), partial(self._attester_at, place))
+                        self._answer(place.slot, mail.reply_to(place), partial(self._attester_at, place))
                     case GroupArrived(group):
                         self._group_arrived(group)
                     case ChainReorganised(epoch):
-                        log.warning("The chain was reorganised, reading duties again", epoch=epoch)
-                        self._reorganisations += 1
-                        for later in [known for known in self._epochs if known > epoch]:
-                            del self._epochs[later]
+                        self._reorganised(epoch)
                     case unknown:
                         assert_never(unknown)
             self._nursery.cancel_scope.cancel()
@@ -166,6 +183,8 @@ class Duties:
         epoch = self._epochs.get(self._chain.epoch_of(slot))
         if epoch is not None and slot not in epoch.attesters:
             reply.fail(NoDuty(f"no validator of the cluster attests in slot {slot}"))
+        elif self._is_far(slot):
+            reply.fail(NoDuty(f"slot {slot} is too far in the future"))
         elif self._is_over(Duty(slot, DutyType.ATTESTER)):
             reply.fail(NoDuty(f"the attestation duty of slot {slot} is over"))
         else:
@@ -175,16 +194,27 @@ class Duties:
         epoch = self._epochs.get(self._chain.epoch_of(slot))
         if epoch is not None and slot not in epoch.proposers:
             reply.fail(NoDuty(f"no validator of the cluster proposes in slot {slot}"))
+        elif self._is_far(slot):
+            reply.fail(NoDuty(f"slot {slot} is too far in the future"))
         elif self._is_over(Duty(slot, DutyType.PROPOSER)):
             reply.fail(NoDuty(f"the proposal of slot {slot} is over"))
         else:
             self._decided.await_proposal(slot, reply)
 
-    def _answer(self, reply: Reply[T], look_up: Callable[[], T]) -> None:
-        try:
-            reply.send(look_up())
-        except (NoDuty, NotReady, UnknownValidator) as error:
-            reply.fail(error)
+    def _answer(self, slot: int, reply: Reply[T], look_up: Callable[[], T]) -> None:
+        """Now, or once the duties are there that are just being read for the first time."""
+        epoch = self._chain.epoch_of(slot)
+        resolved = None if epoch in self._epochs else self._resolving.get(epoch)
+        if resolved is not None and resolved.statistics().tasks_waiting >= MAX_WAITING:
+            resolved = None
+
+        async def answer() -> T:
+            if resolved is not None:
+                with trio.move_on_after(PATIENCE_SLOTS * self._chain.slot_duration_s):
+                    await resolved.wait()
+            return look_up()
+
+        self._nursery.start_soon(partial(reply.answer, answer, errors=(NoDuty, NotReady, UnknownValidator)))
 
     def _known(self, slot: int) -> Epoch:
         epoch = self._epochs.get(self._chain.epoch_of(slot))
@@ -196,7 +226,7 @@ class Duties:
         proposer = self._known(asked.slot).proposers.get(asked.slot)
         if proposer is None:
             raise NoDuty(f"no validator of the cluster proposes in slot {asked.slot}")
-        return proposer
+        return proposer.pubkey
 
     def _pubkey_of_attester(self, asked: PubkeyOfAttester) -> bytes:
         for pubkey, duty in self._known(asked.slot).attesters.get(asked.slot, {}).items():
@@ -220,19 +250,23 @@ class Duties:
         await self._sleep_until(self._chain.genesis_time_s)
         await self._wait_for_sync()
         slot = max(self._chain.slot_at(self._wall_clock()), 0)
+        prepared: int | None = None
         while True:
             epoch = self._chain.epoch_of(slot)
+            self._slot = slot
+            self._begun.clear()
             self._on_slot(slot, self._active_validators)
-            if not self._epochs:
-                self._nursery.start_soon(self._prepare_proposers)
-            elif slot == self._chain.first_slot(epoch):
-                self._nursery.start_soon(self._in_mid_slot, slot, self._prepare_proposers)
+            if prepared is None:
+                self._nursery.start_soon(self._prepare_proposers, epoch)
+            elif prepared != epoch:
+                self._nursery.start_soon(self._in_mid_slot, slot, partial(self._prepare_proposers, epoch))
+            prepared = epoch
             self._expire(slot)
             if epoch not in self._epochs:
-                await self._resolve(epoch, slot)
+                await self._resolve(epoch)
             self._start_duties(slot)
             if self._chain.epoch_of(slot + 1) > epoch and epoch + 1 not in self._epochs:
-                self._nursery.start_soon(self._in_mid_slot, slot, partial(self._resolve, epoch + 1, slot))
+                self._nursery.start_soon(self._in_mid_slot, slot, partial(self._resolve, epoch + 1))
             await self._sleep_until(self._chain.slot_start_s(slot + 1))
             slot = max(slot + 1, self._chain.slot_at(self._wall_clock()))  # missed slots are never replayed
 
@@ -257,8 +291,34 @@ class Duties:
                     log.info("Waiting for the beacon node to sync", distance=status.sync_distance)
             await trio.sleep(SYNC_POLL_S)
 
-    async def _resolve(self, epoch: int, slot: int) -> None:
-        """Who does what in `epoch`. Tries until the epoch is over; a slot's duties come too late rather than never."""
+    def _reorganised(self, epoch: int) -> None:
+        """Later duties may have changed: read them again at once. Whoever is reading already notices by the count."""
+        self._reorganisations += 1
+        if later := [known for known in self._epochs if known > epoch]:
+            log.warning("The chain was reorganised, reading duties again", epoch=epoch)
+        for known in later:
+            if known not in self._resolving:
+                self._nursery.start_soon(self._resolve_again, known)
+
+    async def _resolve_again(self, epoch: int) -> None:
+        await self._resolve(epoch)
+        if self._chain.epoch_of(self._slot) == epoch:
+            self._start_duties(self._slot)  # those that nobody knew of when the slot began
+
+    async def _resolve(self, epoch: int) -> None:
+        """Know who does what in `epoch`, or that it is over."""
+        if (resolving := self._resolving.get(epoch)) is not None:
+            await resolving.wait()
+            return
+        resolved = self._resolving[epoch] = trio.Event()
+        try:
+            await self._read_duties(epoch)
+        finally:
+            del self._resolving[epoch]
+            resolved.set()
+
+    async def _read_duties(self, epoch: int) -> None:
+        """Tries until the epoch is over; a slot's duties come too late rather than never."""
         warned = False
         while self._chain.slot_at(self._wall_clock()) < self._chain.first_slot(epoch + 1):
             before = self._reorganisations
@@ -266,6 +326,7 @@ class Duties:
                 resolved = await self._ask_for_duties(epoch)
                 if self._reorganisations != before:
                     continue  # the answer may be about the chain before
+                resolved.keep(self._epochs.get(epoch, Epoch()), self._slot)
                 self._epochs[epoch] = resolved
                 slots = range(self._chain.first_slot(epoch), self._chain.first_slot(epoch + 1))
                 self._decided.release(slots, resolved.attesters, resolved.proposers)
@@ -299,7 +360,7 @@ class Duties:
                 resolved.attesters.setdefault(duty.slot, {})[duty.pubkey] = duty
         for duty in proposers.duties:
             if active.get(duty.validator_index) == duty.pubkey:
-                resolved.proposers[duty.slot] = duty.pubkey
+                resolved.proposers[duty.slot] = duty
         log.info("Duties resolved", epoch=epoch, attester_slots=len(resolved.attesters), proposals=sorted(resolved.proposers))
         return resolved
 
@@ -313,7 +374,8 @@ class Duties:
             self._start(Duty(slot, DutyType.ATTESTER), len(attesters), lambda timeline: attest(attesters, self._on, timeline))
 
     def _start(self, duty: Duty, expected: int, agreement: Agreement) -> None:
-        if duty not in self._running and not self._is_over(duty):
+        if duty not in self._running and duty not in self._begun and not self._is_over(duty):
+            self._begun.add(duty)
             send, receive = trio.open_memory_channel[Mapping[bytes, SignedData]](MAX_BATCHES)
             running = self._running[duty] = Running(Timeline(duty, self._wall_clock), send)
             self._nursery.start_soon(self._live, running, expected, agreement, receive, name=f"duty {duty}")
@@ -327,7 +389,7 @@ class Duties:
     ) -> None:
         """One duty from its start to its end; nothing that goes wrong here leaves it."""
         timeline, duty = running.timeline, running.timeline.duty
-        succeeded, latency_s = 0, None
+        succeeded, latency_s, is_told = 0, None, False
         begin_s = self._chain.slot_start_s(duty.slot) + start_offset_s(duty.type, self._chain.slot_duration_s)
 
         def count(validators: int) -> None:
@@ -342,21 +404,38 @@ class Duties:
             except (Exception, ExceptionGroup) as error:
                 for leaf in leaves(error):
                     timeline.fault(leaf)
-                    if not isinstance(
-                        leaf, BeaconFault | Retryable | DeadlinePassed | DutyExpired | ClashingValue | EncodingFault
-                    ):
+                    if isinstance(leaf, NOT_SERVED):
+                        log.warning("The cluster's decision is refused, nothing is served", duty=str(duty), reason=str(leaf))
+                    elif not isinstance(leaf, EXPECTED):
                         log.exception("A duty failed by a fault of ours", duty=str(duty), exc_info=leaf)
+
+        def end() -> None:
+            nonlocal is_told
+            if is_told:
+                return
+            is_told = True
+            reason = None if succeeded >= expected else "; ".join(timeline.faults) or WHY_IT_STOPPED.get(timeline.at, timeline.at)
+            self._on_ended(DutyEnded(duty, timeline.at, expected, succeeded, latency_s, reason))
+            if reason is None:
+                log.debug("Duty done", duty=str(duty), ms_after_start=timeline.since(begin_s))
+            else:
+                log.warning(
+                    "Duty failed", duty=str(duty), step=timeline.at, succeeded=succeeded, expected=expected, reason=reason
+                )
 
         deadline = deadline_s(duty, self._chain, self._settings.profile)
         try:
             with trio.move_on_after(math.inf if deadline is None else max(deadline - self._wall_clock(), 0)):
                 if agreement is not None:
                     await self._sleep_until(begin_s)
-                async with trio.open_nursery() as nursery, groups:
+                async with trio.open_nursery() as nursery:
                     if agreement is not None:
-                        nursery.start_soon(agree_on)
-                    await submit(groups, expected, self._on, timeline, count)
-                    nursery.cancel_scope.cancel()
+                        nursery.start_soon(
+                            agree_on
+                        )  # goes on when the peers were done without us: our client waits for what was decided
+                    async with groups:
+                        await submit(groups, expected, self._on, timeline, count)
+                    end()
         except (Exception, ExceptionGroup) as error:
             for leaf in leaves(error):
                 timeline.fault(leaf)
@@ -364,12 +443,7 @@ class Duties:
             self._running.pop(duty, None)
             running.groups.close()
         self._decided.give_up(duty)  # not when this incarnation dies: then who waits gets ActorDown and may ask again
-        reason = None if succeeded >= expected else "; ".join(timeline.faults) or WHY_IT_STOPPED.get(timeline.at, timeline.at)
-        self._on_ended(DutyEnded(duty, timeline.at, expected, succeeded, latency_s, reason))
-        if reason is None:
-            log.debug("Duty done", duty=str(duty), ms_after_start=timeline.since(begin_s))
-        else:
-            log.warning("Duty failed", duty=str(duty), step=timeline.at, succeeded=succeeded, expected=expected, reason=reason)
+        end()
 
     def _group_arrived(self, group: GroupSigned) -> None:
         running = self._running.get(group.duty)
@@ -387,20 +461,34 @@ class Duties:
         except trio.WouldBlock:
             log.error("Group signatures could not be queued for the beacon node", duty=str(group.duty))
 
-    async def _prepare_proposers(self) -> None:
-        """Tell the beacon nodes who gets the fees, once an epoch (07 §5.10)."""
-        with suppress(Retryable):
+    async def _prepare_proposers(self, epoch: int) -> None:
+        """Tell the beacon nodes who gets the fees, once an epoch (07 §5.10). Each slot a try, until the epoch is over."""
+        warned = False
+        while self._chain.epoch_of(self._chain.slot_at(self._wall_clock())) <= epoch:
             try:
                 validators = await self._beacon.ask(ClusterValidators())
                 known = tuple(
-                    (validator.index, self._settings.fee_recipients[validator.pubkey])
+                    (validator.index, recipient)
                     for validator in validators
-                    if validator.status.startswith("active") and validator.pubkey in self._settings.fee_recipients
+                    if validator.status.startswith("active")
+                    and (recipient := self._settings.fee_recipients.get(validator.pubkey))
                 )
                 if known:
                     await self._beacon.ask(PrepareProposers(preparations=known))
-            except BeaconFault as fault:
-                log.warning("The beacon node did not take the fee recipients", reason=str(fault))
+                return
+            except (BeaconFault, Retryable) as fault:
+                if not warned:
+                    log.warning("The beacon node did not take the fee recipients", epoch=epoch, reason=str(fault))
+                warned = True
+                if not isinstance(fault, Retryable):
+                    return
+            await trio.sleep(self._chain.slot_duration_s)
+
+    def _is_far(self, slot: int) -> bool:
+        """Beyond what anybody can know of: a client on another chain must not fill our lists."""
+        return (
+            self._chain.epoch_of(slot) > self._chain.epoch_of(max(self._chain.slot_at(self._wall_clock()), 0)) + MAX_EPOCHS_AHEAD
+        )
 
     def _is_over(self, duty: Duty) -> bool:
         deadline = deadline_s(duty, self._chain, self._settings.profile)

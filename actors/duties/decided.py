@@ -3,6 +3,9 @@
 Once a value is decided for a duty, nothing else is ever served for it; a clash is refused. Entries leave with their slot's
 expiry. Limits: the slots of two epochs of decided values, MAX_WAITING waiting requests.
 
+Many clients ask for committee 0 whatever theirs is. They get committee 0 if it was decided, else the lowest one that was: the same on
+all nodes, though each has the set in an order of its own. What was stored under 0 stays, as under any other number.
+
 Source: specification 05 §7 (keys and conflict rules).
 """
 
@@ -34,14 +37,19 @@ class DecidedValues:
         self._waiting_attestations: defaultdict[int, list[tuple[int, Reply[AttestationData]]]] = defaultdict(list)
         self._waiting_proposals: defaultdict[int, list[Reply[Proposal]]] = defaultdict(list)
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait, those included that were given up since the last expiry."""
+        return sum(map(len, self._waiting_attestations.values())) + sum(map(len, self._waiting_proposals.values()))
+
     def put_attestations(self, slot: int, values: Iterable[AttestationUnsigned]) -> None:
         """Raises: ClashingValue; what was stored before stays, nothing of `values` is stored."""
         by_committee = dict(self._attestation_data.get(slot, {}))
-        for value in values:
+        for value in sorted(values, key=lambda value: value.duty.committee_index):
             committee_index, data = value.duty.committee_index, value.data
-            if by_committee.setdefault(committee_index, data) != data and committee_index != 0:
+            if by_committee.setdefault(committee_index, data) != data:
                 raise ClashingValue(f"slot {slot}, committee {committee_index}: two attestation data were decided")
-            first = by_committee.setdefault(0, data)  # clients that always ask for committee 0
+            first = by_committee.setdefault(0, data)
             if (first.source_epoch, first.source_root, first.target_epoch, first.target_root) != (
                 data.source_epoch,
                 data.source_root,
@@ -79,7 +87,7 @@ class DecidedValues:
             self._wait(self._waiting_proposals[slot], reply, reply)
 
     def expire(self, before_slot_attestations: int, before_slot_proposals: int) -> None:
-        """Forget older slots; who still waits for them gets NoDuty."""
+        """Forget older slots, whose waiting requests get NoDuty, and everywhere the requests that were given up."""
         for slot in [slot for slot in self._attestation_data if slot < before_slot_attestations]:
             del self._attestation_data[slot]
         for slot in [slot for slot in self._proposals if slot < before_slot_proposals]:
@@ -90,6 +98,14 @@ class DecidedValues:
         for slot in [slot for slot in self._waiting_proposals if slot < before_slot_proposals]:
             for waiting in self._waiting_proposals.pop(slot):
                 waiting.fail(NoDuty(f"the proposal of slot {slot} is over"))
+        for slot, requests in list(self._waiting_attestations.items()):
+            self._waiting_attestations[slot] = [entry for entry in requests if not entry[1].is_abandoned]
+            if not self._waiting_attestations[slot]:
+                del self._waiting_attestations[slot]
+        for slot, replies in list(self._waiting_proposals.items()):
+            self._waiting_proposals[slot] = [reply for reply in replies if not reply.is_abandoned]
+            if not self._waiting_proposals[slot]:
+                del self._waiting_proposals[slot]
 
     def release(self, slots: Iterable[int], attester_slots: Container[int], proposer_slots: Container[int]) -> None:
         """The duties of `slots` are known now: who waits for a slot without one gets NoDuty."""

@@ -39,7 +39,10 @@ class AwaitProposal(Request[Proposal], frozen=True):
 
 
 class ProposerOf(Request[bytes], frozen=True):
-    """The group public key (48 bytes) that proposes in that slot. Raises: NoDuty, NotReady."""
+    """The group public key (48 bytes) that proposes in that slot. Raises: NoDuty, NotReady.
+
+    While the epoch's duties are just being read, the answer waits for them, up to a third of a slot; cancellation leaves nothing behind.
+    """
 
     slot: int
 
@@ -47,7 +50,7 @@ class ProposerOf(Request[bytes], frozen=True):
 class PubkeyOfAttester(Request[bytes], frozen=True):
     """The group public key (48 bytes) of the validator that attests there. committee_index: its own, or 0.
 
-    Raises: UnknownValidator, NotReady.
+    Raises: UnknownValidator, NotReady. Waits as ProposerOf.
     """
 
     slot: int
@@ -56,7 +59,7 @@ class PubkeyOfAttester(Request[bytes], frozen=True):
 
 
 class AttesterAt(Request[AttesterDefinition], frozen=True):
-    """Who attests at that position of a committee (before Electra, attestations name nobody). Raises: UnknownValidator, NotReady."""
+    """Who attests at that position of a committee (before Electra, attestations name nobody). Raises and waits as PubkeyOfAttester."""
 
     slot: int
     committee_index: int
@@ -73,6 +76,16 @@ class ChainReorganised(msgspec.Struct, frozen=True):
     """The chain was reorganised back into `epoch`: duties of later epochs may have changed."""
 
     epoch: int
+
+
+class BlockFetched(msgspec.Struct, frozen=True):
+    """Our beacon node has made a block.
+
+    fee_recipient_matches: whether it is the configured one; None if the block is blinded or from before Bellatrix, or none is configured.
+    """
+
+    is_blinded: bool
+    fee_recipient_matches: bool | None
 
 
 class DutyEnded(msgspec.Struct, frozen=True):

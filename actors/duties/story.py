@@ -4,7 +4,8 @@ A new duty type is another such function. The steps wait for facts: the beacon n
 consensus, the signatures of a threshold; the deadline of the duty is the cancel scope around them.
 
 Consensus is joined before our own value is there (05 §6 "participate"): a peer that leads may propose while our beacon node is
-slow, and its decision is served all the same.
+slow, and its decision is served all the same. What was decided may come from a lying leader: it is served only if it fits the duty
+(`unsigned_data`), else nothing is. What fails for a moment only, also on the way to consensus, is tried again.
 
 Source: specification 05-core-workflow §3 and §6; architecture §3.
 """
@@ -14,18 +15,21 @@ from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
+import structlog
 import trio
 
 from actors.beacon import (
     BeaconFault,
     FetchAttestationData,
     ProduceBlock,
+    ProposerDefinition,
     SubmitAttestations,
     SubmitProposal,
 )
 from actors.beacon import Message as BeaconMessage
 from actors.consensus import Agree, ProposeValue
 from actors.consensus import Message as ConsensusMessage
+from actors.duties.messages import BlockFetched
 from actors.mailbox import Address
 from actors.signatures import AwaitGroupSignature, DutyExpired
 from actors.signatures import Message as SignaturesMessage
@@ -38,10 +42,14 @@ from charon_actors.eth2.unsigned_data import (
     AttestationUnsigned,
     AttesterDefinition,
     Proposal,
-    UnsignedData,
-    decode_unsigned,
+    WrongValue,
+    check_proposal,
+    decided_attestations,
+    decided_proposal,
     encode_unsigned,
 )
+
+log = structlog.get_logger(topic="fetcher")
 
 RETRY_FIRST_S: Final = 0.25  # 05 §15
 RETRY_FACTOR: Final = 1.6
@@ -55,7 +63,7 @@ T = TypeVar("T")
 class DutyContext(msgspec.Struct, frozen=True):
     """What a story may touch.
 
-    put_attestations, put_proposal: serve what was decided. groups: batches of group signatures of this duty, as they arrive.
+    put_attestations, put_proposal: serve what was decided. fee_recipients: as of Settings.
     """
 
     chain: Chain
@@ -66,6 +74,8 @@ class DutyContext(msgspec.Struct, frozen=True):
     put_proposal: Callable[[int, Proposal], None]
     graffiti: Callable[[bytes], bytes]
     builder_boost: int
+    fee_recipients: Mapping[bytes, str]
+    on_block: Callable[[BlockFetched], None]
 
 
 Groups = trio.MemoryReceiveChannel[Mapping[bytes, SignedData]]
@@ -101,37 +111,43 @@ class Timeline:
 async def attest(definitions: Mapping[bytes, AttesterDefinition], on: DutyContext, timeline: Timeline) -> None:
     """Agree on what the validators of `definitions` (by group public key) attest, and serve it."""
     decided = await agree(lambda: fetch_attestations(definitions, on, timeline), on, timeline)
+    values = decided_attestations(decided, timeline.duty, definitions, on.chain)
     timeline.step("serve")
-    on.put_attestations(timeline.duty.slot, [value for value in decided if isinstance(value, AttestationUnsigned)])
+    if missing := definitions.keys() - {value.duty.pubkey for value in values}:
+        timeline.fault(WrongValue(f"nothing was decided for {len(missing)} of our validators"))
+    on.put_attestations(timeline.duty.slot, values)
 
 
-async def propose(proposer: bytes, on: DutyContext, timeline: Timeline) -> None:
-    """Agree on the block of the validator with group public key `proposer` (48 bytes), and serve it."""
+async def propose(proposer: ProposerDefinition, on: DutyContext, timeline: Timeline) -> None:
+    """Agree on the block of the validator `proposer`, and serve it."""
     decided = await agree(lambda: fetch_block(proposer, on, timeline), on, timeline)
+    proposal = decided_proposal(decided, timeline.duty, proposer.pubkey, proposer.validator_index, on.chain)
     timeline.step("serve")
-    for value in decided:
-        if isinstance(value, Proposal):
-            on.put_proposal(timeline.duty.slot, value)
+    on.put_proposal(timeline.duty.slot, proposal)
 
 
-async def agree(fetch: Callable[[], Awaitable[dict[str, bytes]]], on: DutyContext, timeline: Timeline) -> list[UnsignedData]:
+async def agree(fetch: Callable[[], Awaitable[dict[str, bytes]]], on: DutyContext, timeline: Timeline) -> dict[str, bytes]:
     """What the cluster decides. Our own value goes in as soon as `fetch` has it; a failed fetch is a peer's chance to lead."""
     duty = timeline.duty
 
     async def offer() -> None:
         try:
             value = await until_done(fetch, timeline)
-        except (BeaconFault, DutyExpired) as fault:
+        except (BeaconFault, DutyExpired, WrongValue) as fault:
             timeline.fault(fault)
             return
+
+        async def tell() -> None:
+            on.consensus.tell(ProposeValue(duty=duty, value=value))
+
         timeline.step("agree")
-        on.consensus.tell(ProposeValue(duty=duty, value=value))
+        await until_done(tell, timeline)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(offer)
-        decided = await on.consensus.ask(Agree(duty=duty))
+        decided = await until_done(lambda: on.consensus.ask(Agree(duty=duty)), timeline)
         nursery.cancel_scope.cancel()
-    return [decode_unsigned(duty.type, value) for value in decided.values()]
+    return decided
 
 
 async def fetch_attestations(
@@ -151,17 +167,35 @@ async def fetch_attestations(
     }
 
 
-async def fetch_block(proposer: bytes, on: DutyContext, timeline: Timeline) -> dict[str, bytes]:
+async def fetch_block(proposer: ProposerDefinition, on: DutyContext, timeline: Timeline) -> dict[str, bytes]:
     """An unsigned block with the group's randao, once a threshold of validator clients has asked for the block."""
-    slot = timeline.duty.slot
+    slot, pubkey = timeline.duty.slot, proposer.pubkey
     timeline.step("randao")
-    randao = await on.signatures.ask(AwaitGroupSignature(duty=Duty(slot, DutyType.RANDAO), pubkey=proposer))
+    randao = await on.signatures.ask(AwaitGroupSignature(duty=Duty(slot, DutyType.RANDAO), pubkey=pubkey))
     assert isinstance(randao, SignedRandao), "the signatures actor has checked the type"
     timeline.step("fetch")
     proposal = await on.beacon.ask(
-        ProduceBlock(slot=slot, randao=randao.signature, graffiti=on.graffiti(proposer), builder_boost=on.builder_boost)
+        ProduceBlock(slot=slot, randao=randao.signature, graffiti=on.graffiti(pubkey), builder_boost=on.builder_boost)
     )
-    return {"0x" + proposer.hex(): encode_unsigned(proposal)}
+    check_proposal(proposal, timeline.duty, proposer.validator_index, on.chain)
+    compare_fee_recipient(proposal, on.fee_recipients.get(pubkey, ""), on)
+    return {"0x" + pubkey.hex(): encode_unsigned(proposal)}
+
+
+def compare_fee_recipient(proposal: Proposal, configured: str, on: DutyContext) -> None:
+    """Warn when a block of our beacon node pays somebody else (05 §6). A builder's block pays the builder."""
+    matches = None
+    if not proposal.blinded and configured and (recipient := proposal.fee_recipient) is not None:
+        paid = "0x" + recipient.hex()
+        matches = paid == configured.lower()
+        if not matches:
+            log.warning(
+                "The block's fee recipient is not the configured one",
+                slot=proposal.slot,
+                fee_recipient=paid,
+                configured=configured,
+            )
+    on.on_block(BlockFetched(proposal.blinded, matches))
 
 
 async def submit(groups: Groups, expected: int, on: DutyContext, timeline: Timeline, succeeded: Callable[[int], None]) -> None:

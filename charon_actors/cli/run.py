@@ -1,5 +1,6 @@
 """`charon run`: the node between a beacon node and a validator client. Source: specification 09 §3.2, §4, §6."""
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,16 +10,16 @@ from charon_actors.cli import flags
 from charon_actors.cli.custom_network import custom_networks
 from charon_actors.cli.door import notice, run_program
 from charon_actors.cli.log import set_up_log
-from charon_actors.cli.options import Flag, Values, charon_command
-from charon_actors.cli.values import Kind
+from charon_actors.cli.options import Flag, Values, charon_command, environment_name
+from charon_actors.cli.values import Kind, strip_quotes
 from charon_actors.errors import UserError
 
 if TYPE_CHECKING:
+    from actors.validator_api import Tls
     from charon_actors.cluster.lock import Lock
     from charon_actors.eth2.networks import Network
 
 MAX_NICKNAME_BYTES: Final = 32
-MAX_GRAFFITI_BYTES: Final = 32
 
 FLAGS: Final = (
     Flag(
@@ -34,19 +35,55 @@ FLAGS: Final = (
     Flag("beacon-node-submit-timeout", Kind.DURATION, 2.0, "Time limit of a submission to a beacon node"),
     Flag("beacon-node-headers", Kind.TEXTS, (), "HTTP headers for all beacon nodes, name=value", secret=True),
     Flag("validator-api-address", Kind.TEXT, "127.0.0.1:3600", "ip:port for validator clients"),
+    Flag("vc-tls-cert-file", Kind.TEXT, "", "Certificate (PEM) with which validator clients are answered over TLS"),
+    Flag("vc-tls-key-file", Kind.TEXT, "", "Private key (PEM) of that certificate"),
     Flag("monitoring-address", Kind.TEXT, "127.0.0.1:3620", "ip:port of /metrics, /livez and /readyz"),
+    Flag("data-dir", Kind.TEXT, "", "Directory of the private key and the lock, unless their own flags say where they are"),
     flags.PRIVATE_KEY_FILE,
     flags.LOCK_FILE,
     flags.NO_VERIFY,
     flags.EXECUTION_CLIENT,
     Flag("private-key-file-lock", Kind.SWITCH, False, "Refuse to start while another instance uses the private key file"),
     Flag("nickname", Kind.TEXT, "", "Name that peers see, up to 32 bytes"),
-    Flag("graffiti", Kind.TEXT, "", "Text in the blocks that this node's beacon node builds, up to 32 bytes"),
+    Flag("graffiti", Kind.TEXTS, (), "Text in blocks: one for all validators, or one each in the lock's order; up to 28 bytes"),
+    Flag(
+        "graffiti-disable-client-append", Kind.SWITCH, False, "Do not append OB and the beacon node's code; then up to 32 bytes"
+    ),
     *flags.p2p(flags.RUN_RELAYS),
     *flags.TESTNET,
     flags.TESTNET_CAPELLA,
     *flags.LOG,
+    Flag("manifest-file", Kind.TEXT, "", "", inert="the lock is all that is needed"),
+    Flag("jaeger-address", Kind.TEXT, "", "", inert="Charon gave up this form of tracing, too"),
+    Flag("jaeger-service", Kind.TEXT, "", "", inert="Charon gave up this form of tracing, too"),
 )
+# Flags of Charon's `run` that are not built yet, and their defaults. As flags they are errors; .env files that operators bring along have
+# many of them, so there they are told about unless they are what they would be anyway.
+NOT_BUILT: Final = {
+    "builder-api": "false",
+    "debug-address": "",
+    "consensus-protocol": "",
+    "feature-set": "stable",
+    "feature-set-disable": "",
+    "feature-set-enable": "",
+    "fetch-feerecipient-updates": "false",
+    "loki-addresses": "",
+    "loki-service": "charon",
+    "otlp-address": "",
+    "otlp-headers": "",
+    "otlp-insecure": "false",
+    "otlp-service-name": "charon",
+    "overrides-file": ".charon/builder_registrations_overrides.json",
+    "proc-directory": "",
+    "publish-address": "https://api.obol.tech/v1",
+    "publish-timeout": "5m0s",
+    "simnet-beacon-mock": "false",
+    "simnet-beacon-mock-fuzz": "false",
+    "simnet-slot-duration": "1s",
+    "simnet-validator-keys-dir": ".charon/validator_keys",
+    "simnet-validator-mock": "false",
+    "synthetic-block-proposals": "false",
+}
 
 
 def run(values: Values) -> int:
@@ -55,6 +92,9 @@ def run(values: Values) -> int:
     import structlog
 
     structlog.get_logger(topic="app-start").info("Parsed config", **values.for_log())
+    for name, default in NOT_BUILT.items():
+        if strip_quotes(os.environ.get(environment_name(name), "")) not in ("", default):
+            notice(f"{environment_name(name)} has no effect: this version has no --{name} yet")
     config = node_config(values)
     from supervisors.node import NodeConfig, open_node
 
@@ -94,13 +134,12 @@ def node_config(values: Values) -> object:
     from charon_actors.eth2.networks import network_by_fork_version
     from supervisors.node import NodeConfig
 
-    nickname, graffiti = values.text("nickname"), values.text("graffiti").encode()
+    nickname = values.text("nickname")
     if len(nickname.encode()) > MAX_NICKNAME_BYTES:
         raise UserError(values.where("nickname"), f"is longer than {MAX_NICKNAME_BYTES} bytes", "choose a shorter one")
-    if len(graffiti) > MAX_GRAFFITI_BYTES:
-        raise UserError(values.where("graffiti"), f"is longer than {MAX_GRAFFITI_BYTES} bytes", "choose a shorter one")
+    tls = _tls(values)
     networks = custom_networks(values, has_capella=True)
-    key_path, lock_path = values.path("private-key-file"), values.path("lock-file")
+    key_path, lock_path = _place(values, "private-key-file"), _place(values, "lock-file")
     key = load_key_file(key_path, notice)
     is_verified = not values.switch("no-verify")
     contract = execution_client(values, is_verified=is_verified)
@@ -114,6 +153,12 @@ def node_config(values: Values) -> object:
         raise UserError(
             str(key_path), f"{fault} in {lock_path}", "use the key and the lock of one and the same operator"
         ) from fault
+    if len(lock.validators) != len(lock.definition.validators):  # with --no-verify nobody else has said so
+        raise UserError(
+            str(lock_path),
+            f"holds {len(lock.validators)} validators, and addresses for {len(lock.definition.validators)}",
+            "restore it from a backup or another operator",
+        )
     network = network_by_fork_version(lock.definition.fork_version, networks)
     if network is None:
         raise _of_unknown_network(lock_path, lock)
@@ -144,7 +189,9 @@ def node_config(values: Values) -> object:
         relays=values.texts("p2p-relays"),
         use_listen_port=not values.switch("p2p-disable-reuseport"),
         nickname=nickname,
-        graffiti=graffiti or DEFAULT_GRAFFITI,
+        graffiti=_graffiti(values, len(lock.validators)),
+        graffiti_names_client=not values.switch("graffiti-disable-client-append"),
+        validator_api_tls=tls,
     )
     if not values.switch("private-key-file-lock"):
         return config
@@ -172,7 +219,48 @@ def _of_unknown_network(lock_path: Path, lock: "Lock") -> UserError:
     return UserError(str(lock_path), f"no network with fork version {version} is known", "give the --testnet flags")
 
 
-DEFAULT_GRAFFITI: Final = b"charon-actors"
+def _place(values: Values, name: str) -> Path:
+    """The file of a flag, in --data-dir if only that is given."""
+    if values.text("data-dir") and not values.is_set(name):
+        return values.path("data-dir") / Path(values.text(name)).name
+    return values.path(name)
+
+
+def _graffiti(values: Values, validators: int) -> tuple[bytes, ...]:
+    from charon_actors.eth2.graffiti import MAX_GRAFFITI_BYTES, SUFFIX_BYTES
+
+    limit = MAX_GRAFFITI_BYTES - (0 if values.switch("graffiti-disable-client-append") else SUFFIX_BYTES)
+    texts = tuple(text.encode() for text in values.texts("graffiti"))
+    if any(len(text) > limit for text in texts):
+        raise UserError(values.where("graffiti"), f"is longer than {limit} bytes", "choose a shorter one")
+    if len(texts) not in (0, 1, validators):
+        what = f"{len(texts)} texts for {validators} validators"
+        raise UserError(values.where("graffiti"), what, "give one for all, or one each, separated by commas")
+    return texts
+
+
+def _tls(values: Values) -> "Tls | None":
+    """The validator API's certificate, which was tried. Raises UserError."""
+    import ssl
+
+    from actors.validator_api import Tls
+
+    names = ("vc-tls-cert-file", "vc-tls-key-file")
+    if not any(values.text(name) for name in names):
+        return None
+    for name in names:
+        if not values.text(name):
+            given = next(name for name in names if values.text(name))
+            raise UserError(values.where(given), f"given without --{name}", "give both files, or none")
+    certificate, key = map(values.path, names)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no certificate and its key in PEM form"
+        raise UserError(
+            f"{certificate}, {key}", f"cannot be used for TLS ({reason})", "give a PEM certificate and its key"
+        ) from None
+    return Tls(str(certificate), str(key))
 
 
 def _headers(values: Values) -> tuple[tuple[str, str], ...]:

@@ -16,7 +16,8 @@
 A decoder tries SSZ, then JSON if the bytes look like it. `from_json` and `to_json` are the Beacon API's forms, for the validator
 client and the beacon node; the JSON between nodes differs by a version around it.
 
-`belongs_to` tells whether the object is of that duty: Charon doesn't check it, every honest peer's is (05 §10.2).
+`belongs_to` tells whether the object can be one of that duty: Charon doesn't check it, every honest peer's can (05 §10.2). A vote's
+target is the epoch of its slot and its source no later: any other would block, on the slashing record, all that comes after.
 Signatures are not checked here; all of them have 96 bytes. Source: specification 05 §10, 07 §5.6, 08 §6.3.
 """
 
@@ -90,7 +91,7 @@ class SignedData(Protocol):
         """The 32 bytes that the key signs. Raises: ChainFault (an epoch that the chain has no fork for)."""
 
     def belongs_to(self, duty: Duty, chain: Chain) -> bool:
-        """Whether the object is one of that duty."""
+        """Whether the object can be one of that duty. Never raises."""
 
     def encode(self) -> bytes:
         """The form that we send to peers."""
@@ -134,7 +135,15 @@ class VersionedAttestation(msgspec.Struct, frozen=True):
         return chain.signing_root(self.object_root(), DomainType.BEACON_ATTESTER, self.data.target_epoch)
 
     def belongs_to(self, duty: Duty, chain: Chain) -> bool:
-        return duty.type is DutyType.ATTESTER and self.data.slot == duty.slot
+        data = self.data
+        is_electra = chain.fork_at(data.target_epoch) >= Fork.ELECTRA  # within either side of it forks differ in name only
+        return (
+            duty.type is DutyType.ATTESTER
+            and data.slot == duty.slot
+            and data.source_epoch <= data.target_epoch == chain.epoch_of(duty.slot)
+            and (self.fork >= Fork.ELECTRA) == is_electra
+            and self.attestation.committee_index is not None
+        )
 
     def encode(self) -> bytes:
         if self.validator_index is None:

@@ -7,19 +7,28 @@
     12 sync_contribution SyncContributions       160 bytes each alone, or a JSON array (v1.11)
 
 We send the first form; the JSON forms of all of them are understood. What a peer proposes is only decoded once it is decided, and
-then whatever is wrong with it is an EncodingFault.
+then whatever is wrong with it is an EncodingFault, or a WrongValue if it contradicts its duty. Without the latter one lying leader has
+every node sign a vote for a target far ahead, and whatever honest votes follow are surrounded by it, for ever:
 
-Limits: linear in the bytes. Source: specification 05 §10.1. Vectors: core/core_encodings_by_fork.json.
+    attestation data    slot = its definition's = the duty's · target: the slot's epoch · source not after target
+                        index: the definition's committee, 0 from Electra on
+                        definition: under its public key; of a validator of ours with our validator and committee index
+    block               the only one, of our proposer's public key · slot: the duty's · fork: the slot's · proposer index: our proposer's
+
+Limits: linear in the bytes. Source: specification 05 §7, §10.1; consensus-specs phase0 and electra, `process_attestation`,
+`process_block_header`. Vectors: core/core_encodings_by_fork.json.
 """
 
 import struct
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from charon_actors.eth2 import containers
 from charon_actors.eth2.attestation import ATTESTATION_DATA_BYTES, Attestation, AttestationData
-from charon_actors.eth2.duty import DutyType
+from charon_actors.eth2.chain import Chain
+from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.proposal import Proposal, proposal_to_wire_json, same_message
 from charon_actors.eth2.ssz import BYTES48, UINT64, Container, EncodingFault
@@ -43,6 +52,10 @@ __all__ = [
     "SyncCommitteeContribution",
     "SyncContributions",
     "UnsignedData",
+    "WrongValue",
+    "check_proposal",
+    "decided_attestations",
+    "decided_proposal",
     "decode_unsigned",
     "encode_unsigned",
     "encode_unsigned_json",
@@ -246,3 +259,66 @@ def decode_unsigned(duty_type: DutyType, data: bytes) -> UnsignedData:
     if kind is None:
         raise EncodingFault(f"duty {duty_type} has no unsigned data")
     return kind.decode(data)
+
+
+class WrongValue(Exception):
+    """A value contradicts the duty that it is for. No honest leader proposes it, and nobody may sign it."""
+
+
+def decided_attestations(
+    decided: Mapping[str, bytes], duty: Duty, definitions: Mapping[bytes, AttesterDefinition], chain: Chain
+) -> list[AttestationUnsigned]:
+    """What was decided for an attester duty, decoded and checked (table on top).
+
+    decided: encodings by "0x" and hex digits of the group public key. definitions: ours, by group public key.
+    Some of ours may be missing, and there may be others, which only the peers' beacon nodes know to be active; they are held to the
+    same rules, for they may share a committee with ours. Raises: EncodingFault, WrongValue; one wrong value condemns all.
+    """
+    if not decided:
+        raise WrongValue("nothing was decided for any validator")
+    epoch = chain.epoch_of(duty.slot)
+    has_committee = chain.fork_at(epoch) < Fork.ELECTRA
+    values = []
+    for key, encoding in decided.items():
+        value = AttestationUnsigned.decode(encoding)
+        data, theirs = value.data, value.duty
+        ours = definitions.get(theirs.pubkey, theirs)
+        if key != "0x" + theirs.pubkey.hex():
+            raise WrongValue(f"a definition of validator {theirs.validator_index} under another public key")
+        _demand("validator index", theirs.validator_index, ours.validator_index)
+        _demand("committee", theirs.committee_index, ours.committee_index)
+        _demand("slot of the definition", theirs.slot, duty.slot)
+        _demand("slot", data.slot, duty.slot)
+        _demand("index", data.index, theirs.committee_index if has_committee else 0)
+        _demand("target epoch", data.target_epoch, epoch)
+        if data.source_epoch > data.target_epoch:
+            raise WrongValue(f"source epoch {data.source_epoch} is after target epoch {data.target_epoch}")
+        values.append(value)
+    if len({(value.duty.committee_index, value.duty.validator_index) for value in values}) < len(values):
+        raise WrongValue("two public keys for one validator")
+    return values
+
+
+def decided_proposal(decided: Mapping[str, bytes], duty: Duty, pubkey: bytes, validator_index: int, chain: Chain) -> Proposal:
+    """What was decided for a proposer duty, decoded and checked (table on top).
+
+    decided: as of `decided_attestations`. pubkey: the group's of our proposer, 48 bytes. Raises: EncodingFault, WrongValue.
+    """
+    encoding = decided.get("0x" + pubkey.hex())
+    if encoding is None or len(decided) != 1:
+        raise WrongValue(f"{len(decided)} blocks, not one of validator {validator_index}")
+    proposal = Proposal.decode(encoding)
+    check_proposal(proposal, duty, validator_index, chain)
+    return proposal
+
+
+def check_proposal(proposal: Proposal, duty: Duty, validator_index: int, chain: Chain) -> None:
+    """Whether it may be the block of this duty and validator. Raises: WrongValue."""
+    _demand("slot", proposal.slot, duty.slot)
+    _demand("fork", proposal.fork.label, chain.fork_at(chain.epoch_of(duty.slot)).label)
+    _demand("proposer index", proposal.proposer_index, validator_index)
+
+
+def _demand(what: str, found: object, due: object) -> None:
+    if found != due:
+        raise WrongValue(f"{what} {found} instead of {due}")

@@ -7,7 +7,7 @@ everything else is refused with 400 and remembered. So a duty that this mock cou
     data            value
     fork            fulu from genesis on, mainnet's sizes, SLOTS_PER_EPOCH of the settings
     block root      SHA-256 of the slot: every node that asks for one slot gets the same answer
-    block           empty body, randao and graffiti as asked for
+    block           empty body, randao and graffiti as asked for, fee recipient as told before
 
 Limits: answers about the slots of the last KEPT_SLOTS. Source: specification 08 §4 and §12.1 (what a node asks).
 """
@@ -114,6 +114,7 @@ class BeaconMock:
         self._settings, self._clock, self._chain = settings, wall_clock, chain_of(settings)
         self._index = {pubkey: index for index, pubkey in enumerate(settings.validators)}
         self._blocks: dict[int, bytes] = {}
+        self._fee_recipients: dict[int, bytes] = {}
         self._made: dict[tuple[int, str, str], Block] = {}
         self.health = Health()
         self.arrivals: dict[tuple[str, int, int], Arrival] = {}
@@ -263,6 +264,10 @@ class BeaconMock:
             case "POST", ["eth", "v2", "beacon", "blocks"]:
                 return self._take_block(headers, body)
             case "POST", ["eth", "v1", "validator", "prepare_beacon_proposer"]:
+                for preparation in json.loads(body):
+                    index, recipient = int(preparation["validator_index"]), preparation["fee_recipient"]
+                    if 0 <= index < len(self._settings.validators):
+                        self._fee_recipients[index] = bytes.fromhex(recipient.removeprefix("0x"))
                 return None
             case "POST", ["eth", "v1", "validator", "beacon_committee_subscriptions" | "sync_committee_subscriptions"]:
                 return None
@@ -376,6 +381,7 @@ class BeaconMock:
         block["slot"], block["proposer_index"], block["parent_root"] = slot, proposer, self.block_root(max(slot - 1, 0))
         block["body"]["randao_reveal"] = randao
         block["body"]["graffiti"] = bytes.fromhex(query.get("graffiti", [""])[0].removeprefix("0x")).ljust(32, b"\0")[:32]
+        block["body"]["execution_payload"]["fee_recipient"] = self._fee_recipients.get(proposer, bytes(20))
         block["body"]["sync_aggregate"]["sync_committee_signature"] = b"\xc0" + bytes(95)
         self._blocks[slot] = containers.beacon_block(FORK).hash_tree_root(block)
         for old in [known for known in self._blocks if known < slot - KEPT_SLOTS]:

@@ -35,7 +35,7 @@ from actors.beacon.actor import RANDAO_IN_MESSAGE, decode_proposal
 from actors.mailbox import Address, Mailbox, open_actor
 from charon_actors.errors import UserError
 from charon_actors.eth2.beacon_api import Answer, ChainEvent, HeadEvent, ReorgEvent, decode_node_url
-from charon_actors.eth2.chain import chain_from_answers
+from charon_actors.eth2.chain import Chain, chain_from_answers
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signed_data import VersionedAttestation
 from tests.beacon.upstream import Scripted, Seen, Upstream, attestation_data, chain_answers, syncing
@@ -43,6 +43,10 @@ from tests.beacon.vector import vector
 
 DATA = "/eth/v1/validator/attestation_data"
 POOL = "/eth/v2/beacon/pool/attestations"
+GENESIS = "/eth/v1/beacon/genesis"
+SPEC = "/eth/v1/config/spec"
+SCHEDULE = "/eth/v1/config/fork_schedule"
+SYNCING = "/eth/v1/node/syncing"
 LOAD = LoadChain(bytes.fromhex("03000001"), bytes.fromhex("00000001"))
 GENESIS_TIME = 1_600_000_000
 KEYS = tuple(bytes([n]) * 48 for n in (1, 2))
@@ -74,6 +78,7 @@ async def beacon_of(
     slot: int = 40,
     load: bool = True,
     on_event: Callable[[ChainEvent], None] = lambda _: None,
+    on_chain: Callable[[Chain], None] = lambda _: None,
     told: Told | None = None,
     clock: Clock | None = None,
     suffix: str = "",
@@ -103,6 +108,7 @@ async def beacon_of(
             on_event=on_event,
             on_call=numbers.calls.append,
             on_cache=numbers.caches.append,
+            on_chain=on_chain,
             wall_clock=clock or Clock(slot),
         )
         async with open_actor(mailbox, factory) as address:
@@ -717,6 +723,8 @@ async def test_restart_of_the_actor_leaves_no_task_and_no_connection() -> None:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(beacon.ask, FetchAttestationData(41, 0))
                     await bn.wait_until(lambda life=life: len(bn.saw(DATA)) > life)  # type: ignore[misc]
+                    await bn.wait_until(lambda life=life: len(bn.saw(SCHEDULE)) > life)  # type: ignore[misc]
+                    await beacon.ask(NodeVersion())  # by then the schedule's answer is read: nothing but the data is under way
                     nursery.cancel_scope.cancel()
         await bn.wait_until(lambda: bn.cancelled == 3)
         async with httpx.AsyncClient() as client:

@@ -82,7 +82,7 @@ class Upstream:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         seen = Seen(scope["method"], scope["raw_path"].decode(), scope["query_string"].decode(), headers, bytes(body))
         self.seen.append(seen)
         self._notify()

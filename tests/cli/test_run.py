@@ -22,6 +22,7 @@ import pytest
 import trio
 
 from actors import http_server
+from charon_actors.cli.run import FLAGS, NOT_BUILT
 from charon_actors.cluster.lock import encode_lock
 from charon_actors.crypto import public_key
 from supervisors.simnet import FORK_VERSION, SLOTS_PER_EPOCH, SimnetSettings, make_cluster, open_cluster
@@ -38,6 +39,7 @@ TESTNET = (
     "--testnet-genesis-timestamp=1700000000",
 )
 PATIENCE_S = 60.0
+VECTORS = Path(__file__).parent.parent / "vectors"
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,7 @@ TAMPERED: dict[str, Callable[[Any], None]] = {
     "lock hash": lambda lock: lock.update(lock_hash="0x" + "11" * 32),
     "signature": lambda lock: lock.update(signature_aggregate="0x" + "11" * 96),
     "shares in another order": lambda lock: lock["distributed_validators"][0]["public_shares"].reverse(),
+    "a validator less": lambda lock: lock["distributed_validators"].pop(),
     "an operator less": lambda lock: lock["cluster_definition"]["operators"].pop(),
 }
 
@@ -191,8 +194,10 @@ BAD_FLAGS = {
     "--beacon-node-endpoints=http://": "URL",
     "--beacon-node-endpoints=http://127.0.0.1:99999": "URL",
     "--fallback-beacon-node-endpoints=a b": "URL",
-    "--graffiti=" + 33 * "g": "32 bytes",
-    "--graffiti=" + 11 * "ü" + 11 * "g": "32 bytes",
+    "--graffiti=" + 29 * "g": "28 bytes",
+    "--graffiti=" + 11 * "ü" + 7 * "g": "28 bytes",
+    "--graffiti=a,b": "2 texts for 1 validators",
+    "--vc-tls-cert-file=cert.pem": "give both files",
     "--nickname=" + 33 * "n": "32 bytes",
     "--p2p-tcp-address=:3610": "ip:port",
     "--p2p-tcp-address=3610": "ip:port",
@@ -229,6 +234,40 @@ def test_a_bad_flag_is_one_line_that_names_it(charon: Charon, data: Path, flag: 
     error = refused(charon, data, [*arguments, flag])
     assert BAD_FLAGS[flag] in error
     assert name in error or name == "--log-output-path"
+
+
+def test_validators_without_addresses_are_refused_even_with_no_verify(charon: Charon, data: Path) -> None:
+    change_json(data / "cluster-lock.json", TAMPERED["a validator less"])
+    assert "holds 0 validators, and addresses for 1" in charon(*flags("--no-verify")).error
+
+
+def test_files_that_are_no_certificate_are_refused(charon: Charon, data: Path) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (data.parent / name).write_text("nonsense")
+    error = refused(charon, data, flags("--vc-tls-cert-file=cert.pem", "--vc-tls-key-file=key.pem"))
+    assert error.startswith("cert.pem, key.pem: cannot be used for TLS")
+    error = refused(charon, data, flags("--vc-tls-cert-file=none.pem", "--vc-tls-key-file=key.pem"))
+    assert "No such file" in error
+
+
+def test_the_data_directory_may_be_named_as_a_whole(charon: Charon, data: Path) -> None:
+    data.rename(data.parent / "node0")
+    assert "is longer than" in refused(charon, data, flags("--data-dir=node0", "--graffiti=" + 40 * "g"))
+    assert "is longer than" in refused(charon, data, flags("--graffiti=" + 40 * "g"), CHARON_DATA_DIR="node0")
+    error = refused(charon, data, flags("--data-dir=node0", "--lock-file=elsewhere.json"))
+    assert error.startswith("elsewhere.json: ")
+
+
+def test_what_charon_has_and_this_version_has_not_is_said_once_each(charon: Charon, data: Path) -> None:
+    theirs = set(json.loads((VECTORS / "monitoring/cli_flags.json").read_text())["commands"]["run"]["flags"])
+    assert set(NOT_BUILT) == theirs - {flag.name for flag in FLAGS}
+    environment = {"CHARON_BUILDER_API": "true", "CHARON_LOKI_SERVICE": "charon", "CHARON_OTLP_ADDRESS": ""}
+    said = charon(*flags("--graffiti=" + 40 * "g", "--jaeger-address=x:1"), **environment).stderr.splitlines()
+    notices = [line for line in said if line.startswith("Notice: ")]
+    assert notices == [
+        "Notice: --jaeger-address has no effect: Charon gave up this form of tracing, too",
+        "Notice: CHARON_BUILDER_API has no effect: this version has no --builder-api yet",
+    ]
 
 
 def test_a_bad_value_in_the_environment_names_the_variable(charon: Charon, data: Path) -> None:
@@ -583,7 +622,8 @@ async def test_a_process_that_is_killed_in_the_middle_of_its_duties_comes_back_a
         (data / "charon-enr-private-key").chmod(0o600)
         config = cluster.configs[3]
         own = (
-            "--graffiti=simnet",  # as the other nodes: the beacon mock knows one block a slot
+            "--graffiti=simnet",
+            "--graffiti-disable-client-append",  # as the other nodes: the beacon mock knows one block a slot
             "--lock-file=node3/cluster-lock.json",
             "--private-key-file=node3/charon-enr-private-key",
             f"--validator-api-address={config.validator_api_address}",

@@ -73,7 +73,11 @@ def recorded_node(sample: Any) -> Upstream:
     elif isinstance(raw, str):
         body = bytes.fromhex(raw[2:]) if raw.startswith("0x") else raw.encode()
     headers = {name: value for name, value in (sample.get("response_headers") or {}).items() if name != "transfer-encoding"}
-    upstream.answers[sample["path"]] = Scripted(sample["status"], body, headers)
+    recorded, known = Scripted(sample["status"], body, headers), upstream.answers.get("/eth/v1/beacon/genesis")
+    upstream.answers[sample["path"]] = recorded
+    if sample["path"] == "/eth/v1/beacon/genesis":  # another network's than the one that our node knows: for the client only
+        assert isinstance(known, Scripted)
+        upstream.answers[sample["path"]] = lambda seen: known if seen.headers.get("user-agent") == USER_AGENT else recorded
     for state in ("head", "8", "0"):
         upstream.answers[f"/eth/v1/beacon/states/{state}/validators"] = validators
     return upstream

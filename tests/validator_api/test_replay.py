@@ -111,6 +111,7 @@ def fake(name: str, prefix: str = "") -> Upstream:
     }
     for path, script in paths.items():
         upstream.answers[prefix + path] = script
+    upstream.answers[f"{prefix}/eth/v1/beacon/genesis"] = upstream.answers["/eth/v1/beacon/genesis"]
     upstream.answers.pop("/eth/v1/events", None)
     default = Scripted(body=json.dumps({"data": f"default {name}"}, separators=(",", ":")).encode())
     default.headers = {"content-type": "application/json", "X-From": name}

@@ -294,6 +294,18 @@ async def test_one_bad_attestation_refuses_all_of_the_request(fault: str) -> Non
     assert rig.signatures.accepted == []
 
 
+async def test_a_request_for_several_slots_is_looked_at_as_a_whole_before_any_of_it_goes_on() -> None:
+    async with rig_of([node()]) as rig:
+        rig.duties.attesters[41, 3, 7] = rig.duties.attesters[42, 3, 7] = GROUP
+        later = AttestationData(42, 0, b"\x11" * 32, 4, b"\x22" * 32, 5, b"\x33" * 32)
+        for bad in (attestation(rig, index=8, data=later), attestation(rig, committee=4, data=later), {}):
+            answer = await post_attestations(rig, attestation(rig), bad)
+            assert answer.status_code == 400
+            assert rig.signatures.accepted == []
+        assert (await post_attestations(rig, attestation(rig), attestation(rig, data=later))).status_code == 200
+    assert [duty for duty, _ in rig.signatures.accepted] == [Duty(41, DutyType.ATTESTER), Duty(42, DutyType.ATTESTER)]
+
+
 async def test_two_votes_of_one_validator_are_refused_here_already() -> None:
     async with rig_of([node()]) as rig:
         rig.duties.attesters[41, 3, 7] = GROUP
@@ -731,6 +743,11 @@ async def test_bodies_are_bounded() -> None:
         b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n",
         b"GET /eth/v1/node/version HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
         b"GET /%ff%fe/%00 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /eth/v1/node/version HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nconnection: upgrade\r\nhttp2-settings: A\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nhost: x\r\nuser-agent: Gr\xc3\xbc\xc3\x9fe\r\nx-\xff: y\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nhost: x\r\nuser-agent: Gr\xc3\xbc\xc3\x9fe \xff\r\n\r\n",
+        b"GET /x?" + b"a" * (2**17) + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /eth/v1/events?" + b"topics=head&" * 101 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
         b"GET /" + b"a" * (2**20) + b" HTTP/1.1\r\nhost: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100,
     ],
@@ -748,6 +765,7 @@ async def test_hostile_bytes_end_their_connection_and_nothing_else(raw: bytes) -
                 except trio.BrokenResourceError:
                     pass
         assert (await rig.client.get("/eth/v1/node/version")).status_code == 200
+        assert (await rig.client.get("/eth/v1/node/syncing")).status_code == 200  # the beacon actor is there, too
 
 
 JSON = st.recursive(

@@ -111,6 +111,7 @@ async def test_questions_are_answered_as_by_a_running_charon(version: str, monke
     genesis = by_name(version, "genesis")["answer"]["body"]
     spec = next(a.body for path, a in behind.upstream.answers.items() if path.endswith("/spec") and isinstance(a, Scripted))
     spec = {"data": {**spec["data"], "SECONDS_PER_SLOT": "3"}}
+    behind.upstream.answers["/eth/v1/config/spec"] = Scripted(body=spec)
     chain = chain_from_answers(genesis, spec, fork_schedule_of(spec), b"")
     monkeypatch.setattr(rigs, "chain_of", lambda upstream: chain)
     monkeypatch.setattr(proxy, "COALESCE_S", 0.0)
@@ -201,6 +202,9 @@ async def test_answers_of_a_running_simnet_node(call: Any, monkeypatch: pytest.M
     upstream = Upstream()
     chain_answers(upstream)
     upstream.answers["/eth/v1/beacon/genesis"] = Scripted(body=simnet_call("genesis (proxied)")["response"])
+    spec = upstream.answers["/eth/v1/config/spec"]
+    assert isinstance(spec, Scripted)
+    spec.body["data"] |= {"SLOTS_PER_EPOCH": "16", "SECONDS_PER_SLOT": "1"}
     plain, genesis = rigs.chain_of, simnet_call("genesis (proxied)")["response"]["data"]
     facts: dict[str, Any] = {"slots_per_epoch": 16, "slot_duration_s": 1.0, "genesis_time_s": float(genesis["genesis_time"])}
     facts["genesis_validators_root"] = bytes.fromhex(genesis["genesis_validators_root"][2:])

@@ -1,13 +1,8 @@
 """Partial signatures of four nodes, threshold three, with real keys: what combines, what is refused, what is never released."""
 
-import hashlib
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import lru_cache
-from pathlib import Path
-from random import Random
-from tempfile import TemporaryDirectory
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 import pytest
@@ -16,82 +11,24 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.mailbox import ActorDown, Address, Mailbox, Request, open_actor
+from actors.mailbox import ActorDown, Address, Request
 from actors.signatures import (
     AwaitGroupSignature,
     DutyExpired,
-    GroupSigned,
     InvalidPartial,
-    Message,
     PeerPartials,
-    Settings,
-    Shares,
-    Signatures,
     SubmitPartials,
     decode_message,
     encode_message,
 )
-from actors.slashing import AttestationEntry, ExportHistory, Guard, SlashableFault, SlashingGuard
+from actors.slashing import AttestationEntry, Guard, SlashableFault
 from actors.slashing import Message as GuardMessage
-from charon_actors.crypto import Check, generate_secret, public_key, sign, split_secret, verify, verify_all
-from charon_actors.eth2.chain import Chain, ForkEntry
+from charon_actors.crypto import public_key, sign, verify
 from charon_actors.eth2.duty import Duty, DutyType
-from charon_actors.eth2.forks import Fork
-from charon_actors.eth2.signed_data import EncodingFault, SignedData, SignedRandao, VersionedAttestation
-from charon_actors.eth2.unsigned_data import AttestationData
+from charon_actors.eth2.signed_data import EncodingFault, SignedRandao
+from tests.signatures.rig import CHAIN, DUTY, SLOT, attestation, keys, node, settle, tell
 
 R = TypeVar("R")
-NODES, THRESHOLD = 4, 3
-GENESIS_S, SLOT = 1_700_000_000.0, 40
-DUTY = Duty(SLOT, DutyType.ATTESTER)
-CHAIN = Chain(
-    genesis_time_s=GENESIS_S,
-    genesis_validators_root=bytes(32),
-    slot_duration_s=12.0,
-    slots_per_epoch=8,
-    fork_schedule=(ForkEntry(0, bytes([6, 0, 0, 1])),),
-    fork_epochs=dict.fromkeys(Fork, 0),
-    capella_fork_version=bytes([3, 0, 0, 1]),
-)
-
-
-@lru_cache
-def keys(validator: int = 0) -> tuple[bytes, dict[int, bytes]]:
-    """Group public key and share secrets by share index."""
-    random = Random(validator)
-    secret = generate_secret(random.randbytes)
-    return public_key(secret), split_secret(secret, THRESHOLD, NODES, random.randbytes)
-
-
-def attestation(
-    share_index: int, *, validator: int = 0, head: int = 0, slot: int = SLOT, sign_with: int | None = None
-) -> SignedData:
-    data = AttestationData(
-        slot, 0, hashlib.sha256(bytes([head])).digest(), slot // 8 - 1, bytes(32), slot // 8, hashlib.sha256(b"t").digest()
-    )
-    unsigned = VersionedAttestation.from_single_attestation_json(
-        Fork.FULU,
-        {"committee_index": "0", "attester_index": str(validator), "data": data.to_json(), "signature": "0x" + bytes(96).hex()},
-    )
-    secret = keys(validator)[1][share_index if sign_with is None else sign_with]
-    return unsigned.with_signature(sign(secret, unsigned.signing_root(CHAIN)))
-
-
-class Node:
-    def __init__(self, share_index: int) -> None:
-        self.share_index = share_index
-        self.sent: list[bytes] = []
-        self.groups: list[GroupSigned] = []
-        self.now = CHAIN.slot_start_s(SLOT) + 4
-        self.address: Address[Message]
-        self.guard: Address[GuardMessage]
-
-    async def recorded(self) -> set[bytes]:
-        """The keys that have something on the slashing record."""
-        return {entry.pubkey for entry in (await self.guard.ask(ExportHistory())).entries}
-
-    async def verify(self, checks: "list[Check]") -> list[bool]:
-        return verify_all(checks, Random(1).randbytes)
 
 
 def conflicting(key: bytes) -> AttestationEntry:
@@ -99,51 +36,6 @@ def conflicting(key: bytes) -> AttestationEntry:
     return AttestationEntry(
         pubkey=key, signing_root=b"another vote".ljust(32), source_epoch=SLOT // 8 - 1, target_epoch=SLOT // 8
     )
-
-
-@asynccontextmanager
-async def node(
-    share_index: int = 1,
-    validators: int = 1,
-    *,
-    wrap: Callable[[Address[GuardMessage]], Address[GuardMessage]] = lambda guard: guard,
-) -> AsyncIterator[Node]:
-    this = Node(share_index)
-    settings = Settings(
-        validators={
-            keys(v)[0]: Shares({index: public_key(secret) for index, secret in keys(v)[1].items()}) for v in range(validators)
-        },
-        own_share_index=share_index,
-        threshold=THRESHOLD,
-        chain=CHAIN,
-    )
-    async with AsyncExitStack() as stack:
-        file = Path(stack.enter_context(TemporaryDirectory())) / "slashing.sqlite"
-        record = open_actor(Mailbox[GuardMessage]("slashing"), lambda: SlashingGuard(file, bytes(32)))
-        this.guard = await stack.enter_async_context(record)
-        actor = Signatures(
-            settings,
-            verify_all=this.verify,  # type: ignore[arg-type]
-            guard=wrap(this.guard),
-            broadcast=lambda protocols, message: this.sent.append(message),
-            on_group=this.groups.append,
-            wall_clock=lambda: this.now,
-        )
-        this.address = await stack.enter_async_context(open_actor(Mailbox[Message]("signatures"), lambda: actor))
-        yield this
-
-
-async def tell(this: Node, share_index: int, signed: SignedData, *, validator: int = 0, duty: Duty = DUTY) -> None:
-    this.address.tell(PeerPartials(share_index - 1, encode_message(duty, share_index, {keys(validator)[0]: signed})))
-    await settle(this)
-
-
-async def settle(this: Node) -> None:
-    """Wait until the actor has handled its mail and the slashing record, whose disk is a thread, has answered each of its questions."""
-    for _ in range(5):
-        await trio.testing.wait_all_tasks_blocked()
-        await this.guard.ask(ExportHistory())
-    await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_three_of_four_make_a_group_signature_that_the_chain_accepts_and_it_is_released_once() -> None:

@@ -1,0 +1,292 @@
+"""The peers' partial signatures, on their way to the store: one queue and one task a peer, so that a peer delays only itself.
+
+Theory of operation. A message waits in its peer's queue; the peer's task takes it out and goes through it, the cheap checks first:
+
+    1 outside    share and sender belong together, duty through the gate, a proposal only where the cluster proposes
+    2 entry      the validator is in the lock; the entry is not a repeat, not one of too many, not one that is needed no more
+    3 inside     decoded, of that duty, its root (partial.py); a block in a thread
+    4 signature  of what is in the queue up to CHECKS_A_BATCH as one batch: a peer's bad signatures cost only its own good ones time
+
+What fails at 1 is refused as a message, what fails at 2 to 4 as an entry. Peers don't repeat themselves, so what couldn't be verified
+for the moment (the workers are being restarted) is tried again until its deadline.
+
+A partial signature counts only when its own share's peer sent it. No release passes on what others signed, and whoever did could change
+what the signature doesn't cover (partial.py) in all of them.
+
+Limits: QUEUED_MESSAGES and QUEUED_BYTES a peer; VARIANTS different entries a peer, duty and validator (of blocks: a peer and slot),
+SEEN_A_VALIDATOR times the validators (but SEEN_AT_LEAST) a peer in all; one thread a peer; ASK_LIMIT_S; one warning a peer and
+kind every WARNING_INTERVAL_S.
+Source: specification 05 §10.2, §21.2.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from actors.signatures.messages import Collected, DutyExpired, InvalidPartial, Settings
+from actors.signatures.partial import UNREADABLE, Partial, read_partial
+from actors.signatures.wire import MAX_MESSAGE_BYTES, NotPerformed, decode_message
+from charon_actors.crypto import Check
+from charon_actors.errors import Retryable
+from charon_actors.eth2.duty import Duty, DutyType
+from charon_actors.eth2.signed_data import EncodingFault
+
+log = structlog.get_logger(topic="parsigex")
+
+QUEUED_MESSAGES: Final = 1024  # some validator clients submit one by one
+QUEUED_BYTES: Final = MAX_MESSAGE_BYTES
+CHECKS_A_BATCH: Final = 64
+ENTRIES_A_PIECE: Final = 16  # decoded between two checkpoints, some 50 µs each
+VARIANTS: Final = 4
+SEEN_A_VALIDATOR: Final = 16  # honest: an attestation an epoch, kept for an epoch, and a proposal now and then
+SEEN_AT_LEAST: Final = 4096
+ASK_LIMIT_S: Final = 0.25  # the duties actor may wait for an epoch that is just being read
+SPARE_VALIDATORS: Final = 1024  # of a peer whose cluster has got more validators than our lock
+VERIFY_RETRY_S: Final = 0.1
+WARNING_INTERVAL_S: Final = 30.0
+
+Verifier = Callable[[Sequence[Check]], Awaitable[Sequence[bool]]]
+
+
+class ReadSet(msgspec.Struct, frozen=True):
+    """What of a peer's message is worth verifying, by group public key."""
+
+    duty: Duty
+    share_index: int
+    partials: Mapping[bytes, Partial]
+
+
+class Peers:
+    """One incarnation, running inside the actor's nursery.
+
+    gate: raises DutyExpired. is_over: the deadline has passed. collected: what the store has of a duty and validator.
+    store: takes what was verified. verify_all, may_propose, observe, observe_verification: as of the actor.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        gate: Callable[[Duty], None],
+        is_over: Callable[[Duty], bool],
+        collected: Callable[[Duty, bytes], Collected | None],
+        store: Callable[[Duty, int, Mapping[bytes, Partial]], None],
+        verify_all: Verifier,
+        may_propose: Callable[[int, bytes], Awaitable[bool]],
+        observe: Callable[[Duty, int, int], None],
+        observe_verification: Callable[[DutyType, float], None],
+    ) -> None:
+        self._settings, self._gate, self._is_over = settings, gate, is_over
+        self._collected, self._store, self._verify_all, self._may_propose = collected, store, verify_all, may_propose
+        self._observe, self._observe_verification = observe, observe_verification
+        self._queues: dict[int, Queue] = {}
+        self._seen: dict[int, Seen] = {}
+        self._warn = Warnings()
+        self._threads = trio.CapacityLimiter(math.inf)  # one a peer, for each has one task; the default's 40 are others' too
+
+    def put(self, peer_index: int, message: bytes, nursery: trio.Nursery) -> None:
+        """Never waits; what finds its peer's queue full is dropped. A peer's task begins in `nursery` with its first message."""
+        queue = self._queues.get(peer_index)
+        if queue is None:
+            queue = self._queues[peer_index] = Queue()
+            limit = max(SEEN_AT_LEAST, SEEN_A_VALIDATOR * len(self._settings.validators))
+            self._seen[peer_index] = Seen(limit)
+            nursery.start_soon(self._serve, peer_index, queue, name=f"partial signatures of peer {peer_index}")
+        if not queue.put(message):
+            self._warn(peer_index, "Too many partial signatures of a peer wait, a set is dropped")
+
+    def trim(self) -> None:
+        """Forget what was seen of duties that are over."""
+        for seen in self._seen.values():
+            seen.forget(self._is_over)
+
+    async def _serve(self, peer_index: int, queue: "Queue") -> None:
+        while True:
+            message: bytes | None = await queue.take()
+            sets: list[ReadSet] = []
+            while message is not None:
+                read = await self._read(peer_index, message)
+                if read is not None:
+                    sets.append(read)
+                message = queue.take_nowait() if sum(len(each.partials) for each in sets) < CHECKS_A_BATCH else None
+            await self._verify(peer_index, sets)
+
+    async def _read(self, peer_index: int, message: bytes) -> ReadSet | None:
+        """Steps 1 to 3. None: there is nothing to verify."""
+        try:
+            duty, share_index, entries = decode_message(message, len(self._settings.validators) + SPARE_VALIDATORS)
+            self._gate(duty)
+        except (NotPerformed, DutyExpired) as ordinary:
+            log.debug("Partial signatures of a peer refused", peer_index=peer_index, reason=str(ordinary))
+            return None
+        except EncodingFault as fault:
+            self._warn(peer_index, "Partial signatures of a peer can't be read", reason=str(fault))
+            return None
+        if reason := await self._refusal(peer_index, duty, share_index, entries):
+            self._warn(peer_index, "Partial signatures of a peer refused", duty=str(duty), reason=reason)
+            return None
+        partials: dict[bytes, Partial] = {}
+        late = 0
+        for place, (pubkey, data) in enumerate(entries.items(), 1):
+            try:
+                known = self._wanted(peer_index, duty, pubkey, share_index, data)
+                partials[pubkey] = await self._read_entry(data, duty, known)
+            except NotNeeded as why:
+                late += why.is_late
+            except InvalidPartial as invalid:
+                self._warn(peer_index, "Partial signature of a peer refused", duty=str(duty), reason=str(invalid))
+            except UNREADABLE as fault:
+                self._warn(peer_index, "Partial signature of a peer can't be read", duty=str(duty), reason=str(fault))
+            if place % ENTRIES_A_PIECE == 0:
+                await trio.lowlevel.checkpoint()
+        if late:
+            self._observe(duty, share_index, late)
+        return ReadSet(duty, share_index, partials) if partials else None
+
+    async def _refusal(self, peer_index: int, duty: Duty, share_index: int, entries: Mapping[bytes, bytes]) -> str | None:
+        """Why the message as a whole isn't welcome."""
+        if share_index != peer_index + 1:  # 05 §1
+            return f"share {share_index} is not this peer's"
+        if duty.type is not DutyType.PROPOSER:
+            return None
+        if len(entries) != 1:
+            return f"{len(entries)} validators propose in one slot"
+        with trio.move_on_after(ASK_LIMIT_S):
+            if not await self._may_propose(duty.slot, next(iter(entries))):
+                return "that validator does not propose in this slot"
+        return None
+
+    def _wanted(self, peer_index: int, duty: Duty, pubkey: bytes, share_index: int, data: bytes) -> Sequence[Partial]:
+        """What was accepted for that duty and validator already. Raises: InvalidPartial, NotNeeded."""
+        validator = self._settings.validators.get(pubkey)
+        if validator is None:
+            raise InvalidPartial(pubkey, "the validator is not in the lock")
+        if share_index not in validator.public_shares:
+            raise InvalidPartial(pubkey, f"the lock has no share {share_index}")
+        if not self._seen[peer_index].is_new(duty, pubkey, data):
+            raise NotNeeded
+        collected = self._collected(duty, pubkey)
+        if collected is None:
+            return ()
+        if share_index in collected.partials:
+            raise InvalidPartial(pubkey, f"share {share_index} signed two different things")
+        if collected.is_combined:
+            raise NotNeeded(is_late=True)  # the group has signed: nobody needs this one, so its pairing is saved
+        return tuple(collected.partials.values())
+
+    async def _read_entry(self, data: bytes, duty: Duty, known: Sequence[Partial]) -> Partial:
+        read = partial(read_partial, data, duty, self._settings.chain, known)
+        if duty.type is not DutyType.PROPOSER:
+            return read()
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=self._threads)
+
+    async def _verify(self, peer_index: int, sets: Sequence[ReadSet]) -> None:
+        """Step 4, and store what is valid."""
+        while sets := [each for each in sets if not self._is_over(each.duty)]:
+            checks = [
+                Check(self._settings.validators[pubkey].public_shares[each.share_index], item.signing_root, item.signed.signature)
+                for each in sets
+                for pubkey, item in each.partials.items()
+            ]
+            began_s = trio.current_time()
+            try:
+                verdicts = iter(await self._verify_all(checks))
+            except Retryable as moment:
+                self._warn(peer_index, "Partial signatures could not be verified, trying again", reason=str(moment))
+                await trio.sleep(VERIFY_RETRY_S)
+                continue
+            took_s = trio.current_time() - began_s
+            for each in sets:
+                valid = {pubkey: item for pubkey, item in each.partials.items() if next(verdicts)}
+                self._observe_verification(each.duty.type, took_s)
+                if len(valid) < len(each.partials):
+                    self._warn(
+                        peer_index, "Invalid partial signature of a peer", duty=str(each.duty), share_index=each.share_index
+                    )
+                self._store(each.duty, each.share_index, valid)
+            return
+
+
+class NotNeeded(Exception):
+    """An entry that changes nothing. is_late: the group has signed already."""
+
+    def __init__(self, *, is_late: bool = False) -> None:
+        super().__init__()
+        self.is_late = is_late
+
+
+class Queue:
+    """One peer's messages in their order, bounded in number and bytes."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[bytes](QUEUED_MESSAGES)
+        self._bytes = 0
+
+    def put(self, message: bytes) -> bool:
+        """False: there is no room."""
+        if self._bytes + len(message) > QUEUED_BYTES:
+            return False
+        try:
+            self._send.send_nowait(message)
+        except trio.WouldBlock:
+            return False
+        self._bytes += len(message)
+        return True
+
+    async def take(self) -> bytes:
+        """Waits. Cancelled: nothing is lost."""
+        message = await self._receive.receive()
+        self._bytes -= len(message)
+        return message
+
+    def take_nowait(self) -> bytes | None:
+        try:
+            message = self._receive.receive_nowait()
+        except trio.WouldBlock:
+            return None
+        self._bytes -= len(message)
+        return message
+
+
+class Seen:
+    """Which entries of one peer have been looked at, by their hashes: a collision costs that peer alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._count = limit, 0
+        self._variants: dict[Duty, dict[bytes, set[int]]] = {}
+
+    def is_new(self, duty: Duty, pubkey: bytes, data: bytes) -> bool:
+        """Whether to look at this one; then it counts. Raises: InvalidPartial (too many)."""
+        scope = b"" if duty.type is DutyType.PROPOSER else pubkey
+        variants = self._variants.get(duty, {}).get(scope, set())
+        if len(variants) >= VARIANTS or self._count >= self._limit:
+            raise InvalidPartial(pubkey, "too many different partial signatures")
+        if (fingerprint := hash(data)) in variants:
+            return False
+        self._variants.setdefault(duty, {}).setdefault(scope, variants).add(fingerprint)
+        self._count += 1
+        return True
+
+    def forget(self, is_over: Callable[[Duty], bool]) -> None:
+        for duty in [duty for duty in self._variants if is_over(duty)]:
+            self._count -= sum(len(variants) for variants in self._variants.pop(duty).values())
+
+
+class Warnings:
+    """Log lines about peers, one a peer and kind in WARNING_INTERVAL_S; the next one says how many were left out."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[int, str], tuple[float, int]] = {}
+
+    def __call__(self, peer_index: int, event: str, **details: str | int) -> None:
+        last_s, left_out = self._last.get((peer_index, event), (-math.inf, 0))
+        if trio.current_time() - last_s < WARNING_INTERVAL_S:
+            self._last[peer_index, event] = last_s, left_out + 1
+            return
+        self._last[peer_index, event] = trio.current_time(), 0
+        log.warning(event, peer_index=peer_index, left_out=left_out, **details)

@@ -10,8 +10,9 @@ Source      EIP-3076; architecture §4 (disk)
 """
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import trio
 
@@ -26,6 +27,8 @@ from charon_actors.slashing import (
     InterchangeFault,
     SlashableFault,
 )
+
+T = TypeVar("T")
 
 __all__ = [
     "AttestationEntry",
@@ -81,37 +84,38 @@ class SlashingGuard:
 
     def __init__(self, path: Path, genesis_validators_root: bytes) -> None:
         self._path, self._root = path, genesis_validators_root
+        self._thread = trio.CapacityLimiter(1)  # the default's are shared: with DNS, which peers can make slow
 
     async def run(self, inbox: Inbox[Message]) -> None:
-        store = await trio.to_thread.run_sync(open_store, self._path, self._root)
+        store = await self._in_thread(open_store, self._path, self._root)
         try:
             async for mail in inbox:
                 match mail.message:
                     case Guard(entries) as request:
-                        await mail.reply_to(request).answer(_record, store, entries, errors=(SlashableFault, NotRecorded))
+                        await mail.reply_to(request).answer(self._record, store, entries, errors=(SlashableFault, NotRecorded))
                     case ImportHistory(interchange) as request:
-                        await mail.reply_to(request).answer(_import, store, interchange, errors=(InterchangeFault, NotRecorded))
+                        await mail.reply_to(request).answer(
+                            self._import, store, interchange, errors=(InterchangeFault, NotRecorded)
+                        )
                     case ExportHistory() as request:
-                        await mail.reply_to(request).answer(_export, store)
+                        await mail.reply_to(request).answer(self._in_thread, store.export)
                     case unknown:
                         assert_never(unknown)
         finally:
             store.close()
 
+    async def _record(self, store: SlashingStore, entries: tuple[Entry, ...]) -> None:
+        try:
+            await self._in_thread(store.record, entries)
+        except sqlite3.OperationalError as error:
+            raise NotRecorded(f"the slashing records could not be written: {error}") from error
 
-async def _record(store: SlashingStore, entries: tuple[Entry, ...]) -> None:
-    try:
-        await trio.to_thread.run_sync(store.record, entries)  # not abandoned when cancelled: one transaction at a time
-    except sqlite3.OperationalError as error:
-        raise NotRecorded(f"the slashing records could not be written: {error}") from error
+    async def _import(self, store: SlashingStore, interchange: Interchange) -> int:
+        try:
+            return await self._in_thread(store.import_entries, interchange)
+        except sqlite3.OperationalError as error:
+            raise NotRecorded(f"the slashing records could not be written: {error}") from error
 
-
-async def _import(store: SlashingStore, interchange: Interchange) -> int:
-    try:
-        return await trio.to_thread.run_sync(store.import_entries, interchange)
-    except sqlite3.OperationalError as error:
-        raise NotRecorded(f"the slashing records could not be written: {error}") from error
-
-
-async def _export(store: SlashingStore) -> Interchange:
-    return await trio.to_thread.run_sync(store.export)
+    async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
+        """Not abandoned when cancelled: one transaction at a time."""
+        return await trio.to_thread.run_sync(function, *args, limiter=self._thread)

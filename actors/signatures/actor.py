@@ -99,6 +99,7 @@ class Signatures:
         self._settings, self._chain = settings, settings.chain
         self._verify_all, self._recover, self._guard, self._broadcast = verify_all, recover, guard, broadcast
         self._on_group, self._wall_clock, self._observe = on_group, wall_clock, observe
+        self._thread = trio.CapacityLimiter(1)  # of our own blocks; the default's are shared: with DNS, which peers can make slow
         self._collected: dict[Duty, dict[bytes, Collected]] = {}
         self._peers = Peers(
             settings,
@@ -156,7 +157,7 @@ class Signatures:
         find_root = partial(with_root, signed, duty, self._chain, tuple(collected.partials.values()))
         try:
             if isinstance(signed, SignedProposal):  # what the cluster agreed on may be the block of a hostile leader
-                return await trio.to_thread.run_sync(find_root, abandon_on_cancel=True)
+                return await trio.to_thread.run_sync(find_root, abandon_on_cancel=True, limiter=self._thread)
             return find_root()
         except UNREADABLE as fault:
             raise InvalidPartial(pubkey, str(fault)) from None

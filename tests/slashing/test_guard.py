@@ -1,9 +1,11 @@
 """The actor: asks, restarts, cancellation, a full disk."""
 
+import threading
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from actors.mailbox import ActorDown, Mailbox, open_actor
 from actors.slashing import (
@@ -113,3 +115,25 @@ async def test_a_bad_file_takes_the_actor_down_and_the_askers_with_it(tmp_path: 
             with pytest.raises((ActorDown, trio.Cancelled)):
                 await guard.ask(Guard((vote(1, 2),)))
             await trio.sleep_forever()
+
+
+async def test_records_are_written_while_all_shared_threads_are_busy(tmp_path: Path) -> None:
+    """A peer's DNS name may take as long as it likes, in one of the threads that everybody shares."""
+    is_over = threading.Event()
+
+    async def wait() -> None:
+        await trio.to_thread.run_sync(is_over.wait)
+
+    mailbox: Mailbox[Message] = Mailbox("slashing")
+    async with (
+        open_actor(mailbox, lambda: SlashingGuard(tmp_path / "slashing.sqlite", ROOT)) as guard,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(int(trio.to_thread.current_default_thread_limiter().total_tokens)):
+            nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        try:
+            with trio.fail_after(10):
+                await guard.ask(Guard((vote(1, 2),)))
+        finally:
+            is_over.set()

@@ -583,13 +583,16 @@ async def test_fee_recipients_are_told_at_the_start_and_once_an_epoch(autojump_c
         assert rig.beacon.times_of(PrepareProposers) == pytest.approx([rig.at(10), rig.at(16.5), rig.at(24.5)], abs=0.01)
 
 
-async def test_fee_recipients_are_told_again_while_the_beacon_node_is_away(autojump_clock: Clock) -> None:
+@pytest.mark.parametrize("fault", [BeaconUnavailable(None, "connection refused"), BeaconFault(500, "internal error")])
+async def test_fee_recipients_are_told_again_while_the_beacon_node_does_not_take_them(
+    autojump_clock: Clock, fault: BeaconFault
+) -> None:
     away_until = 19.1
 
     def unreachable(rig: Rig) -> None:
         def away(request: Any) -> None:
             if isinstance(request, PrepareProposers) and rig.now() < rig.at(away_until):
-                raise BeaconUnavailable(None, "connection refused")
+                raise fault
 
         rig.beacon.fault = away
 
@@ -858,3 +861,20 @@ async def test_requests_that_nobody_waits_for_any_more_leave_nothing_behind(auto
         await proposal._wait()
     values.expire(1, 1)
     assert (values.waiting, waiting[1].is_over) == (1, False)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["a duty of ours", "a duty that nobody told us of"])
+async def test_groups_that_come_one_by_one_are_all_submitted(autojump_clock: Clock, is_known: bool) -> None:
+    """Also when a validator that isn't in our definitions came first, and while the peers are ahead of our own agreement."""
+
+    def prepare(rig: Rig) -> None:
+        rig.beacon.attesters = {1: [attester(ALICE, 9)]} if is_known else {}
+        rig.consensus.follows = False
+
+    async with rig_of(prepare, slot=8) as rig:
+        await rig.until(9.4)
+        for pubkey in (BOB, ALICE, CAROL):
+            rig.group(9, {pubkey: signed_attestation(9, pubkey)})
+        await settle()
+        submitted = [attestation for each in rig.beacon.saw(SubmitAttestations) for attestation in each.attestations]
+        assert submitted == [signed_attestation(9, pubkey) for pubkey in (BOB, ALICE, CAROL)]

@@ -18,12 +18,15 @@ from actors.duties import (
 )
 from actors.duties.decided import ClashingValue, DecidedValues
 from actors.mailbox import MailboxFull, Reply, Request
+from charon_actors.eth2.chain import Chain, ForkEntry
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.unsigned_data import (
     AttestationData,
     AttestationUnsigned,
     Proposal,
+    WrongValue,
+    check_proposal,
     encode_unsigned,
 )
 from tests.duties_rig import (
@@ -312,3 +315,21 @@ def test_too_many_requests_for_one_slot_are_refused(monkeypatch: pytest.MonkeyPa
         values.await_proposal(9, answer)
     assert [len(answer.given) for answer in answers] == [0, 0, 1]
     assert isinstance(answers[2].given[0], MailboxFull)
+
+
+def test_blocks_of_charons_beacon_mock_may_have_any_proposer_and_fork() -> None:
+    chain = Chain(
+        genesis_time_s=0.0,
+        genesis_validators_root=bytes(32),
+        slot_duration_s=12.0,
+        slots_per_epoch=SLOTS,
+        fork_schedule=(ForkEntry(0, bytes(4)),),
+        fork_epochs=dict.fromkeys(Fork, 0) | {Fork.FULU: 2**40},
+        capella_fork_version=bytes(4),
+    )
+    mock = msgspec.structs.replace(chain, spec={"CONFIG_NAME": "charon-simnet"})
+    with pytest.raises(WrongValue, match="fork"):
+        check_proposal(block(9), PROPOSER, 77, chain)
+    check_proposal(block(9), PROPOSER, 77, mock)
+    with pytest.raises(WrongValue, match="slot"):
+        check_proposal(block(8), PROPOSER, 77, mock)

@@ -175,3 +175,15 @@ async def test_many_reorganisations_are_not_as_many_questions(autojump_clock: Cl
         await settle()
         assert len(rig.beacon.saw(ProposerDuties)) <= 2, "one for the chain that was, one for the chain that is"
         assert await rig.address.ask(ProposerOf(17)) == BOB
+
+
+async def test_a_beacon_node_that_follows_a_reorganisation_late_is_asked_once_more(autojump_clock: Clock) -> None:
+    async with rig_of(busy) as rig:
+        await rig.until(16.1)
+        rig.address.tell(ChainReorganised(1))
+        await rig.until(16.3)  # what was read at once was of the old chain
+        rig.beacon.proposers[2] = dict.fromkeys(range(16, 24), BOB)
+        await rig.until(17.4)
+        assert await rig.address.ask(ProposerOf(20)) == ALICE
+        await rig.until(17.6)
+        assert await rig.address.ask(ProposerOf(20)) == BOB

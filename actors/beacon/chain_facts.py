@@ -32,7 +32,10 @@ def newest_chain(known: Chain, primaries: Sequence[Chain | None], fallbacks: Seq
     said = [chain for chain in primaries if chain is not None]
     if not said or len(said) < len(primaries) or any(_facts(chain) == _facts(known) for chain in said):
         return known
-    return max(said, key=forks_known)
+    best = max(said, key=forks_known)
+    if forks_known(newest) > forks_known(best):  # a fallback's: else we went over to it again at once
+        best = newest
+    return known if _facts(best) == _facts(known) else best
 
 
 def forks_known(chain: Chain) -> int:

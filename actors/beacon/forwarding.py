@@ -115,6 +115,9 @@ class Forwarding:
             except CallFailed as failure:
                 _offer(send, failure)
                 return
+            except Exception:
+                _offer(send, node.failed("a fault of this node", retryable=False))
+                raise
             if not _offer(send, outcome):
                 await _discard(outcome)
 

@@ -50,7 +50,7 @@ from actors.dkg.messages import (
     SyncReported,
 )
 from actors.dkg.step_reports import StepReports
-from actors.mailbox import Inbox
+from actors.mailbox import Inbox, Mail
 from actors.mesh.messages import AnswerFault, MeshFault
 from charon_actors.cluster.data_directory import write_ceremony_artifacts
 from charon_actors.cluster.keystore_files import KEY_MANAGER_PASSWORD_BYTES, PASSWORD_BYTES, Keystore
@@ -393,28 +393,36 @@ class CeremonyActor:
 
     async def _read_mail(self, inbox: Inbox[Message]) -> None:
         async for mail in inbox:
-            match mail.message:
-                case SyncReported(peer_index, body) as request:
-                    reply = mail.reply_to(request)
-                    answer, fault = self._reports.judge(peer_index, body)
-                    reply.send(answer)
-                    if fault is not None:
-                        raise fault
-                case SignatureRequested(peer_index, body) as signature_request:
-                    # A refusal is left without an answer: the sender learns the reason from its next step report.
-                    signature_reply = mail.reply_to(signature_request)
-                    signature_reply.send(self._ceremony.sign_broadcast(peer_index, body))
-                case BroadcastReceived(peer_index, body):
-                    self._ceremony.receive_broadcast(peer_index, body)
-                case SharesReceived(peer_index, body):
-                    self._ceremony.receive_shares(peer_index, body)
-                case PartialsReceived(peer_index, body):
-                    self._ceremony.receive_partials(peer_index, body)
-                case PeerBroke(peer_index, reason):
-                    raise CeremonyFault(peer_index, reason)
-                case unknown:
-                    assert_never(unknown)
-            self._wake()
+            try:
+                self._take(mail)
+            except CeremonyFault as fault:
+                if not self._is_finished:
+                    raise
+                log.debug("A peer's fault comes too late to matter", operator=fault.peer_index, reason=fault.reason)
+
+    def _take(self, mail: Mail[Message]) -> None:
+        match mail.message:
+            case SyncReported(peer_index, body) as request:
+                reply = mail.reply_to(request)
+                answer, fault = self._reports.judge(peer_index, body)
+                reply.send(answer)
+                if fault is not None:
+                    raise fault
+            case SignatureRequested(peer_index, body) as signature_request:
+                # A refusal is left without an answer: the sender learns the reason from its next step report.
+                signature_reply = mail.reply_to(signature_request)
+                signature_reply.send(self._ceremony.sign_broadcast(peer_index, body))
+            case BroadcastReceived(peer_index, body):
+                self._ceremony.receive_broadcast(peer_index, body)
+            case SharesReceived(peer_index, body):
+                self._ceremony.receive_shares(peer_index, body)
+            case PartialsReceived(peer_index, body):
+                self._ceremony.receive_partials(peer_index, body)
+            case PeerBroke(peer_index, reason):
+                raise CeremonyFault(peer_index, reason)
+            case unknown:
+                assert_never(unknown)
+        self._wake()
 
     # waiting
 

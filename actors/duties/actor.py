@@ -136,6 +136,7 @@ class Duties:
         self._decided = DecidedValues()
         self._epochs: dict[int, Epoch] = {}
         self._resolving: dict[int, trio.Event] = {}
+        self._rereading: set[int] = set()
         self._slot = -1
         self._begun: set[Duty] = set()  # of the current slot
         self._running: dict[Duty, Running] = {}
@@ -301,9 +302,16 @@ class Duties:
                 self._nursery.start_soon(self._resolve_again, known)
 
     async def _resolve_again(self, epoch: int) -> None:
+        """At once, and in the next slot: by then every beacon node has heard of the new chain."""
         await self._resolve(epoch)
         if self._chain.epoch_of(self._slot) == epoch:
             self._start_duties(self._slot)  # those that nobody knew of when the slot began
+        if epoch not in self._rereading:
+            self._rereading.add(epoch)
+            try:
+                await self._in_mid_slot(self._slot + 1, partial(self._resolve, epoch))
+            finally:
+                self._rereading.discard(epoch)
 
     async def _resolve(self, epoch: int) -> None:
         """Know who does what in `epoch`, or that it is over."""
@@ -389,7 +397,7 @@ class Duties:
     ) -> None:
         """One duty from its start to its end; nothing that goes wrong here leaves it."""
         timeline, duty = running.timeline, running.timeline.duty
-        succeeded, latency_s, is_told = 0, None, False
+        succeeded, latency_s, is_told, is_agreed = 0, None, False, agreement is None
         begin_s = self._chain.slot_start_s(duty.slot) + start_offset_s(duty.type, self._chain.slot_duration_s)
 
         def count(validators: int) -> None:
@@ -397,7 +405,13 @@ class Duties:
             succeeded += validators
             latency_s = self._wall_clock() - begin_s
 
+        def leave() -> None:
+            """What comes from now on begins anew; what is queued is still submitted."""
+            if is_told and is_agreed:
+                self._forget(running)
+
         async def agree_on() -> None:
+            nonlocal is_agreed
             assert agreement is not None
             try:
                 await agreement(timeline)
@@ -408,6 +422,8 @@ class Duties:
                         log.warning("The cluster's decision is refused, nothing is served", duty=str(duty), reason=str(leaf))
                     elif not isinstance(leaf, EXPECTED):
                         log.exception("A duty failed by a fault of ours", duty=str(duty), exc_info=leaf)
+            is_agreed = True
+            leave()
 
         def end() -> None:
             nonlocal is_told
@@ -422,28 +438,31 @@ class Duties:
                 log.warning(
                     "Duty failed", duty=str(duty), step=timeline.at, succeeded=succeeded, expected=expected, reason=reason
                 )
+            leave()
 
         deadline = deadline_s(duty, self._chain, self._settings.profile)
         try:
             with trio.move_on_after(math.inf if deadline is None else max(deadline - self._wall_clock(), 0)):
                 if agreement is not None:
                     await self._sleep_until(begin_s)
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as nursery, groups:
                     if agreement is not None:
                         nursery.start_soon(
                             agree_on
-                        )  # goes on when the peers were done without us: our client waits for what was decided
-                    async with groups:
-                        await submit(groups, expected, self._on, timeline, count)
-                    end()
+                        )  # to its end, also when the peers were done without us: our client waits for it
+                    await submit(groups, expected, self._on, timeline, count, end)
         except (Exception, ExceptionGroup) as error:
             for leaf in leaves(error):
                 timeline.fault(leaf)
         finally:
-            self._running.pop(duty, None)
-            running.groups.close()
+            self._forget(running)
         self._decided.give_up(duty)  # not when this incarnation dies: then who waits gets ActorDown and may ask again
         end()
+
+    def _forget(self, running: Running) -> None:
+        if self._running.get(running.timeline.duty) is running:
+            del self._running[running.timeline.duty]
+        running.groups.close()
 
     def _group_arrived(self, group: GroupSigned) -> None:
         running = self._running.get(group.duty)
@@ -480,7 +499,7 @@ class Duties:
                 if not warned:
                     log.warning("The beacon node did not take the fee recipients", epoch=epoch, reason=str(fault))
                 warned = True
-                if not isinstance(fault, Retryable):
+                if isinstance(fault, BeaconFault) and not fault.retryable and 400 <= (fault.status or 0) < 500:
                     return
             await trio.sleep(self._chain.slot_duration_s)
 

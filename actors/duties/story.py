@@ -198,8 +198,17 @@ def compare_fee_recipient(proposal: Proposal, configured: str, on: DutyContext) 
     on.on_block(BlockFetched(proposal.blinded, matches))
 
 
-async def submit(groups: Groups, expected: int, on: DutyContext, timeline: Timeline, succeeded: Callable[[int], None]) -> None:
-    """Hand over to the beacon node what thresholds have signed, batch by batch, until nothing more is expected.
+async def submit(
+    groups: Groups,
+    expected: int,
+    on: DutyContext,
+    timeline: Timeline,
+    succeeded: Callable[[int], None],
+    completed: Callable[[], None],
+) -> None:
+    """Hand over to the beacon node what thresholds have signed, batch by batch, until no more can come.
+
+    completed: called when nothing more is expected, and again with whatever comes all the same.
 
     Only with the first batch the story's step becomes `submit`; until then it stays where agreement is. A batch that the beacon
     node refuses for good is a fault of its validators alone; a validator counts once, however often it comes.
@@ -218,7 +227,7 @@ async def submit(groups: Groups, expected: int, on: DutyContext, timeline: Timel
             accepted |= signed.keys()
             timeline.step("done" if len(accepted) >= expected else "submit" if refused else "collect")
         if len(accepted | refused) >= expected:
-            return
+            completed()
 
 
 async def broadcast(duty: Duty, signed: Mapping[bytes, SignedData], on: DutyContext) -> None:

@@ -26,7 +26,7 @@ SHARED_MOST: Final = 128
 SHARED_BYTES: Final = 2**20
 NOT_SENT_ON: Final = frozenset({"authorization", "cookie", "x-http-method-override", "x-http-method", "x-method-override"})
 
-Key = tuple[str, bytes, str]
+Key = tuple[str, bytes, str, str]
 
 
 class Shared(msgspec.Struct):
@@ -59,7 +59,7 @@ class Proxy:
         return _to_client(await self._beacon.ask(OpenEvents(request.query)))
 
     async def _share(self, request: ApiRequest) -> ApiAnswer:
-        key = (request.raw_path, request.query, request.headers.get("accept", ""))
+        key = (request.raw_path, request.query, request.headers.get("accept", ""), request.headers.get("accept-encoding", ""))
         shared = self._shared.get(key)
         if shared is None or (shared.until is not None and trio.current_time() >= shared.until):
             self._forget_old()

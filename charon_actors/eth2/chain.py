@@ -55,6 +55,11 @@ class Chain(msgspec.Struct, frozen=True, dict=True):
     capella_fork_version: bytes
     spec: Mapping[str, str] = MappingProxyType({})
 
+    @property
+    def has_made_up_blocks(self) -> bool:
+        """Whether it is the one of Charon's beacon mock, whose blocks have any proposer and are of Capella, whatever its spec says."""
+        return self.spec.get("CONFIG_NAME") == "charon-simnet"
+
     @cached_property
     def preset(self) -> Preset:
         """The sizes of this chain's SSZ types. Raises: ChainFault (a size that makes no sense)."""

@@ -24,9 +24,9 @@ A message may cost a second, so decoding goes in steps of a few milliseconds. Be
 about to do, in bytes to be hashed, for the caller to bill somebody or to throw the generator away; 0 is a mere chance for others to
 run. When two messages bring the same new value at once, they share its hashing.
 
-Limits: MESSAGE_BYTES; SIGNED_BYTES a QBFTMsg; `largest_value`; the cluster's validators a set; SPARE_FIELDS unknown ones a part;
-KNOWN_SIGNATURES and KNOWN_VALUES remembered, the least recently used forgotten first. Source: specification 06 §4, §5. Vectors:
-core/qbft_messages.json, core/qbft_captures_v1_10_3.json, live/consensus.
+Limits: MESSAGE_BYTES; SIGNED_BYTES a QBFTMsg; `largest_value`; the cluster's validators and SPARE_VALIDATORS a set; SPARE_FIELDS
+unknown ones a part; KNOWN_SIGNATURES and KNOWN_VALUES remembered, the least recently used forgotten first. Source: specification 06 §4,
+§5. Vectors: core/qbft_messages.json, core/qbft_captures_v1_10_3.json, live/consensus.
 """
 
 from collections import OrderedDict
@@ -51,6 +51,7 @@ VALIDATORS: Final = 2**16  # of the largest cluster that a definition can descri
 BLOCK_BYTES: Final = 16 * 2**20  # an execution payload of 8 MiB (EIP-7934) and 60 blobs with their cell proofs
 PRIORITY_BYTES: Final = 2**20  # a real one has a few kilobytes; its nesting is expensive to parse
 SPARE_FIELDS: Final = 8
+SPARE_VALIDATORS: Final = 1024  # of a peer whose cluster has got more validators than our lock (06 §10)
 ENTRIES_A_STEP: Final = 512  # of a set, when its parts are counted: 2 to 3 ms
 KNOWN_SIGNATURES: Final = 8192
 KNOWN_VALUES: Final = 8192
@@ -280,7 +281,7 @@ class Verifier:
     def _canonical(self, value: Value) -> Steps[Value]:
         """With the deterministic bytes, which are what is hashed: map entries may come in any order."""
         if value.kind == UNSIGNED_DATA_SET:
-            entries = _parts(memoryview(value.content), BLOCK_BYTES, {1: self._validators})[1]
+            entries = _parts(memoryview(value.content), BLOCK_BYTES, {1: self._validators + SPARE_VALIDATORS})[1]
             for number, entry in enumerate(entries, 1):
                 _parts(entry, BLOCK_BYTES, {1: 1, 2: 1})
                 if number % ENTRIES_A_STEP == 0:

@@ -48,6 +48,8 @@ NEW, PUT_OFF = with_fulu(100), with_fulu(200)
         (NEW, [NEW, OLD], [], NEW),
         (NEW, [None, OLD], [], NEW),  # the upgraded one has not spoken yet
         (NEW, [OLD, OLD], [], OLD),  # called off
+        (OLD, [OLD], [NEW], NEW),
+        (NEW, [OLD], [NEW], NEW),  # and it stays so
         (NEW, [PUT_OFF], [], PUT_OFF),
         (NEW, [NEW, PUT_OFF], [], NEW),
         (NEW, [None, PUT_OFF], [], NEW),

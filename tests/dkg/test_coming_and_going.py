@@ -3,6 +3,7 @@
 Before the start all clocks are virtual. Once keys are made, time is real: the calculations run in threads.
 """
 
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -321,6 +322,40 @@ async def test_a_peer_that_never_takes_the_last_report_does_not_keep_us(
         (line,) = [line for line in capsys.readouterr().out.splitlines() if "Not all peers have said that they are done" in line]
         assert peers_of(OF)[1].name in line
         assert peers_of(OF)[2].name not in line
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_refuses_a_report_at_the_end_does_not_keep_our_last_one_from_another(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        network = MemoryNetwork(nursery)
+        reports = reports_of(network)
+        is_ending = trio.Event()
+
+        async def refuses(frames: FramedStream) -> None:
+            """The report that is on its way when the end begins, and whatever comes after it."""
+            for answered in itertools.count():
+                if not await bad.receive(frames):
+                    return
+                if answered:
+                    await is_ending.wait()
+                await frames.send(encode_answer(SyncAnswer((1, 2), "a node was stopped" if answered else "")))
+
+        async def breaks(frames: FramedStream) -> None:
+            await (late.answer_all(frames) if is_ending.is_set() else late.end_at_once(frames))
+
+        bad, late = Stranger(network, 1, refuses), Stranger(network, 2)
+        late._serve = breaks
+        nursery.start_soon(reports.run)
+        await trio.sleep(1)
+        for index in (1, 2):
+            reports.judge(index, report_of(index, 0, shutdown=True))
+        async with trio.open_nursery() as ending:
+            ending.start_soon(reports.end)
+            await trio.sleep(0.01)
+            is_ending.set()
+        assert any(report.shutdown for report in late.served)
         nursery.cancel_scope.cancel()
 
 

@@ -18,6 +18,7 @@ from charon_actors.qbft.messages import (
     BLOCK_BYTES,
     LEAST_VALUE_COST,
     SIGNATURE_COST,
+    SPARE_VALIDATORS,
     UNSIGNED_DATA_SET,
     MessageFault,
     Received,
@@ -228,7 +229,7 @@ def field(number: int, content: bytes) -> bytes:
     [
         field(1, b"\x50\x00" * 10_000),  # an entry of unknown fields
         field(1, field(1, KEY.encode()) + b"\x12\x00" * 10_000),  # an entry with its value again and again
-        b"\x0a\x00" * (VALIDATORS + 1),  # more entries than validators
+        b"\x0a\x00" * (VALIDATORS + SPARE_VALIDATORS + 1),  # more entries than validators
         b"\x50\x00" * 10_000,
         b"\x00\x00",  # field 0, which protobuf does not have
     ],

@@ -19,14 +19,18 @@ from actors.duties import (
 from actors.duties.decided import ClashingValue, DecidedValues
 from actors.mailbox import MailboxFull, Reply, Request
 from charon_actors.eth2.chain import Chain, ForkEntry
+from charon_actors.eth2.containers import proposal_type
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
+from charon_actors.eth2.proposal import MAX_TRANSACTIONS
+from charon_actors.eth2.ssz import EncodingFault
 from charon_actors.eth2.unsigned_data import (
     AttestationData,
     AttestationUnsigned,
     Proposal,
     WrongValue,
     check_proposal,
+    decided_proposal,
     encode_unsigned,
 )
 from tests.duties_rig import (
@@ -317,19 +321,30 @@ def test_too_many_requests_for_one_slot_are_refused(monkeypatch: pytest.MonkeyPa
     assert isinstance(answers[2].given[0], MailboxFull)
 
 
+CHAIN = Chain(
+    genesis_time_s=0.0,
+    genesis_validators_root=bytes(32),
+    slot_duration_s=12.0,
+    slots_per_epoch=SLOTS,
+    fork_schedule=(ForkEntry(0, bytes(4)),),
+    fork_epochs=dict.fromkeys(Fork, 0) | {Fork.FULU: 2**40},
+    capella_fork_version=bytes(4),
+)
+
+
 def test_blocks_of_charons_beacon_mock_may_have_any_proposer_and_fork() -> None:
-    chain = Chain(
-        genesis_time_s=0.0,
-        genesis_validators_root=bytes(32),
-        slot_duration_s=12.0,
-        slots_per_epoch=SLOTS,
-        fork_schedule=(ForkEntry(0, bytes(4)),),
-        fork_epochs=dict.fromkeys(Fork, 0) | {Fork.FULU: 2**40},
-        capella_fork_version=bytes(4),
-    )
-    mock = msgspec.structs.replace(chain, spec={"CONFIG_NAME": "charon-simnet"})
+    mock = msgspec.structs.replace(CHAIN, spec={"CONFIG_NAME": "charon-simnet"})
     with pytest.raises(WrongValue, match="fork"):
-        check_proposal(block(9), PROPOSER, 77, chain)
+        check_proposal(block(9), PROPOSER, 77, CHAIN)
     check_proposal(block(9), PROPOSER, 77, mock)
     with pytest.raises(WrongValue, match="slot"):
         check_proposal(block(8), PROPOSER, 77, mock)
+
+
+def test_a_decided_block_with_a_million_transactions_costs_nothing() -> None:
+    schema = proposal_type(Fork.FULU, False)
+    value = schema.decode(block(9).body)
+    value["block"]["body"]["execution_payload"]["transactions"] = [b""] * (MAX_TRANSACTIONS + 1)
+    hostile = encode_unsigned(Proposal(Fork.FULU, False, schema.encode(value)))
+    with pytest.raises(EncodingFault, match="65537 transactions"):
+        decided_proposal({key_of(ALICE): hostile}, PROPOSER, ALICE, ALICE[0], CHAIN)

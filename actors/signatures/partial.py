@@ -5,7 +5,7 @@ those that agree, the slashing record, interpolation) uses that. Whatever can't 
 error of the reading, of one object, before its signature is looked at.
 
     type        decoded and hashed         refused
-    proposer    in a worker thread         another fork than the slot's, another slot, more than MAX_TRANSACTIONS, JSON that is too long,
+    proposer    in a worker thread         another fork than the slot's, another slot, too many transactions, JSON that is too long,
                                            more withdrawals than the chain's preset has
     others      in the event loop, < 1 ms  more than MAX_SMALL_BYTES, another duty's
 
@@ -39,7 +39,6 @@ from charon_actors.eth2.signed_data import (
 from charon_actors.eth2.signing import DomainType
 from charon_actors.eth2.versioned import decode_v13, looks_like_json
 
-MAX_TRANSACTIONS: Final = 65536  # a gas limit of 1.4 billion; the schema's limit is 2**20, at up to 25 hashes each
 MAX_SMALL_BYTES: Final = 64 * 1024  # an attestation with a bit for each validator of a slot, in JSON, has half of it
 MAX_BLOCK_JSON_BYTES: Final = 1024 * 1024  # no release sends blocks as JSON; a parser holds the interpreter while it works
 
@@ -73,7 +72,7 @@ def with_root(signed: SignedData, duty: Duty, chain: Chain, known: Iterable[Part
     for other in known:
         if isinstance(other.signed, SignedProposal) and same_message(other.signed, signed):
             return Partial(signed, other.signing_root)
-    _check_transactions(signed)
+    signed.check_transactions()
     block = containers.beacon_block(signed.fork, signed.blinded, chain.preset)
     root = block.hash_tree_root(block.decode(signed.message))  # not `block_root`, whose cache would keep what peers send
     return Partial(signed, chain.signing_root(root, DomainType.BEACON_PROPOSER, chain.epoch_of(duty.slot)))
@@ -103,7 +102,6 @@ def _read_block(data: bytes, duty: Duty, chain: Chain) -> SignedProposal:
         return SignedProposal.decode(data)
     fork, blinded, body = decode_v13(data)
     _check_fork(fork, duty, chain)
-    _check_transactions(SignedProposal(fork, blinded, body))
     return SignedProposal.from_ssz(fork, blinded, body)
 
 
@@ -111,15 +109,3 @@ def _check_fork(fork: Fork, duty: Duty, chain: Chain) -> None:
     expected = chain.fork_at(chain.epoch_of(duty.slot))
     if fork is not expected and not chain.has_made_up_blocks:
         raise EncodingFault(f"a block of {fork.label} for duty {duty}, which is in {expected.label}")
-
-
-def _check_transactions(block: SignedProposal) -> None:
-    """Before anything of it is decoded: only offsets are read."""
-    if block.blinded or block.fork < Fork.BELLATRIX:
-        return
-    body = containers.beacon_block(block.fork).field_bytes(block.message, "body")
-    payload = containers.beacon_block_body(block.fork).field_bytes(body, "execution_payload")
-    transactions = containers.execution_payload(block.fork).field_bytes(payload, "transactions")
-    count = int.from_bytes(transactions[:4], "little") // 4  # the first offset ends the list of offsets
-    if count > MAX_TRANSACTIONS:
-        raise EncodingFault(f"a block with {count} transactions, more than {MAX_TRANSACTIONS}")

@@ -14,7 +14,7 @@ needs no hash, and the root of a message is computed once and remembered for all
     SignedBlockContents = offset u32 (12) ‖ offset ‖ offset ‖ signed_block ‖ kzg_proofs ‖ blobs
 
 Bytes have mainnet's sizes; the preset only matters for the root (Gnosis' limit of withdrawals, 08 §6.1).
-Limits: ROOTS_REMEMBERED roots (with their message bytes); everything is linear in the bytes.
+Limits: MAX_TRANSACTIONS; ROOTS_REMEMBERED roots (with their message bytes); everything is linear in the bytes.
 Source: specification 05 §10.1, 07 §5.7 to §5.9, 08 §7.3.
 """
 
@@ -41,6 +41,7 @@ from charon_actors.eth2.versioned import (
 )
 
 ROOTS_REMEMBERED: Final = 8  # a slot has one proposal; ours, the decided one, the signed ones, and some of the peers'
+MAX_TRANSACTIONS: Final = 65536  # a gas limit of 1.4 billion; the schema's limit is 2**20, at up to 25 hashes each
 SIGNATURE_BYTES: Final = 96
 _SIGNED_BLOCK_OFFSET: Final = 100
 
@@ -88,8 +89,10 @@ class _Block(msgspec.Struct, frozen=True, dict=True):
     def from_ssz(cls, fork: Fork, blinded: bool, body: bytes) -> Self:
         """From the octet stream of the Beacon API. Raises: EncodingFault."""
         _check_kind(fork, blinded)
+        proposal = cls(fork, blinded, body)
+        proposal.check_transactions()
         cls._type_of(fork, blinded).decode(body)
-        return cls(fork, blinded, body)
+        return proposal
 
     @classmethod
     def from_json(cls, fork: Fork, blinded: bool, value: object) -> Self:
@@ -155,6 +158,15 @@ class _Block(msgspec.Struct, frozen=True, dict=True):
     def block_root(self, preset: Preset = MAINNET) -> bytes:
         """32 bytes, the same for a full block and its blinded form. About 5 ms for a large block, once; then remembered."""
         return _block_root(self.fork, self.blinded, preset, self.message)
+
+    def check_transactions(self) -> None:
+        """Only offsets are read, so it may be asked before anything is decoded. Raises: EncodingFault."""
+        if self.blinded or self.fork < Fork.BELLATRIX:
+            return
+        transactions = containers.execution_payload(self.fork).field_bytes(self._body_field("execution_payload"), "transactions")
+        count = int.from_bytes(transactions[:4], "little") // 4  # the first offset ends the list of offsets
+        if count > MAX_TRANSACTIONS:
+            raise EncodingFault(f"a block with {count} transactions, more than {MAX_TRANSACTIONS}")
 
     def _body_field(self, name: str) -> bytes:
         block = containers.beacon_block(self.fork, self.blinded)

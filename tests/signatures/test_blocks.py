@@ -8,12 +8,12 @@ import pytest
 import trio
 
 from actors.signatures import InvalidPartial, PeerPartials, SubmitPartials
-from actors.signatures.partial import MAX_BLOCK_JSON_BYTES, MAX_SMALL_BYTES, MAX_TRANSACTIONS, Partial, read_partial, with_root
+from actors.signatures.partial import MAX_BLOCK_JSON_BYTES, MAX_SMALL_BYTES, Partial, read_partial, with_root
 from charon_actors.crypto import verify
 from charon_actors.eth2.chain import Chain, ChainFault, ForkEntry
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
-from charon_actors.eth2.proposal import SignedProposal, proposal_to_wire_json
+from charon_actors.eth2.proposal import MAX_TRANSACTIONS, SignedProposal, proposal_to_wire_json
 from charon_actors.eth2.ssz import EncodingFault
 from charon_actors.eth2.versioned import encode_v13
 from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg

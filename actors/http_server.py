@@ -6,7 +6,6 @@ logged every REPORT_INTERVAL_S. Source: architecture §1 (validator_api: restart
 """
 
 import errno
-import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 import trio
 
+from actors.change_log import ChangeLog
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
 
@@ -108,16 +108,13 @@ async def serve_connections(
                 await super()._idle_timeout()
 
     context, wrapped = WorkerContext(None), ASGIWrapper(application)
-    reported_at = -math.inf
+    lines = ChangeLog(REPORT_INTERVAL_S, REPORT_INTERVAL_S)
 
     async def handle(stream: Any) -> None:
-        nonlocal reported_at
         try:
             await Connection(wrapped, config, context, ConnectionState({}), stream)
         except* Exception as group:  # what a client sends must not end the server, whatever a parser makes of it
-            now = trio.current_time()
-            if now - reported_at >= REPORT_INTERVAL_S:
-                reported_at = now
+            if lines.is_due(listening, trio.current_time()):
                 errors = "; ".join(f"{type(error).__name__}: {error}"[:200] for error in leaves(group))
                 log.warning("connection ended by an error", port=listening.getsockname()[1], error=errors)
 

@@ -262,6 +262,13 @@ class Rig:
         await trio.sleep(max(self.at(slot) - self.now(), 0) + 0.001)
         await settle()
 
+    async def keep_consensus_busy(self) -> None:
+        """One message in its hands, the others fill its mailbox; until the test sets `is_awake`."""
+        self.consensus.is_awake = trio.Event()
+        for slot in range(100, 100 + CONSENSUS_MAIL + 1):
+            self.consensus_address.tell(ProposeValue(Duty(slot, DutyType.ATTESTER), {}))
+            await settle()
+
     def group(self, slot: int, signed: Mapping[bytes, SignedData], kind: DutyType = DutyType.ATTESTER) -> None:
         self.address.tell(GroupArrived(GroupSigned(Duty(slot, kind), signed)))
 
@@ -360,6 +367,11 @@ Clock = trio.testing.MockClock
 
 def two_attesters(rig: Rig) -> None:
     rig.beacon.attesters[1] = [attester(ALICE, 9, committee=3), attester(BOB, 9, committee=4)]
+
+
+def two_attesters_and_the_next_slot(rig: Rig) -> None:
+    two_attesters(rig)
+    rig.beacon.attesters[1].append(attester(ALICE, 10))
 
 
 def proposer(rig: Rig) -> None:

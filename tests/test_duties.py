@@ -21,7 +21,6 @@ from actors.beacon import (
     SubmitAttestations,
     SubmitProposal,
 )
-from actors.consensus import ProposeValue
 from actors.duties import (
     AttesterAt,
     AwaitAttestationData,
@@ -51,7 +50,6 @@ from tests.duties_rig import (
     ALICE,
     BOB,
     CAROL,
-    CONSENSUS_MAIL,
     RANDAO,
     SLOT_S,
     SLOTS,
@@ -70,6 +68,7 @@ from tests.duties_rig import (
     signed_attestation,
     signed_block,
     two_attesters,
+    two_attesters_and_the_next_slot,
 )
 
 # the stories
@@ -203,10 +202,7 @@ async def test_a_consensus_actor_without_room_for_a_moment_costs_no_duty(autojum
     duty = Duty(9, DutyType.ATTESTER)
     async with rig_of(two_attesters) as rig:
         await rig.until(9.2)
-        rig.consensus.is_awake = trio.Event()
-        for slot in range(100, 100 + CONSENSUS_MAIL + 1):  # one in its hands, the others fill its mailbox
-            rig.consensus_address.tell(ProposeValue(Duty(slot, DutyType.ATTESTER), {}))
-            await settle()
+        await rig.keep_consensus_busy()
         await rig.until(9.34)
         rig.consensus.is_awake.set()
         await rig.until(9.4)
@@ -220,10 +216,7 @@ async def test_a_proposal_that_finds_no_room_takes_nothing_from_the_agreement_wi
         rig.beacon.hanging.add(FetchAttestationData)
         await rig.until(9.34)
         [fetch], [agreement] = rig.beacon.kept, rig.consensus.askers[duty]
-        rig.consensus.is_awake = trio.Event()
-        for slot in range(100, 100 + CONSENSUS_MAIL + 1):
-            rig.consensus_address.tell(ProposeValue(Duty(slot, DutyType.ATTESTER), {}))
-            await settle()
+        await rig.keep_consensus_busy()
         fetch.send(attestation_data(9, head=9))
         await settle()
         assert not agreement.is_abandoned
@@ -439,11 +432,7 @@ async def test_reason_the_beacon_node_hangs(autojump_clock: Clock) -> None:
 
 
 async def test_reason_consensus_decides_rubbish(autojump_clock: Clock) -> None:
-    def both(rig: Rig) -> None:
-        two_attesters(rig)
-        rig.beacon.attesters[1].append(attester(ALICE, 10))
-
-    async with rig_of(both) as rig:
+    async with rig_of(two_attesters_and_the_next_slot) as rig:
         rig.consensus.follows = False
         await rig.until(9.4)
         rig.consensus.decide(Duty(9, DutyType.ATTESTER), {"0x" + ALICE.hex(): b"rubbish"})

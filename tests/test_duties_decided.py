@@ -49,6 +49,7 @@ from tests.duties_rig import (
     settle,
     signed_attestation,
     two_attesters,
+    two_attesters_and_the_next_slot,
 )
 
 ATTESTER, PROPOSER = Duty(9, DutyType.ATTESTER), Duty(9, DutyType.PROPOSER)
@@ -147,11 +148,7 @@ async def test_before_electra_the_index_is_the_committee_then_it_is_0(
 
 
 async def test_a_lie_about_one_duty_leaves_the_next_one_as_it_is(autojump_clock: Clock) -> None:
-    def both(rig: Rig) -> None:
-        two_attesters(rig)
-        rig.beacon.attesters[1].append(attester(ALICE, 10))
-
-    async with rig_of(both) as rig:
+    async with rig_of(two_attesters_and_the_next_slot) as rig:
         rig.consensus.follows = False
         await rig.until(9.4)
         rig.consensus.decide(ATTESTER, values_of(vote(target_epoch=2**40)))

@@ -3,12 +3,13 @@
 Of such faults, which are ours, one traceback is logged every REPORT_INTERVAL_S: a client can repeat its request as often as it likes.
 """
 
-import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
 import trio
+
+from actors.change_log import ChangeLog
 
 log = structlog.get_logger(topic="beacon")
 
@@ -20,7 +21,7 @@ class ClientTasks:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._reported_at = -math.inf
+        self._lines = ChangeLog(REPORT_INTERVAL_S, REPORT_INTERVAL_S)
 
     def start_soon(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
         self._nursery.start_soon(self._run, function, args)
@@ -32,7 +33,5 @@ class ClientTasks:
             self.report(error)
 
     def report(self, error: Exception) -> None:
-        now = trio.current_time()
-        if now - self._reported_at >= REPORT_INTERVAL_S:
-            self._reported_at = now
+        if self._lines.is_due(type(error), trio.current_time()):
             log.error("a client's request failed by a fault of this node", exc_info=error)

@@ -446,10 +446,10 @@ class Duties:
                 if agreement is not None:
                     await self._sleep_until(begin_s)
                 async with trio.open_nursery() as nursery, groups:
-                    if agreement is not None:
-                        nursery.start_soon(
-                            agree_on
-                        )  # to its end, also when the peers were done without us: our client waits for it
+                    if (
+                        agreement is not None
+                    ):  # goes on when the peers were done without us: our client waits for what was decided
+                        nursery.start_soon(agree_on)
                     await submit(groups, expected, self._on, timeline, count, end)
         except (Exception, ExceptionGroup) as error:
             for leaf in leaves(error):

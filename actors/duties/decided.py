@@ -10,7 +10,7 @@ Source: specification 05 §7 (keys and conflict rules).
 """
 
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Final, TypeVar
 
 from actors.duties.messages import NoDuty
@@ -98,14 +98,8 @@ class DecidedValues:
         for slot in [slot for slot in self._waiting_proposals if slot < before_slot_proposals]:
             for waiting in self._waiting_proposals.pop(slot):
                 waiting.fail(NoDuty(f"the proposal of slot {slot} is over"))
-        for slot, requests in list(self._waiting_attestations.items()):
-            self._waiting_attestations[slot] = [entry for entry in requests if not entry[1].is_abandoned]
-            if not self._waiting_attestations[slot]:
-                del self._waiting_attestations[slot]
-        for slot, replies in list(self._waiting_proposals.items()):
-            self._waiting_proposals[slot] = [reply for reply in replies if not reply.is_abandoned]
-            if not self._waiting_proposals[slot]:
-                del self._waiting_proposals[slot]
+        _drop(self._waiting_attestations, lambda entry: entry[1].is_abandoned)
+        _drop(self._waiting_proposals, lambda reply: reply.is_abandoned)
 
     def release(self, slots: Iterable[int], attester_slots: Container[int], proposer_slots: Container[int]) -> None:
         """The duties of `slots` are known now: who waits for a slot without one gets NoDuty."""
@@ -132,3 +126,11 @@ class DecidedValues:
             reply.fail(MailboxFull(f"{MAX_WAITING} requests wait for one slot"))
         else:
             waiting.append(entry)
+
+
+def _drop(waiting: dict[int, list[W]], is_given_up: Callable[[W], bool]) -> None:
+    """Also the slots that nobody waits for then."""
+    for slot, entries in list(waiting.items()):
+        entries[:] = [entry for entry in entries if not is_given_up(entry)]
+        if not entries:
+            del waiting[slot]

@@ -20,8 +20,8 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 import trio
 
+from actors.change_log import ChangeLog
 from actors.mesh.events import MeshEvents
-from actors.mesh.send_log import ChangeLog
 from actors.mesh.stream import Stream
 from charon_actors.errors import Retryable
 

@@ -22,13 +22,13 @@ from typing import Final
 import structlog
 import trio
 
+from actors.change_log import ChangeLog
 from actors.mailbox import Address
 from actors.mesh.connection import Connection, PeerRefused, upgrade
 from actors.mesh.dialer import DIAL_ERRORS, describe, tune
 from actors.mesh.host import Host
 from actors.mesh.peer import Message as PeerMessage
 from actors.mesh.relay import hand_over
-from actors.mesh.send_log import ChangeLog
 from charon_actors.errors import UserError
 from charon_actors.p2p.multiaddr import tcp_multiaddr
 

@@ -28,6 +28,7 @@ import msgspec
 import structlog
 import trio
 
+from actors.change_log import ChangeLog
 from actors.mailbox import Inbox, Mail, Reply
 from actors.mesh.board import PeerFacts
 from actors.mesh.connection import Connection, ConnectionLost, MessageFault, ProtocolNotSupported, StreamEnded, upgrade
@@ -65,7 +66,7 @@ from actors.mesh.ping import (
     ping_once,
     serve_ping,
 )
-from actors.mesh.send_log import ChangeLog, SendLog
+from actors.mesh.send_log import SendLog
 from actors.mesh.stream import Stream
 from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import AddressBackoff, Backoff

@@ -28,6 +28,7 @@ import msgspec
 import structlog
 import trio
 
+from actors.change_log import ChangeLog
 from actors.mailbox import Address, Inbox, Mail, Reply
 from actors.mesh.board import RelayFacts
 from actors.mesh.connection import Connection, ConnectionLost, upgrade
@@ -49,7 +50,6 @@ from actors.mesh.resolver import (
     decode_entry,
     resolve,
 )
-from actors.mesh.send_log import ChangeLog
 from actors.mesh.stream import Stream
 from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import Backoff

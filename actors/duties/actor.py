@@ -446,9 +446,8 @@ class Duties:
                 if agreement is not None:
                     await self._sleep_until(begin_s)
                 async with trio.open_nursery() as nursery, groups:
-                    if (
-                        agreement is not None
-                    ):  # goes on when the peers were done without us: our client waits for what was decided
+                    if agreement is not None:
+                        # It goes on when the peers were done without us: our client waits for what was decided.
                         nursery.start_soon(agree_on)
                     await submit(groups, expected, self._on, timeline, count, end)
         except (Exception, ExceptionGroup) as error:

@@ -40,9 +40,7 @@ from charon_actors.eth2.versioned import (
     parse_json,
 )
 
-ROOTS_REMEMBERED: Final = (
-    8  # for whoever asks here again and again; the signatures actor keeps a root beside each partial signature
-)
+ROOTS_REMEMBERED: Final = 8  # the signatures actor does without: it keeps a root beside each partial signature
 MAX_TRANSACTIONS: Final = 65536  # a gas limit of 1.4 billion; the schema's limit is 2**20, at up to 25 hashes each
 SIGNATURE_BYTES: Final = 96
 _SIGNED_BLOCK_OFFSET: Final = 100

@@ -65,6 +65,7 @@ CLIENT_INTERVAL_S: Final = 600.0  # 08 §2
 QUIET_AT: Final = 0.7  # of a slot: attestations are mostly out by then, and the next slot's duties can still be resolved
 GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the version text has Go's names (07 §5.15)
 SLASHING_FILE: Final = "slashing-protection.sqlite"
+RECORDS: Final = (SLASHING_FILE,)  # what must not be left behind when the state moves
 
 
 class NodeConfig(msgspec.Struct, frozen=True):

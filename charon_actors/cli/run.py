@@ -41,6 +41,12 @@ FLAGS: Final = (
     Flag("data-dir", Kind.TEXT, "", "Directory of the private key and the lock, unless their own flags say where they are"),
     flags.PRIVATE_KEY_FILE,
     flags.LOCK_FILE,
+    Flag(
+        "state-dir",
+        Kind.TEXT,
+        "",
+        "Directory of the slashing record and the node record, on a disk that stays; empty: beside the lock if that can be written",
+    ),
     flags.NO_VERIFY,
     flags.EXECUTION_CLIENT,
     Flag("private-key-file-lock", Kind.SWITCH, False, "Refuse to start while another instance uses the private key file"),
@@ -125,6 +131,7 @@ def node_config(values: Values) -> object:
     import msgspec
 
     from charon_actors.cli.execution_client import execution_client
+    from charon_actors.cli.state_place import state_place
     from charon_actors.cluster.data_directory import load_lock, take_key_lock
     from charon_actors.cluster.faults import ClusterFault
     from charon_actors.cluster.identity import load_key_file
@@ -132,7 +139,7 @@ def node_config(values: Values) -> object:
     from charon_actors.crypto import k1_public_key
     from charon_actors.eth2.beacon_api import decode_node_url
     from charon_actors.eth2.networks import network_by_fork_version
-    from supervisors.node import NodeConfig
+    from supervisors.node import RECORDS, NodeConfig
 
     nickname = values.text("nickname")
     if len(nickname.encode()) > MAX_NICKNAME_BYTES:
@@ -170,12 +177,21 @@ def node_config(values: Values) -> object:
             values.where("beacon-node-endpoints"), "no beacon node is given", "write for example http://127.0.0.1:5052"
         )
     where = values.where("fallback-beacon-node-endpoints")
+    state_dir = state_place(
+        values.path("state-dir") if values.text("state-dir") else None,
+        values.where("state-dir"),
+        lock_path,
+        (own.name, own.public_key),
+        RECORDS,
+        os.environ,
+        notice,
+    )
     config = NodeConfig(
         lock=lock,
         private_key=key,
         own_index=own.index,
         network=network,
-        state_dir=Path(lock_path).parent,
+        state_dir=state_dir,
         beacon_nodes=primary,
         fallback_beacon_nodes=tuple(decode_node_url(text, where) for text in values.texts("fallback-beacon-node-endpoints")),
         beacon_headers=_headers(values),
@@ -196,7 +212,7 @@ def node_config(values: Values) -> object:
     if not values.switch("private-key-file-lock"):
         return config
     # last: it is a mark that the key is in use, which a mistake in a flag must not leave behind
-    key_lock = take_key_lock(key_path, "charon run", "0x" + lock.lock_hash.hex(), time.time())
+    key_lock = take_key_lock(key_path, "charon run", "0x" + lock.lock_hash.hex(), time.time(), state_dir, notice)
     return msgspec.structs.replace(config, key_lock=key_lock)
 
 

@@ -112,16 +112,22 @@ def read_key_lock(path: Path) -> KeyLock | None:
         raise UserError(str(path), str(error), "delete it when nothing else uses the key") from error
 
 
-def take_key_lock(key_path: Path, command: str, cluster_lock_hash: str, now: float) -> Path:
+def take_key_lock(
+    key_path: Path, command: str, cluster_lock_hash: str, now: float, instead: Path | None = None, warn: Warn = lambda _: None
+) -> Path:
     """Check and write the lock file of an identity key; its path, for `write_key_lock` every second.
 
-    command: `charon run` or `charon dkg`. cluster_lock_hash: the text in the lock file, "" without one. Raises UserError.
+    command: `charon run` or `charon dkg`. cluster_lock_hash: the text in the lock file, "" without one. instead: the directory for it
+    if the key's can't be written, which is told to `warn`; None: refused then. Raises UserError.
     """
     if not key_path.is_file():
         raise UserError(str(key_path), "private key file does not exist, please check the path", "run `charon create enr` first")
-    if not os.access(key_path.parent, os.W_OK):
-        raise UserError(str(key_path.parent), "the directory is not writable", ownership_hint(key_path.parent))
     path = key_path.with_name(key_path.name + ".lock")
+    if not os.access(key_path.parent, os.W_OK):
+        if instead is None:
+            raise UserError(str(key_path.parent), "the directory is not writable", ownership_hint(key_path.parent))
+        path = instead / path.name
+        warn(f"{key_path.parent} cannot be written: the lock file of the key is {path}")
     check_key_lock(str(path), read_key_lock(path), cluster_lock_hash, now)
     write_key_lock(path, KeyLock(command, now, cluster_lock_hash))
     return path

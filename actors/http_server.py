@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.request_heads import with_checked_heads
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
 
@@ -88,6 +89,7 @@ async def serve_connections(
     lifespan protocol, which ours, living as long as their actor, don't have.
     """
     from hypercorn.app_wrappers import ASGIWrapper
+    from hypercorn.events import Closed
     from hypercorn.protocol.h11 import H11Protocol
     from hypercorn.trio.tcp_server import TCPServer
     from hypercorn.trio.worker_context import WorkerContext
@@ -99,15 +101,24 @@ async def serve_connections(
         async def _read_data(self) -> None:
             if isinstance(self.protocol.protocol, H11Protocol):
                 self.protocol.protocol._check_protocol = _stay_with_http1  # type: ignore[assignment, method-assign]
+                _skip_empty_lines(self.protocol.protocol.connection)
             await super()._read_data()
             self.is_client_gone = True
             await self.idle_task.stop()
+
+        async def protocol_send(self, event: Any) -> None:
+            if isinstance(
+                event, Closed
+            ):  # what a client sends behind its last request must not cut off the answer that is going out
+                async with self.send_lock:
+                    pass
+            await super().protocol_send(event)
 
         async def _idle_timeout(self) -> None:  # started anew when an answer is through, also of a client that has left meanwhile
             if not self.is_client_gone:
                 await super()._idle_timeout()
 
-    context, wrapped = WorkerContext(None), ASGIWrapper(application)
+    context, wrapped = WorkerContext(None), ASGIWrapper(with_checked_heads(application))
     lines = ChangeLog(REPORT_INTERVAL_S, REPORT_INTERVAL_S)
 
     async def handle(stream: Any) -> None:
@@ -132,6 +143,26 @@ async def serve_connections(
             accepting.cancel_scope.cancel()
         await context.terminated.set()
         connections.cancel_scope.deadline = trio.current_time() + graceful_s
+
+
+def _skip_empty_lines(parser: Any) -> None:
+    """Before a request line, where some clients send one (RFC 9112 §2.2). parser: an h11 connection."""
+    from h11 import IDLE
+
+    if "receive_data" in vars(parser):
+        return
+
+    def then_skip(method: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: bytes) -> None:
+            method(*arguments)
+            if parser.their_state is IDLE:
+                waiting, _ = parser.trailing_data
+                parser._receive_buffer.maybe_extract_at_most(len(waiting) - len(waiting.lstrip(b"\r\n")))
+
+        return call
+
+    parser.receive_data = then_skip(parser.receive_data)
+    parser.start_next_cycle = then_skip(parser.start_next_cycle)
 
 
 async def _stay_with_http1(request: object) -> None:

@@ -155,12 +155,12 @@ async def run_ceremony(
             )
 
         bodies: dict[str, Body] = dict(network)
-        bodies["dkg"] = partial(_take_part, mesh, partial(run_incarnation, mailbox, make_actor), outcome)
+        bodies["dkg"] = partial(_take_part, mesh, partial(run_incarnation, mailbox, make_actor))
         if config.key_lock is not None:
             bodies["private_key_lock"] = partial(_keep_key_lock, config.key_lock, wall_clock)
         tree = ceremony_tree(list(network), has_key_lock=config.key_lock is not None)
         random = Random(int.from_bytes(entropy(8), "big"))
-        await run_supervisor(tree, bodies, on_event=_note, jitter=random.random)
+        await run_supervisor(tree, bodies, on_event=outcome.note, jitter=random.random)
     if outcome.error is not None:
         raise outcome.error
     assert outcome.lock is not None, "a ceremony ends with a lock or with an error"
@@ -168,26 +168,34 @@ async def run_ceremony(
 
 
 class _Outcome:
+    """How the ceremony ended. It listens to the tree: that ends normally also when the ceremony has crashed."""
+
     def __init__(self, on_finished: Callable[[Lock], None]) -> None:
         self._on_finished = on_finished
         self.lock: Lock | None = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def finished(self, lock: Lock) -> None:
         self.lock = lock
         self._on_finished(lock)
 
+    def note(self, event: Event) -> None:
+        if not isinstance(event, Crashed):
+            return
+        causes = list(leaves(event.error))
+        if event.path.endswith("/dkg"):
+            self.error = causes[0] if len(causes) == 1 else event.error
+            return
+        for leaf in causes:
+            log.warning("Part of the node crashed", part=event.path, error=str(leaf) or type(leaf).__name__, exc_info=leaf)
 
-async def _take_part(mesh: Mesh, run_actor: Callable[[], Awaitable[None]], outcome: _Outcome) -> None:
-    """The body of `dkg`. Its error is kept, so that the tree ends with whatever it is, in order and at once."""
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(mesh.wait_for_relays)
-            await run_actor()
-            nursery.cancel_scope.cancel()
-    except (Exception, ExceptionGroup) as error:
-        errors = [leaf for leaf in leaves(error) if isinstance(leaf, Exception)]
-        outcome.error = errors[0] if len(errors) == 1 else error
+
+async def _take_part(mesh: Mesh, run_actor: Callable[[], Awaitable[None]]) -> None:
+    """The body of `dkg`."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mesh.wait_for_relays)
+        await run_actor()
+        nursery.cancel_scope.cancel()
 
 
 async def _keep_key_lock(path: Path, wall_clock: Callable[[], float]) -> None:
@@ -195,9 +203,3 @@ async def _keep_key_lock(path: Path, wall_clock: Callable[[], float]) -> None:
     while True:
         write_key_lock(path, KeyLock(COMMAND, wall_clock()))
         await trio.sleep(REWRITE_INTERVAL_S)
-
-
-def _note(event: Event) -> None:
-    if isinstance(event, Crashed):
-        for leaf in leaves(event.error):
-            log.warning("Part of the node crashed", part=event.path, error=str(leaf) or type(leaf).__name__, exc_info=leaf)

@@ -14,6 +14,8 @@ Theory of operation. A tree is data: `Supervisor`s with `Worker`s as leaves (chi
     rest_for_one   the child and all that were started after it
     one_for_all    all children of this supervisor
 
+A temporary child that a sibling's restart takes with it is stopped like the others, but never comes back.
+
 Order: children start one after the other, each when the one before has said that it is ready (a plain body is ready at once, a
 `Staged` one calls `life.started()`); they stop in reverse order. Stopping a child: its `life.stopping` event is set, it has
 `shutdown_s` to return, then it is cancelled. A supervisor that is cancelled from outside stops its children in the same order:
@@ -23,7 +25,8 @@ Restart intensity: more than `intensity` restarts within `period_s` are too many
 `GaveUp`, which for the supervisor above it is a crash of this child (escalation). A restart waits BACKOFF_FIRST_S, doubled for
 each restart of the same child within the period, at most BACKOFF_MAX_S, with jitter, so that a crash loop costs nothing.
 
-A `significant` worker that returns ends its supervisor normally (OTP's auto_shutdown).
+A `significant` child ends its supervisor normally when it is gone by itself (OTP's auto_shutdown, any_significant): a transient one
+that returns, a temporary one that returns or crashes. Stopped with a sibling it doesn't, and a permanent one can't be significant.
 
 Everything that happens is an event (`on_event`): metrics, log and tests listen. Nothing here logs, reads a clock but Trio's, or
 draws a random number but from `jitter`. Source: OTP design principles, supervision; architecture §1.
@@ -49,12 +52,19 @@ Strategy = Literal["one_for_one", "rest_for_one", "one_for_all"]
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """Child spec of a leaf. shutdown_s: how long it may take to return after `life.stopping`, before it is cancelled."""
+    """Child spec of a leaf. shutdown_s: how long it may take to return after `life.stopping`, before it is cancelled.
+
+    Raises: ValueError (permanent and significant: it is never gone).
+    """
 
     name: str
     restart: Restart = "permanent"
     shutdown_s: float = 0.0
     significant: bool = False
+
+    def __post_init__(self) -> None:
+        if self.significant and self.restart == "permanent":
+            raise ValueError(f"{self.name}: a permanent child is always restarted, so it can't be significant")
 
 
 class Supervisor(msgspec.Struct, frozen=True):
@@ -167,7 +177,7 @@ async def run_supervisor(
     jitter: Callable[[], float] = lambda: 0.5,
     started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a tree until it is cancelled, a significant worker returns, it gives up, or an operator's error ends it.
+    """Run a tree until it is cancelled, a significant worker is gone, it gives up, or an operator's error ends it.
 
     bodies: one for each worker's name. on_event: must not raise. jitter: uniform numbers in [0, 1); with the default there is
     none. started: called once, when the first start of all children is through.
@@ -229,7 +239,7 @@ class _Running:
             raise outcome  # outside of the nursery, so that it is not wrapped
 
     async def _start(self, children: list[_Child], nursery: trio.Nursery) -> bool:
-        """Start in order, each when the one before is ready. True: a significant worker has returned meanwhile."""
+        """Start in order, each when the one before is ready. True: a significant worker is gone meanwhile."""
         for child in children:
             child.life, child.scope, child.over = Life(self._wake), trio.CancelScope(shield=True), trio.Event()
             child.is_running, child.is_stopping, child.was_cancelled = True, False, False
@@ -286,7 +296,7 @@ class _Running:
         self._wake()
 
     async def _handle_exits(self) -> bool:
-        """Restart, forget or give up. True: a significant worker has returned, this supervisor is done."""
+        """Restart, forget or give up. True: a significant worker is gone, this supervisor is done."""
         while self._ended:
             child = self._ended.popleft()
             if child.error is not None:
@@ -297,7 +307,7 @@ class _Running:
             restarts = child.spec.restart == "permanent" or (child.spec.restart == "transient" and child.error is not None)
             if not restarts:
                 self._on_event(Exited(child.path) if child.error is None else Crashed(child.path, child.error, None))
-                if child.error is None and isinstance(child.spec, Worker) and child.spec.significant:
+                if isinstance(child.spec, Worker) and child.spec.significant:
                     return True
                 continue
             await self._plan_restart(child)
@@ -330,7 +340,8 @@ class _Running:
         waiting = [each for each in together if each.is_running or each.restart_at is not None or each is child]
         await self._stop(waiting)
         for each in waiting:
-            each.restart_at = trio.current_time() + backoff_s
+            if each.spec.restart != "temporary":
+                each.restart_at = trio.current_time() + backoff_s
 
     async def _start_what_is_due(self, nursery: trio.Nursery) -> bool:
         now = trio.current_time()

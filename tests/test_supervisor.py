@@ -22,6 +22,7 @@ from supervisors.supervisor import (
     GaveUp,
     GaveUpRestarting,
     Life,
+    Restart,
     Staged,
     Started,
     Stopped,
@@ -172,14 +173,63 @@ async def test_what_only_the_operator_can_put_right_ends_the_whole_tree(autojump
     assert not +fleet.alive
 
 
-async def test_a_significant_worker_that_returns_ends_its_supervisor(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize(
+    ("restart", "crash", "is_over"),
+    [("transient", False, True), ("transient", True, False), ("temporary", False, True), ("temporary", True, True)],
+)
+async def test_a_significant_worker_that_is_gone_ends_its_supervisor(
+    restart: Restart, crash: bool, is_over: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    fleet, events = Fleet(), list[Event]()
+    with trio.move_on_after(10) as limit:
+        async with trio.open_nursery() as nursery:
+            spec = tree(Worker("net"), Worker("ceremony", restart, significant=True))
+            bodies = {name: fleet.body(name) for name in ("net", "ceremony")}
+            nursery.start_soon(partial(run_supervisor, spec, bodies, on_event=events.append))
+            await trio.testing.wait_all_tasks_blocked()
+            await fleet.end("ceremony", crash=crash)
+    assert limit.cancelled_caught is not is_over
+    if is_over:
+        assert fleet.log == ["+net", "+ceremony", "-ceremony", "-net"]
+        assert any(isinstance(event, Crashed) for event in events) is crash  # who listens knows why it ended
+    else:
+        assert fleet.log[:4] == ["+net", "+ceremony", "-ceremony", "+ceremony"]
+
+
+@pytest.mark.parametrize(("strategy", "returning"), [("rest_for_one", "-b -c +b"), ("one_for_all", "-b -c -a +b")])
+async def test_a_temporary_child_that_a_sibling_takes_with_it_never_comes_back(
+    strategy: Strategy, returning: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """And it ends nobody by that, significant or not: it was stopped, it is not gone by itself."""
     fleet = Fleet()
+    spec = tree(Worker("a", "temporary"), Worker("b"), Worker("c", "temporary", significant=True), strategy=strategy)
     async with trio.open_nursery() as nursery:
-        spec = tree(Worker("net"), Worker("ceremony", "temporary", significant=True))
-        nursery.start_soon(run_supervisor, spec, {name: fleet.body(name) for name in ("net", "ceremony")})
+        nursery.start_soon(run_supervisor, spec, {name: fleet.body(name) for name in "abc"})
         await trio.testing.wait_all_tasks_blocked()
-        await fleet.end("ceremony", crash=False)
-    assert fleet.log == ["+net", "+ceremony", "-ceremony", "-net"]
+        fleet.log.clear()
+        await fleet.end("b", crash=True)
+        await trio.sleep(60)
+        assert fleet.log == returning.split()
+        nursery.cancel_scope.cancel()
+
+
+def test_a_permanent_child_cannot_be_significant() -> None:
+    with pytest.raises(ValueError, match="ceremony: a permanent child is always restarted"):
+        Worker("ceremony", "permanent", significant=True)
+
+
+async def test_an_end_that_a_significant_worker_brought_about_is_no_crash_for_the_supervisor_above(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    fleet = Fleet()
+    inner = Supervisor("inner", "one_for_one", 0, 60, (Worker("b", "temporary", significant=True),), restart="transient")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_supervisor, tree(Worker("a"), inner, intensity=0), {name: fleet.body(name) for name in "ab"})
+        await trio.testing.wait_all_tasks_blocked()
+        await fleet.end("b", crash=True)
+        await trio.sleep(60)
+        assert fleet.log == ["+a", "+b", "-b"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_children_start_when_the_one_before_is_ready_and_finish_in_their_grace(

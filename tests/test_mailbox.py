@@ -187,3 +187,56 @@ async def test_waiting_for_mail_can_be_cancelled_without_losing_any() -> None:
             scope.cancel()
             await inbox.__anext__()
         assert (await inbox.__anext__()).message == "kept"
+
+
+@pytest.mark.parametrize("first_is_value", [True, False])
+async def test_the_first_of_send_and_fail_counts(first_is_value: bool) -> None:
+    class Twice:
+        async def run(self, inbox: Inbox[Message]) -> None:
+            async for mail in inbox:
+                assert isinstance(mail.message, Double)
+                reply = mail.reply_to(mail.message)
+                if first_is_value:
+                    reply.send(1)
+                    reply.fail(OutOfRange(2))
+                else:
+                    reply.fail(OutOfRange(1))
+                reply.send(3)
+
+    async with open_actor(Mailbox[Message]("twice"), Twice) as address:
+        if first_is_value:
+            assert await address.ask(Double(0)) == 1
+        else:
+            with pytest.raises(OutOfRange, match="1"):
+                await address.ask(Double(0))
+
+
+async def test_a_mailbox_that_is_closed_for_good_cannot_be_opened() -> None:
+    mailbox = Mailbox[Message]("closed")
+    mailbox.close()
+    with pytest.raises(ActorDown, match="closed has stopped"), mailbox.open():
+        raise AssertionError("opened")
+    with pytest.raises(ActorDown):
+        await run_incarnation(mailbox, Doubler)
+    assert mailbox.statistics().incarnations == 0
+
+
+async def test_a_request_in_hand_when_the_mailbox_is_closed_for_good_ends_in_actor_down() -> None:
+    """Though the incarnation that holds it lives on."""
+    mailbox, ends = Mailbox[Message]("doubler"), list[str]()
+
+    async def ask() -> None:
+        with pytest.raises(ActorDown, match="request in hand"):
+            await mailbox.ask(Hang())
+        ends.append("down")
+
+    with mailbox.open() as inbox:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            mail = await inbox.__anext__()
+            assert isinstance(mail.message, Hang)
+            reply = mail.reply_to(mail.message)
+            mailbox.close()
+            await trio.testing.wait_all_tasks_blocked()
+            assert ends == ["down"]
+        reply.send(1)  # too late, and harmless

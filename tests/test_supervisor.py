@@ -16,6 +16,8 @@ from actors.mailbox import ActorDown, Inbox, Mailbox, MailboxFull, Request, Unan
 from charon_actors.errors import UserError
 from supervisors.supervisor import (
     BACKOFF_FIRST_S,
+    START_LIMIT_S,
+    Body,
     Crashed,
     Event,
     Exited,
@@ -267,6 +269,51 @@ async def test_an_operators_error_ends_the_start_while_a_later_child_is_not_read
     with pytest.raises(UserError):
         await run_supervisor(tree(Worker("a"), Worker("b")), {"a": fails_later, "b": Staged(never_ready)})
     assert trio.current_time() == 1
+
+
+async def test_a_significant_worker_that_returns_while_a_later_child_still_starts_ends_the_tree(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    fleet = Fleet()
+
+    async def never_ready(life: Life) -> None:
+        await trio.sleep_forever()
+
+    async def returns() -> None:
+        await trio.sleep(1)
+
+    spec = tree(Worker("a", "transient", significant=True), Worker("b"), Worker("c"))
+    await run_supervisor(spec, {"a": returns, "b": Staged(never_ready), "c": fleet.body("c")})
+    assert trio.current_time() == 1
+    assert fleet.log == []
+
+
+async def test_a_staged_child_that_is_never_ready_is_stopped_after_the_limit_reported_and_restarted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    fleet, events, begins = Fleet(), list[Event](), list[float]()
+
+    async def ready_the_second_time(life: Life) -> None:
+        begins.append(trio.current_time())
+        if len(begins) == 2:
+            life.started()
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        bodies: dict[str, Body] = {"slow": Staged(ready_the_second_time), "next": fleet.body("next")}
+        spec = tree(Worker("slow"), Worker("next"))
+        nursery.start_soon(partial(run_supervisor, spec, bodies, on_event=events.append))
+        await trio.sleep(START_LIMIT_S - 1)
+        assert fleet.log == []  # it waits for its turn
+        await trio.sleep(2)
+        assert begins == [0, START_LIMIT_S + BACKOFF_FIRST_S]
+        assert fleet.log == ["+next"]
+        nursery.cancel_scope.cancel()
+    assert isinstance(events[0], Stopped)
+    assert isinstance(events[1], Crashed)
+    assert isinstance(events[1].error, TimeoutError)
+    assert [event.path for event in events[:2]] == ["top/slow", "top/slow"]
+    assert Started("top/slow", 2) in events
 
 
 def test_a_tree_without_its_bodies_is_refused() -> None:

@@ -124,6 +124,28 @@ def test_recovery_refuses_malformed_shares_and_no_shares() -> None:
                 recover(shares)
 
 
+def test_a_share_that_comes_out_as_zero_is_refused() -> None:
+    """x + (r − x)·1 is zero at share 1."""
+    secret = int.from_bytes(SECRETS[1], "big")
+    coefficient = (CURVE_ORDER - secret - 1).to_bytes(32, "big")  # one is added to what is drawn, so that none is zero
+    with pytest.raises(CryptoFault, match="a share came out as zero"):
+        split_secret(SECRETS[1], 2, 3, lambda size: coefficient.rjust(size, b"\0"))
+
+
+def test_recovery_refuses_what_comes_out_as_zero_or_infinity() -> None:
+    """Of the shares of 2·λ₁ = λ₂: with x and −λ₁x/λ₂ the sum is nothing."""
+    first, second = lagrange_coefficients((1, 2))
+    share = int.from_bytes(SECRETS[1], "big")
+    other = (-first * share * pow(second, -1, CURVE_ORDER)) % CURVE_ORDER
+    secrets = {1: SECRETS[1], 2: other.to_bytes(32, "big")}
+    with pytest.raises(CryptoFault, match="secret is zero"):
+        recover_secret(secrets)
+    with pytest.raises(CryptoFault, match="public key is infinity"):
+        recover_public_key({index: public_key(secret) for index, secret in secrets.items()})
+    with pytest.raises(CryptoFault, match="signature is infinity"):
+        recover_signature({index: sign(secret, b"message") for index, secret in secrets.items()})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_py_ecc_agrees(seed: int) -> None:

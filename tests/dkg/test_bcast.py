@@ -141,6 +141,17 @@ def test_a_peer_that_answers_with_a_bad_signature_is_named() -> None:
         outgoing.seal()
 
 
+def test_an_answer_with_another_id_is_refused_though_its_signature_is_right() -> None:
+    nodes = [node(index) for index in range(4)]
+    outgoing = nodes[0].open(ROUND1_CAST_ID, b"x")
+    answer = dkg_pb2.BCastSigResponse.FromString(nodes[2].sign(0, outgoing.request))
+    answer.id = ROUND2_CAST_ID
+    with pytest.raises(CeremonyFault, match="with another id") as caught:
+        outgoing.accept(2, answer.SerializeToString())
+    assert caught.value.peer_index == 2
+    assert 2 in outgoing.missing()
+
+
 def test_version_2_binds_session_and_id() -> None:
     request = node(1, V1_11, session=b"\x01" * 32).open(ROUND1_CAST_ID, b"x")
     elsewhere = node(2, V1_11, session=b"\x02" * 32).sign(1, request.request)

@@ -262,6 +262,29 @@ def test_a_wrong_key_in_round_2_is_blamed(field: str) -> None:
     assert caught.value.peer_index == 1
 
 
+def test_a_malformed_cast_of_round_2_is_refused_before_it_is_signed() -> None:
+    frosts = party(3, 2, 2)
+    deal(frosts)
+    casts = [frost.round2() for frost in frosts]
+    frosts[0].check_round2_cast(1, casts[1])
+
+    def no_entry(message: Any) -> None:
+        del message.casts[1]
+
+    def short_key(message: Any) -> None:
+        message.casts[0].vk_share = message.casts[0].vk_share[:-1]
+
+    def for_somebody(message: Any) -> None:
+        message.casts[0].key.target_id = 1
+
+    for spoil in (no_entry, short_key, for_somebody):
+        with pytest.raises(CeremonyFault, match="round 2 cast") as caught:
+            frosts[0].check_round2_cast(1, edited(dkg_pb2.FrostRound2Casts, casts[1], spoil))
+        assert caught.value.peer_index == 1
+    with pytest.raises(CeremonyFault):
+        frosts[0].check_round2_cast(1, casts[2])  # another's, under one's own name
+
+
 def test_a_repeat_is_harmless_and_a_second_story_is_not() -> None:
     receiver, sender, _ = party(3, 2, 1)
     other = party(3, 2, 1, label="restarted")[1]

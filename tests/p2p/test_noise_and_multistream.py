@@ -21,7 +21,7 @@ from charon_actors.p2p.multistream import (
     Responder,
     encode_token,
 )
-from charon_actors.p2p.noise import MAX_PLAINTEXT_BYTES, NoiseFault, NoiseHandshake, PeerMismatch
+from charon_actors.p2p.noise import MAX_PLAINTEXT_BYTES, TAG_BYTES, NoiseFault, NoiseHandshake, PeerMismatch
 from charon_actors.p2p.peer_id import decode_peer_id, peer_id_of
 from charon_actors.p2p.protobuf import libp2p_pb2
 
@@ -124,6 +124,37 @@ def test_a_key_of_low_order_is_refused() -> None:
     responder = NoiseHandshake(KEY_2, counting_entropy(2), is_initiator=False)
     with pytest.raises(NoiseFault, match="low order"):
         responder.receive(b"\x00\x20" + bytes(32))
+
+
+@pytest.mark.parametrize("size", [0, 31])
+@pytest.mark.parametrize("liar_is_initiator", [False, True])
+def test_a_static_key_of_another_length_is_refused(size: int, liar_is_initiator: bool) -> None:
+    """Sealed correctly and at the end of its message, so that the length is all that is wrong."""
+    initiator = NoiseHandshake(KEY_1, counting_entropy(1), is_initiator=True)
+    responder = NoiseHandshake(KEY_2, counting_entropy(2), is_initiator=False)
+    liar = initiator if liar_is_initiator else responder
+
+    class Key:
+        def public_key(self) -> "Key":
+            return self
+
+        def public_bytes_raw(self) -> bytes:
+            return bytes(size)
+
+        def exchange(self, peer: object) -> bytes:
+            return bytes(32)
+
+    def without_payload(message: bytes, before: int) -> bytes:
+        message = message[2 : 2 + before + size + TAG_BYTES]
+        return len(message).to_bytes(2, "big") + message
+
+    liar._static = Key()  # type: ignore[assignment]
+    second = responder.receive(initiator.opening())
+    with pytest.raises(NoiseFault, match="32 bytes"):
+        if liar_is_initiator:
+            responder.receive(without_payload(initiator.receive(second), before=0))
+        else:
+            initiator.receive(without_payload(second, before=32))
 
 
 @pytest.mark.parametrize(

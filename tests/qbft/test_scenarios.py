@@ -273,6 +273,46 @@ def test_a_leader_proposes_the_highest_lock_with_a_proof_that_others_accept(
     assert fed(machine(own_index=1, leader=0), message) == [Broadcast(PREPARE, 3, proposals[0].value)]
 
 
+def new_leader_of_round_3() -> Instance:
+    """Node 0, in round 3, which it leads; node 3 led round 2 and lies."""
+    instance = Instance(nodes=4, own_index=0, leader_of=lambda round_: 3 if round_ == 2 else 0, timer=Constant(), compare=False)
+    instance.start(0.0)
+    instance.input(value(9))
+    for _ in range(2):
+        assert instance.wake_at is not None
+        instance.tick(instance.wake_at)
+    assert instance.round == 3
+    return instance
+
+
+def smuggled(in_round: int, number: int) -> Message:
+    """The liar's proposal of round 2, as justified as it must be, with an unproven ROUND_CHANGE of round 3 beside the proof."""
+    lie = Message(ROUND_CHANGE, 3, 3, ZERO_VALUE, in_round, value(number))
+    return Message(PRE_PREPARE, 3, 2, value(5), justification=(*(unprepared(peer, 2) for peer in range(3)), lie))
+
+
+def proposals_of(effects: list[Effect]) -> list[Broadcast]:
+    return [effect for effect in effects if isinstance(effect, Broadcast) and effect.type is PRE_PREPARE]
+
+
+def test_a_re_proposal_rests_on_a_quorum_of_round_changes_that_its_proof_covers() -> None:
+    """The liar's counts as a source, but claims a round that no proof reaches: with two others it is no quorum."""
+    instance = new_leader_of_round_3()
+    assert proposals_of(fed(instance, smuggled(100, 8), prepared(1, 1, 7), unprepared(2, 3))) == []
+    (proposal,) = proposals_of(fed(instance, unprepared(0, 3)))
+    assert proposal.value == value(7)
+    message = Message(PRE_PREPARE, 0, 3, proposal.value, justification=proposal.justification)
+    assert fed(machine(own_index=1, leader=0), message) == [Broadcast(PREPARE, 3, value(7))]
+
+
+def test_a_re_proposal_rests_on_a_quorum_of_prepares() -> None:
+    """Two PREPAREs of a later round and a liar who claims it: the older lock, which is proven, is proposed."""
+    instance = new_leader_of_round_3()
+    fed(instance, *prepares_of(2, 8)[:2])
+    effects = fed(instance, smuggled(2, 8), prepared(1, 1, 7), unprepared(2, 3), unprepared(0, 3))
+    assert [proposal.value for proposal in proposals_of(effects)] == [value(7)]
+
+
 def test_a_comparison_of_another_round_is_void() -> None:
     instance = machine(compare=True)
     fed(instance, justified_pre_prepare(1, 1))

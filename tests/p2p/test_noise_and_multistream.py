@@ -150,11 +150,12 @@ def test_a_static_key_of_another_length_is_refused(size: int, liar_is_initiator:
 
     liar._static = Key()  # type: ignore[assignment]
     second = responder.receive(initiator.opening())
+    if liar_is_initiator:
+        victim, message = responder, without_payload(initiator.receive(second), before=0)
+    else:
+        victim, message = initiator, without_payload(second, before=32)
     with pytest.raises(NoiseFault, match="32 bytes"):
-        if liar_is_initiator:
-            responder.receive(without_payload(initiator.receive(second), before=0))
-        else:
-            initiator.receive(without_payload(second, before=32))
+        victim.receive(message)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Batches: whatever is mixed, each check gets the answer that it would get alone; and no arrangement of lies passes."""
 
 import random
+from collections.abc import Collection
 from secrets import token_bytes
 
 import pytest
@@ -114,6 +115,28 @@ def test_a_batch_of_distinct_messages_that_all_are_wrong_does_not_cost_its_logar
     tests = count_pairings(monkeypatch)
     assert not any(verify_all(checks, token_bytes))
     assert sum(tests) <= 3 * 2 * size  # without a budget 4.5 times
+
+
+def of_distinct_messages(size: int, *, wrong: Collection[int]) -> list[Check]:
+    checks = [Check(KEYS[0], bytes([i]) * 32, sign(SIGNERS[0], bytes([i]) * 32)) for i in range(size)]
+    return [shifted(check, OFFSET) if i in wrong else check for i, check in enumerate(checks)]
+
+
+@pytest.mark.parametrize(("wrong", "halvings"), [(7, 3), (0, 6), (4, 5)])
+def test_the_pairing_of_a_message_is_calculated_once(wrong: int, halvings: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight messages and the generator; then a half costs the generator's alone. A good left half saves the test of the right one."""
+    tests = count_pairings(monkeypatch)
+    verify_all(of_distinct_messages(8, wrong=[wrong]), token_bytes)
+    assert tests == [8 + 1] + [1] * halvings
+
+
+def test_halving_ends_when_it_has_cost_what_all_cost_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 checks one by one: 64·(2·2 + 3) tenths of a millisecond. The first product takes 64·2 + 5 of them and each half 5, so 63 halves
+    are asked, depth first; then the rest goes one by one: the other half of 32 and one check of the half before it."""
+    tests = count_pairings(monkeypatch)
+    assert not any(verify_all(of_distinct_messages(64, wrong=range(64)), token_bytes))
+    assert (64 * 7 - (64 * 2 + 5)) / 5 == 63
+    assert tests == [64 + 1] + [1] * (63 + 33)
 
 
 def count_pairings(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -4,7 +4,8 @@
     public key     of each is a public share of the lock: of which validator, and of which operator
     ours           all are shares of the operator whose identity key is here
     complete       one for each validator of the lock
-    --decrypt      each opens with its password, and holds the secret of the public key that it names
+    --decrypt      each opens with its password, and holds the secret of the public key that it names; without it a line says that
+                   nobody has looked
 
 The trap of specification 01 §12: keystores of another node sign happily, and the cluster never works. A keystore names its public
 key, so whose share it is can be told without opening it.
@@ -29,8 +30,11 @@ from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.faults import KeystoreFault
 from charon_actors.crypto.keystore import MAX_FILE_BYTES, named_public_key
 from charon_actors.errors import UserError
+from charon_actors.file_kinds import clause, form_of
 
 MAX_DECRYPT_FAULTS: Final = 3
+
+_TRY_THEM: Final = "--decrypt does that"
 
 
 class KeystoreChecks:
@@ -65,6 +69,8 @@ class KeystoreChecks:
         self._complete(directory, owners)
         if decrypts:
             self._open(keystores)
+        else:
+            self._report.note(VALIDATOR_KEYS, f"passwords not tried on {len(keystores)} keystores; {_TRY_THEM}")
 
     def one(self, path: Path, content: bytes, *, decrypts: bool) -> None:
         """One keystore file."""
@@ -79,6 +85,8 @@ class KeystoreChecks:
             self._owned(path, [Keystore(content, "", path=str(path))])
         if decrypts:
             self._open(self._readable([path]))
+        else:
+            self._report.note(str(path), f"its password was not tried; {_TRY_THEM}")
 
     def _names(self, directory: Path, paths: Sequence[Path]) -> None:
         """01 §7.2, sequenced: what `combine`, `exit` and the like insist on."""
@@ -117,7 +125,8 @@ class KeystoreChecks:
             except UserError as error:
                 faults.append(error)
             except UnicodeDecodeError:
-                faults.append(UserError(str(password_path), "the password is no UTF-8 text", "write it as UTF-8"))
+                what = f"the password is no UTF-8 text{clause(form_of(password))}"
+                faults.append(UserError(str(password_path), what, "write it as UTF-8"))
         self._faults(faults)
         if exposed:
             more = f" and {len(exposed) - 1} more" if len(exposed) > 1 else ""

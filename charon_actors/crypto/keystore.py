@@ -38,7 +38,8 @@ from charon_actors.bounded_json import decode_json_file
 from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.faults import CryptoFault, Entropy, KeystoreFault
 from charon_actors.crypto.group import decode_scalar
-from charon_actors.crypto.keystore_password import normalise_password, password_candidates
+from charon_actors.crypto.keystore_password import mistaken, normalise_password, password_candidates
+from charon_actors.file_kinds import BYTE_ORDER_MARK, FileKind, clause, form_by_beginning, other_than, what_it_is, why_no_json
 
 PBKDF2_ITERATIONS: Final = 262_144  # 2^18, of EIP-2335
 INSECURE_ITERATIONS: Final = 16  # of `--insecure-keys`, for tests only
@@ -55,6 +56,10 @@ MAX_SCRYPT_FACTOR: Final = 64
 MAX_SALT_BYTES: Final = 128
 MIN_DERIVED_BYTES: Final = 32
 MAX_DERIVED_BYTES: Final = 64
+
+_KEYSTORE_KEYS: Final = frozenset(
+    {"crypto", "pubkey", "kdf", "cipher", "checksum", "uuid"}
+)  # one of them: it may be a damaged keystore
 
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*\Z")
 
@@ -135,7 +140,8 @@ def decrypt_keystore(keystore: Mapping[str, Any], password: str) -> bytes:
             secret = _aes_128_ctr(derived[:16], iv, ciphertext)
             break
     else:
-        raise KeystoreFault("crypto.checksum.message", "invalid checksum: wrong password, or the file is damaged")
+        what = f"invalid checksum: wrong password, or the file is damaged{mistaken(password)}"
+        raise KeystoreFault("crypto.checksum.message", what)
 
     try:
         decode_scalar(secret)
@@ -184,14 +190,52 @@ def decode_keystore(content: bytes) -> dict[str, Any]:
     Raises KeystoreFault: longer than 64 KiB, not JSON in UTF-8, a key twice in one object (in any letter case), not an object.
     """
     if len(content) > MAX_FILE_BYTES:
-        raise KeystoreFault("", f"longer than {MAX_FILE_BYTES} bytes")
-    try:
-        decoded = decode_json_file(content)
-    except ValueError as error:
-        raise KeystoreFault("", f"not JSON: {str(error)[:120]}") from None
+        raise KeystoreFault("", f"longer than {MAX_FILE_BYTES} bytes{clause(form_by_beginning(content))}")
+    decoded = _parse(content)
+    other = other_than(FileKind.KEYSTORE, decoded)
     if not isinstance(decoded, dict):
-        raise KeystoreFault("", "not a JSON object")
+        raise KeystoreFault("", f"not a JSON object{clause(other or what_it_is(content))}")
+    if other:
+        raise KeystoreFault("", f"the file {other}")
     return decoded
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        return decode_json_file(content)
+    except ValueError as error:
+        raise KeystoreFault("", f"not JSON: {why_no_json(content, error)}") from None
+
+
+def is_no_keystore(content: bytes, *, is_claimed: bool) -> str:
+    """What a file surely is instead: "is empty", "is a list", … "" for what may be a keystore, also a damaged one.
+
+    content: at least MAX_FILE_BYTES + 1 bytes, if there are so many. is_claimed: by a name or a password, so that only a list is none.
+    """
+    text = _as_utf8(content).strip()
+    if text.startswith(b"["):
+        return "is a list"
+    if is_claimed:
+        return ""
+    if not text:
+        return "is empty"
+    if len(content) > MAX_FILE_BYTES:
+        seen = what_it_is(content)
+        return seen if seen.startswith("is a cluster ") else ""
+    try:
+        decoded = _parse(content.removeprefix(BYTE_ORDER_MARK))
+    except KeystoreFault:
+        return ""
+    if not isinstance(decoded, dict) or not decoded or {str(key).lower() for key in decoded} & _KEYSTORE_KEYS:
+        return ""
+    return other_than(FileKind.KEYSTORE, decoded) or "is an object of another program"
+
+
+def _as_utf8(content: bytes) -> bytes:
+    """As far as a byte order mark says how; what can't be read stays."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace").encode("utf-8", "replace")
+    return content.removeprefix(BYTE_ORDER_MARK)
 
 
 class _Pbkdf2:

@@ -25,8 +25,10 @@ import unicodedata
 from typing import Final
 
 from charon_actors.crypto.faults import KeystoreFault
+from charon_actors.file_kinds import BYTE_ORDER_MARK, LOOKED_AT, clause, what_it_is
 
 MAX_PASSWORD_CHARACTERS: Final = 1024
+MISTAKEN_CHARACTERS: Final = 64  # what is shorter may be a password, however it begins
 
 _JAMO: Final = (range(0x1161, 0x1176), range(0x11A8, 0x11C3))  # vowels and finals of Hangul
 _SIGNS: Final = (  # of Indic and similar scripts: the second parts of what Unicode composes, as far as they have class 0
@@ -42,7 +44,7 @@ def normalise_password(password: str, *, keep_c1: bool = False) -> bytes:
     Raises KeystoreFault when it is not text or longer than MAX_PASSWORD_CHARACTERS.
     """
     if not _is_short_text(password):
-        raise KeystoreFault("", f"password is not text of up to {MAX_PASSWORD_CHARACTERS} characters")
+        raise KeystoreFault("", f"password is not text of up to {MAX_PASSWORD_CHARACTERS} characters{mistaken(password)}")
     return _without_control(unicodedata.normalize("NFKD", password), keep_c1=keep_c1)
 
 
@@ -50,6 +52,15 @@ def password_candidates(password: str) -> list[bytes]:
     """The forms of the table, each once, in the order in which they are tried. Raises KeystoreFault as `normalise_password`."""
     forms = (normalise_password(password), normalise_password(password, keep_c1=True), _old_form(password))
     return list(dict.fromkeys(forms))
+
+
+def mistaken(password: object) -> str:
+    """What a password that was refused seems to be instead, to put behind the reason. "" for what may be one: nothing is said of that."""
+    if not isinstance(password, str):
+        return ""
+    content = password[:LOOKED_AT].encode("utf-8", "replace")
+    is_told = len(password) >= MISTAKEN_CHARACTERS or not password.strip("\ufeff\r\n\t ") or content.startswith(BYTE_ORDER_MARK)
+    return clause(what_it_is(content) if is_told else "", " (the password's file ", ")")
 
 
 def _is_short_text(value: object) -> bool:

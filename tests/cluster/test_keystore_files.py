@@ -50,7 +50,7 @@ def test_keystores_of_real_charon_open_to_the_shares_of_the_lock(tmp_path: Path)
         lock = load_lock(tmp_path / f"node{index}/cluster-lock.json", silent)
         keystores = read_keystores(tmp_path / f"node{index}/validator_keys")
         assert keystores == read_keystore_folder(tmp_path / f"node{index}/validator_keys")
-        assert keystores == find_keystores(tmp_path / f"node{index}/validator_keys")
+        assert keystores == find_keystores(tmp_path / f"node{index}/validator_keys", silent)
         assert all(keystore.insecure for keystore in keystores)
         opened = [decrypt_keystore(decode_keystore(keystore.content), keystore.password) for keystore in keystores]
         assert [public_key(secret) for secret in opened] == [v.public_shares[index] for v in lock.validators]
@@ -61,13 +61,15 @@ def test_a_folder_of_staking_deposit_cli_is_read_with_its_one_password(tmp_path:
         (tmp_path / name).write_text("{}")
     (tmp_path / "deposit_data-1.json").write_text(' [{"pubkey": ""}]')
     (tmp_path / "password.txt").write_text("secret")
-    assert [(Path(each.path).name, each.password) for each in find_keystores(tmp_path)] == [
+    left_out: list[str] = []
+    assert [(Path(each.path).name, each.password) for each in find_keystores(tmp_path, left_out.append)] == [
         ("keystore-m_12381_3600_0_0_0-1.json", "secret"),
         ("keystore-m_12381_3600_1_0_0-1.json", "secret"),
     ]
+    assert left_out == [f"left out: {tmp_path / 'deposit_data-1.json'}: it is a list, no keystore"]
     (tmp_path / "another.txt").write_text("which one?")
     with pytest.raises(UserError, match=r"keystore-m_12381_3600_0_0_0-1\.txt: password file not found"):
-        find_keystores(tmp_path)
+        find_keystores(tmp_path, left_out.append)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +106,10 @@ def test_a_folder_is_read_whatever_stands_after_the_first_word(tmp_path: Path) -
 
 def test_keystores_are_found_in_one_order_whatever_the_disk_says(tmp_path: Path) -> None:
     write(tmp_path, "b/2.json", "b/10.json", "a.json", "b/1.json")
-    assert [keystore.password for keystore in find_keystores(tmp_path)] == ["a.json", "b/1.json", "b/2.json", "b/10.json"]
+    assert [keystore.password for keystore in find_keystores(tmp_path, silent)] == ["a.json", "b/1.json", "b/2.json", "b/10.json"]
     (tmp_path / "b/10.txt").unlink()
     with pytest.raises(UserError, match=r"10\.txt: password file not found"):
-        find_keystores(tmp_path)
+        find_keystores(tmp_path, silent)
 
 
 def test_natural_order() -> None:

@@ -160,14 +160,14 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
     if network is None:
         version = "0x" + definition.fork_version.hex()
         raise UserError(where, f"invalid fork version: no network has {version}", "give the --testnet flags")
+    for warning in of_consensus_clients(definition.operators):
+        notice(f"{where}: {warning}")
     try:
         peers = peers_of(definition)
         own = own_peer(peers, k1_public_key(key))
     except ClusterFault as fault:
         remedy = "use the key whose ENR you gave to the operator who made the definition"
         raise UserError(where, str(fault), remedy) from fault
-    for warning in of_consensus_clients(definition.operators):
-        notice(f"{where}: {warning}")
     profile = _profile(values, definition.version)
     config = CeremonyConfig(
         definition=definition,

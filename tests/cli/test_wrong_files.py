@@ -15,6 +15,7 @@ from charon_actors.enr import new_record
 from tests.cli.conftest import Charon, Outcome
 from tests.cli.test_combine import CREATE, unpack
 from tests.cluster.vectors import CLUSTER
+from tests.test_enr import CONSENSUS, forged
 
 LOCK = (CLUSTER / "signed-v1_11_0/cluster-lock.json").read_bytes()
 DEFINITION = (CLUSTER / "golden/cluster_definition_v1_10_0.json").read_bytes()
@@ -258,3 +259,37 @@ def test_a_cut_enr_asks_for_all_of_it(charon: Charon, part: int) -> None:
     assert enr_of_operator(charon, ENR[:part]).error.endswith(
         "(operator 0); ask that operator for `charon enr`, and copy all of it"
     )
+
+
+# --- a consensus client's ENR where an operator's belongs: it is read, and whoever gave it is warned ------------------
+
+WARNING = (
+    "the ENR seems to be one of a consensus client (it has eth2, attnets, syncnets); an operator's is what `charon enr` prints"
+)
+
+
+def test_create_dkg_warns_of_it(charon: Charon) -> None:
+    outcome = enr_of_operator(charon, forged(CONSENSUS).encode())
+    assert outcome.status == 0, outcome
+    assert f"Notice: --operator-enrs: operator 0: {WARNING}" in outcome.stderr.splitlines()
+    assert outcome.stderr.count("consensus client") == 1
+
+
+def test_verify_warns_of_it_in_a_definition_and_alone(charon: Charon) -> None:
+    assert enr_of_operator(charon, forged(CONSENSUS).encode()).status == 0
+    outcome = charon("verify", ".charon/cluster-definition.json")
+    assert outcome.status == 0, outcome
+    assert f"  warning .charon/cluster-definition.json: operator 0: {WARNING}" in outcome.stdout.splitlines()
+    outcome = charon("verify", forged(CONSENSUS))
+    assert outcome.status == 0, outcome
+    assert f"  warning ENR: {WARNING}" in outcome.stdout.splitlines()
+    assert "consensus client" not in charon("verify", ENR.decode()).stdout
+
+
+def test_dkg_warns_of_it_where_it_says_that_our_own_key_is_not_among_them(charon: Charon) -> None:
+    """Whoever sent the consensus client's ENR instead of his own sees why."""
+    charon("create", "enr")
+    assert enr_of_operator(charon, forged(CONSENSUS).encode()).status == 0
+    outcome = charon("dkg")
+    assert f"Notice: .charon/cluster-definition.json: operator 0: {WARNING}" in outcome.stderr.splitlines()
+    assert "unknown private key provided" in error_line(outcome)

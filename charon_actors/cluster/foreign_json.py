@@ -46,7 +46,7 @@ def decode_objects(content: bytes, what: str, kind: FileKind | None = None) -> t
 def _refuse_others(parsed: object, what: str, kind: FileKind | None) -> None:
     other = other_than(kind, parsed) if kind is not None else ""
     if other:
-        raise ClusterFault(f"{what}: the file {other}")
+        raise ClusterFault(f"{what}: another file{clause(other)}")
 
 
 def _parse(content: bytes, what: str) -> Any:

@@ -196,7 +196,7 @@ def decode_keystore(content: bytes) -> dict[str, Any]:
     if not isinstance(decoded, dict):
         raise KeystoreFault("", f"not a JSON object{clause(other or what_it_is(content))}")
     if other:
-        raise KeystoreFault("", f"the file {other}")
+        raise KeystoreFault("", f"another file{clause(other)}")
     return decoded
 
 

@@ -42,6 +42,7 @@ class KeystoreChecks:
 
     def __init__(self, checks: FileChecks, lock: Lock, own_share_index: int | None) -> None:
         self._report, self._lock, self._own = checks.report, lock, own_share_index
+        self._without_password: set[str] = set()  # paths of keystores
         try:
             self._owners: ShareOwners | None = ShareOwners(lock)
         except ClusterFault:  # told with the lock
@@ -116,10 +117,12 @@ class KeystoreChecks:
             password_path = path.with_suffix(".txt")
             try:
                 content = read_file(path, "restore it from a backup", limit=MAX_FILE_BYTES)
+                self._without_password.add(str(path))
                 keystores.append(Keystore(content, "", path.name.startswith("keystore-insecure-"), str(path)))
                 remedy = f"put the password of {path.name} there"
                 password = read_file(password_path, remedy, missing="password file not found", limit=MAX_FILE_BYTES)
                 keystores[-1] = Keystore(content, password.decode("utf-8"), keystores[-1].insecure, str(path))
+                self._without_password.discard(str(path))
                 if stat.S_IMODE(password_path.stat().st_mode) & 0o077:
                     exposed.append(password_path)
             except UserError as error:
@@ -193,7 +196,7 @@ class KeystoreChecks:
 
     def _open(self, keystores: Sequence[Keystore]) -> None:
         """Opens those that have a password. After a fault the rest is tried again, MAX_DECRYPT_FAULTS times."""
-        rest = [keystore for keystore in keystores if keystore.password]
+        rest = [keystore for keystore in keystores if keystore.path not in self._without_password]
         opened = 0
         for _ in range(MAX_DECRYPT_FAULTS):
             try:

@@ -12,7 +12,7 @@ be a damaged one is read as one, so that its fault is told. Nobody's key is miss
     hidden files and folders, __MACOSX                                    left out; side files of macOS (._…) in silence
     a list, also behind a byte order mark or in UTF-16: deposit data      left out
     empty, an object that has keys, but none of a keystore's              left out
-    the same, named keystore… or with a password of its own               read, refused: a keystore that was damaged
+    the same, named …keystore… or with a password of its own               read, refused: a keystore that was damaged
     everything else                                                       read
 
 `keystore-insecure-N` are cheap ones of `--insecure-keys`. Which validator and which operator a keystore belongs to is said by its
@@ -140,7 +140,7 @@ def _is_taken_for_keystore(directory: Path, path: Path, warn: Callable[[str], No
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError:
         return True  # whoever reads it says what is wrong
-    is_claimed = path.name.lower().startswith("keystore") or path.with_suffix(".txt").exists()
+    is_claimed = "keystore" in path.name.lower() or path.with_suffix(".txt").exists()
     what = is_no_keystore(content, is_claimed=is_claimed)
     if what:
         warn(f"left out: {path}: it {what}, no keystore")

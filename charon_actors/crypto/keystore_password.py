@@ -3,7 +3,7 @@
     form                        control characters dropped       marks, Hangul                               written by
     EIP-2335                    C0, DEL, C1                      kept, decomposed (NFKD)                     this program, most others
     with C1                     C0, DEL                          kept, decomposed (NFKD)                     the Go library of Charon
-    first of each (old Go)      C0, DEL                          `contraseña` is contrasena, `각` is ᄀ        the same library, of old    
+    first of each (old Go)      C0, DEL                          `contraseña` is contrasena, `각` is ᄀ        the same library, once
 
 For almost every password the three are one, and a wrong one costs one derivation. Where they differ they are tried in this order,
 and only the checksum of the keystore says that one is right: a form adds passwords that are tried, never keys that are accepted.

@@ -317,6 +317,10 @@ def test_keystores_that_do_not_open_are_named_and_the_others_are_opened(charon: 
         outcome = charon("verify", asked, "--decrypt")
         assert "not tried" not in outcome.stdout
         assert "wrong password" in outcome.error
+    password.write_text("")
+    outcome = charon("verify", str(cluster / "node0"), "--decrypt")
+    assert outcome.error.startswith(f"{path}: keystore decryption: ")
+    assert "wrong password, or the file is damaged (the password's file is empty)" in outcome.error
 
 
 def test_a_keystore_that_names_no_public_key_is_opened_to_see_whose_it_is(charon: Charon, cluster: Path) -> None:

@@ -181,6 +181,7 @@ def test_what_surely_is_no_keystore_is_left_out_and_named(
     [
         ("keystore-1.json", b"", False),  # the disk was full
         ("Keystore-1.json", b"", False),
+        ("voting-keystore.json", b"", False),
         ("1.json", b"", True),
         ("1.json", b"\0" * 700, False),
         ("1.json", b'{"theme": "dark"}', True),

@@ -48,6 +48,8 @@ def refusal(content: bytes) -> str:
         ("\u00a0".encode(), "it is text, but no JSON"),
         (b'{"name": "\xfcber"}', r"it has no UTF-8 at line 1, column 11 \(save it as UTF-8 without a byte order mark\)"),
         (b'{"name": "\xc3', r"it ends in the middle, at line 1, column 11 \(it was cut off: copy it again\)"),
+        (b'{"a": tru', r"it ends in the middle, at line 1, column 10 \(it was cut off: copy it again\)"),
+        (b'{"a": True', "it is no JSON from line 1, column 7 on: a value belongs there, or a comma before it is one too many"),
         (b'{"a": NaN}', "NaN is no JSON"),
         (b'{"a": 1, "A": 2}', "a key stands twice in one object"),
     ],

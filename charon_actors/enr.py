@@ -19,6 +19,9 @@ Two profiles of reading, because a lock file that Charon loads must load here, w
     list as a value                refused (Charon's fails at the signature) kept, as its encoding
     ip, ip6, ports                 not looked at, None when unusable         right size, no leading zero
 
+Charon verifies what it would have written, not what it received. So a record whose signature is right may fail there: for its form, which
+is what we call it (lists as values, RLP that isn't canonical); "invalid enr signature" is said of signatures only.
+
 What we write is what Charon 0.14 and later write: seq 0, `id` and `secp256k1`, addresses only when asked for.
 Source: specification 01-cluster-files section 1.1, 02-enr-discovery section 1; EIP-778.
 """
@@ -40,10 +43,18 @@ from charon_actors.crypto import (
     k1_verify_compact,
     keccak256,
 )
+from charon_actors.file_kinds import LOOKED_AT, clause, what_it_is
 
 MAX_RECORD_BYTES: Final = 300  # EIP-778
 MAX_TEXT_CHARACTERS: Final = 1024  # of the `enr` field of a definition, 01-cluster-files section 3
 PREFIX: Final = "enr:"
+
+CONSENSUS_KEYS: Final = (
+    b"eth2",
+    b"attnets",
+    b"syncnets",
+    b"cgc",
+)  # consensus-specs, p2p-interface: what no operator's record has
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+\Z")
 _PORTS: Final = (b"tcp", b"udp", b"tcp6", b"udp6")
@@ -141,20 +152,19 @@ def decode_enr(text: str, *, strict: bool = False) -> Record:
     Raises EnrFault, whatever the text holds.
     """
     if not _is_text(text):
-        raise EnrFault("invalid enr record, too long")
+        raise EnrFault(f"invalid enr record, too long{'' if strict else _mistaken(text)}")
     if not strict:
         text = text.strip()
     if not text.startswith(PREFIX):
-        raise EnrFault("missing 'enr:' prefix")
-    items = _record_items(_decode_base64(text[len(PREFIX) :], strict), strict)
+        raise EnrFault(f"missing 'enr:' prefix{'' if strict else _mistaken(text)}")
+    raw = _decode_base64(text[len(PREFIX) :], strict)
+    items = _record_items(raw, strict)
     if len(items) < 4 and not strict:
         raise EnrFault("invalid enr record, too few elements")
     if len(items) % 2 or not items:
         raise EnrFault("invalid enr record, odd number of elements")
     if items[0].is_list or items[1].is_list or any(item.is_list for item in items[2::2]):
         raise EnrFault("invalid enr record, a list where bytes belong")
-    if not strict and any(item.is_list for item in items):
-        raise EnrFault("invalid enr signature")  # Charon flattens the list and so never finds the signed content
     signature, seq = items[0].content, items[1].content
     pairs = _pairs(items[2:], strict)
     if strict:
@@ -164,9 +174,33 @@ def decode_enr(text: str, *, strict: bool = False) -> Record:
         raise EnrFault("signature not 64 bytes")
     signed = _encode_header(0xC0, sum(len(item.encoding) for item in items[1:]))
     digest = keccak256(signed + b"".join(item.encoding for item in items[1:]))
-    if not k1_verify_compact(public, digest, signature, allow_high_s=not strict):
+    is_signed = k1_verify_compact(public, digest, signature, allow_high_s=not strict)
+    if not strict and not is_signed and _is_signed_as_received(raw, public, signature):
+        raise EnrFault("invalid enr record, signed in an encoding that is not canonical, which Charon does not read")
+    if not is_signed:
         raise EnrFault("invalid enr signature")
+    lists = [] if strict else [key.content for key, value in zip(items[2::2], items[3::2], strict=True) if value.is_list]
+    if lists:  # Charon flattens them and so never finds the signed content
+        raise EnrFault(f"invalid enr record, the value of {lists[0][:32]!r} is a list, which Charon does not read")
     return Record(int.from_bytes(seq, "big"), MappingProxyType(pairs), signature, text)
+
+
+def consensus_keys(record: Record) -> str:
+    """The keys of a consensus client's record that this one has, "eth2, attnets"; "" for one that may be an operator's."""
+    return ", ".join(key.decode("ascii") for key in CONSENSUS_KEYS if key in record.pairs)
+
+
+def _is_signed_as_received(raw: bytes, public: bytes, signature: bytes) -> bool:
+    record, _ = _decode_item(raw, 0, False)
+    _, end = _decode_item(record.content, 0, False)
+    signed = record.content[end:]
+    return k1_verify_compact(public, keccak256(_encode_header(0xC0, len(signed)) + signed), signature, allow_high_s=True)
+
+
+def _mistaken(text: object) -> str:
+    """What a text without `enr:` seems to be, to put behind the reason."""
+    content = text[:LOOKED_AT].encode("utf-8", "replace") if isinstance(text, str) else b"enr:"
+    return "" if content.strip()[:3].lower() == b"enr" else clause(what_it_is(content))
 
 
 def _pairs(items: "Sequence[_Item]", strict: bool) -> dict[bytes, bytes]:

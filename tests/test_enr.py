@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from charon_actors.crypto import CryptoFault, k1_public_key, k1_sign_compact, keccak256
-from charon_actors.enr import EnrFault, Record, decode_enr, new_record
+from charon_actors.enr import EnrFault, Record, consensus_keys, decode_enr, new_record
 
 VECTORS = Path(__file__).parent / "vectors"
 GOLDEN = json.loads((VECTORS / "enr" / "golden_records.json").read_text())["records"]
@@ -171,6 +171,51 @@ def test_a_record_is_a_value() -> None:
     assert len({record, decode_enr(CREATED)}) == 1
     with pytest.raises(TypeError):
         record.pairs[b"ip"] = b"\1\2\3\4"  # type: ignore[index]
+
+
+LIST = Encoded(b"\xc6\x84\xfc\x64\xec\x04\x80")  # as execution clients have in `eth`: [[fork hash, next]], one level less
+
+
+@pytest.mark.parametrize(
+    ("elements", "words"),
+    [
+        ([b"", b"eth", LIST, b"id", b"v4", b"secp256k1", PUBLIC], "invalid enr record, the value of b'eth' is a list, which"),
+        ([Encoded(b"\x81\x05"), *GOOD[1:]], "invalid enr record, signed in an encoding that is not canonical"),
+    ],
+)  # fmt: skip
+def test_a_record_that_is_refused_for_its_form_has_no_invalid_signature(elements: list[bytes], words: str) -> None:
+    """Its operator would look for a character that was changed, and there is none."""
+    with pytest.raises(EnrFault) as fault:
+        decode_enr(forged(elements))
+    assert str(fault.value).startswith(words)
+    with pytest.raises(EnrFault, match=r"^invalid enr signature$"):  # signed by nobody: the form isn't all that is wrong
+        decode_enr(forged(elements, signed=[b"\7", *elements[1:]]))
+
+
+CONSENSUS = [b"\x05", b"attnets", bytes(8), b"eth2", bytes(16), b"id", b"v4", b"secp256k1", PUBLIC, b"syncnets", b"\0"]
+
+
+def test_a_record_of_a_consensus_client_is_told_from_an_operators() -> None:
+    assert consensus_keys(decode_enr(forged(CONSENSUS))) == "eth2, attnets, syncnets"
+    assert consensus_keys(decode_enr(CREATED)) == ""
+    assert consensus_keys(new_record(PRIVATE, 7, "192.0.2.1", 3610, 3630)) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("7f" * 32, "it is 64 hex digits, as a private key has (nobody else may see one)"),
+        ("\ufeff" + CREATED, "it starts with a byte order mark (save it as UTF-8 without a byte order mark)"),
+        ("enode://" + "7f" * 64 + "@192.0.2.1:30303", "it is an execution client's enode (give the right file)"),
+        ('{"crypto": {}}', "it is a keystore"),
+    ],
+)
+def test_what_is_no_record_is_said_to_be_what_it_is(text: str, what: str) -> None:
+    with pytest.raises(EnrFault) as fault:
+        decode_enr(text)
+    assert str(fault.value) == f"missing 'enr:' prefix: {what}"
+    with pytest.raises(EnrFault, match=r"^missing 'enr:' prefix$"):  # what the network says is nobody's mistake
+        decode_enr(text, strict=True)
 
 
 @given(

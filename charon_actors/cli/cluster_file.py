@@ -12,7 +12,6 @@ A file that can't be parsed is what its name says, so that its reader can say wh
 Limits: 64 MiB, 64 levels. Source: specification 01-cluster-files, sections 1, 2, 5, 6, 7 and 9.
 """
 
-import enum
 import re
 import sys
 from pathlib import Path
@@ -21,29 +20,11 @@ from typing import Final
 from charon_actors.bounded_json import decode_foreign_json
 from charon_actors.cluster.staging import MAX_FILE_BYTES, read_file
 from charon_actors.errors import UserError
+from charon_actors.file_kinds import FileKind, kinds_of, what_it_is
 
 STDIN: Final = "-"
 
 
-class FileKind(enum.Enum):
-    LOCK = "cluster lock"
-    DEFINITION = "cluster definition"
-    KEYSTORE = "keystore"
-    DEPOSITS = "deposit data"
-    OVERRIDES = "builder registrations"
-    ENR = "ENR"
-    KEY = "identity key"
-
-
-_BY_KEYS: Final = (  # the first whose key is there
-    (FileKind.LOCK, {"cluster_definition", "distributed_validators"}),
-    (FileKind.KEYSTORE, {"crypto"}),
-    (FileKind.DEFINITION, {"operators", "config_hash", "num_validators"}),
-)
-_BY_ROW_KEYS: Final = (
-    (FileKind.DEPOSITS, {"withdrawal_credentials", "deposit_data_root"}),
-    (FileKind.OVERRIDES, {"v1"}),
-)
 _BY_NAME: Final = (
     (r".*lock.*\.json", FileKind.LOCK),
     (r".*definition.*\.json", FileKind.DEFINITION),
@@ -71,7 +52,8 @@ def read_cluster_file(text: str) -> tuple[str, bytes, FileKind]:
         where, content = text, read_file(Path(text).expanduser(), "give the path of a file")
     kind = kind_of(content, Path(text).name)
     if kind is None:
-        what = "is empty" if not content.strip() else "is no file of a cluster"
+        what = what_it_is(content)
+        what = f"{what}, no file of a cluster" if what else "is no file of a cluster"
         raise UserError(where, what, "give a lock, a definition, a deposit file, a keystore or an ENR")
     return where, content, kind
 
@@ -87,10 +69,7 @@ def kind_of(content: bytes, name: str = "") -> FileKind | None:
         document = decode_foreign_json(content)
     except ValueError:
         document = None
-    is_list = isinstance(document, list)
-    first = (document[0] if document else None) if is_list else document
-    keys = {str(key).lower() for key in first} if isinstance(first, dict) else set()
-    for kind, names in _BY_ROW_KEYS if is_list else _BY_KEYS:
-        if keys & names:
-            return kind
+    kinds = kinds_of(document)
+    if kinds:
+        return kinds[0]
     return next((kind for pattern, kind in _BY_NAME if re.fullmatch(pattern, name)), None)

@@ -3,7 +3,10 @@
     folders     every sub-directory of `--cluster-dir` that has `validator_keys`; each with the same lock, verified once
     shares      sorted by public share, whatever files and folders are called; each folder holds shares of one operator
     secrets     `threshold` shares a validator are opened and checked against their public shares; the result must have the lock's key
-    output      keystore-N.json and .txt at full cost, N = position of the validator in the lock; all of them or none
+    validators  those without a key share in any folder are left out, and a line says so; one with some shares, but fewer than
+                `threshold`, is an error: somebody's folder is incomplete, which is no reason to write the others' keys
+    output      keystore-N.json and .txt at full cost, N = position of the validator in the lock, also when others are left out, so that
+                a number means the same validator everywhere; all of them or none
 
 Charon goes by position in the file names and fails for a folder without keystore-0, for a folder without keys and for a copied folder;
 here the first two contribute what they have, and a copy counts once. More shares than the threshold would say nothing about a secret
@@ -27,7 +30,14 @@ from charon_actors.cli.values import Kind
 from charon_actors.cluster.data_directory import LOCK_FILE, load_lock
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.key_shares import ShareOwner, ShareOwners, recover_group_secret
-from charon_actors.cluster.keystore_files import VALIDATOR_KEYS, Keystore, natural_order, read_keystore_folder, stage_keystores
+from charon_actors.cluster.keystore_files import (
+    MACOS_FOLDER,
+    VALIDATOR_KEYS,
+    Keystore,
+    natural_order,
+    read_keystore_folder,
+    stage_keystores,
+)
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.staging import STAGING_PREFIX, check_no_leftovers, is_taken, list_directory, read_file, staging
 from charon_actors.crypto.bls import public_key
@@ -36,6 +46,7 @@ from charon_actors.crypto.keystore import named_public_key
 from charon_actors.errors import UserError
 
 MAX_FOLDERS: Final = 255  # share indexes (04 §5.1)
+MAX_LISTED: Final = 8
 
 Shares = dict[ShareOwner, Keystore]
 
@@ -47,15 +58,18 @@ def run(values: Values) -> int:
     lock = _common_lock(values, folders)
     shares = _read_shares(lock, folders)
     chosen = _enough(values.path("cluster-dir"), lock, shares)
+    is_whole, all_validators = len(chosen) == len(lock.validators), len(lock.validators)
     if values.switch("dry-run"):
         _recover(values, lock, chosen)
-        print(f"All {len(lock.validators)} validator keys can be combined. Nothing was written, that was a dry run.")
+        count = f"All {all_validators}" if is_whole else f"{len(chosen)} of {all_validators}"
+        print(f"{count} validator keys can be combined. Nothing was written, that was a dry run.")
     else:
         with staging(output) as stage:  # first, so that a directory which can't be written is known before the long work
             secrets = _recover(values, lock, chosen)
-            stage_keystores(stage, "", encrypt_all(secrets, is_insecure=False), folder="")
+            stage_keystores(stage, "", encrypt_all(secrets, is_insecure=False), folder="", numbers=list(chosen))
             stage.commit(replaced)
-        print(f"Combined {len(lock.validators)} validator keys: {one_line(str(output))}/keystore-*.json, passwords in .txt")
+        count = f"{all_validators}" if is_whole else f"{len(chosen)} of {all_validators}"
+        print(f"Combined {count} validator keys: {one_line(str(output))}/keystore-*.json, passwords in .txt")
     print(_SLASHING_WARNING)
     return 0
 
@@ -64,6 +78,8 @@ def _folders(directory: Path) -> list[Path]:
     """The operators' folders, node2 before node10. Raises UserError for none."""
     folders = []
     for entry in list_directory(directory):
+        if entry.name == MACOS_FOLDER:
+            continue
         try:
             is_folder = is_taken(entry / VALIDATOR_KEYS)
         except UserError as error:  # something that we may not enter, lost+found or an operator's; too few shares is said later
@@ -169,8 +185,11 @@ def _public_shares(keystores: Sequence[Keystore]) -> list[bytes]:
     return [public_key(next(unnamed)) if name is None else name for name in named]
 
 
-def _enough(directory: Path, lock: Lock, shares: Shares) -> list[Mapping[int, Keystore]]:
-    """For each validator `threshold` of its shares, by share index; says how many there are. Raises UserError for too few."""
+def _enough(directory: Path, lock: Lock, shares: Shares) -> dict[int, Mapping[int, Keystore]]:
+    """By validator `threshold` of its shares, by share index; without validators that have none. Says how many there are.
+
+    Raises UserError for a validator with some shares, but too few.
+    """
     of_validator: list[dict[int, Keystore]] = [{} for _ in lock.validators]
     for owner in sorted(shares):
         of_validator[owner.validator_index][owner.share_index] = shares[owner]
@@ -183,20 +202,27 @@ def _enough(directory: Path, lock: Lock, shares: Shares) -> list[Mapping[int, Ke
     print(f"{threshold} key shares of each validator are needed, no more are opened")
     for line in lines:
         print(line)
-    lacking = [index for index, found in enumerate(of_validator) if len(found) < threshold]
+    lacking = [index for index, found in enumerate(of_validator) if 0 < len(found) < threshold]
     if lacking:
         more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
         what = f"insufficient private key shares found for validator{more}: {lines[lacking[0]]}, {threshold} needed"
         raise UserError(str(directory), what, "add the folders of more operators")
-    return [{index: found[index] for index in sorted(found)[: max(threshold, 1)]} for found in of_validator]
+    absent = [index for index, found in enumerate(of_validator) if not found]
+    if absent:
+        listed = ", ".join(map(str, absent[:MAX_LISTED])) + (", …" if len(absent) > MAX_LISTED else "")
+        notice(f"left out: {len(absent)} of {len(of_validator)} validators, of which no folder holds a key share: {listed}")
+    enough = {validator: found for validator, found in enumerate(of_validator) if found}
+    return {
+        validator: {index: found[index] for index in sorted(found)[: max(threshold, 1)]} for validator, found in enough.items()
+    }
 
 
-def _recover(values: Values, lock: Lock, chosen: Sequence[Mapping[int, Keystore]]) -> list[bytes]:
-    """The validators' secrets, in the order of the lock. Raises UserError."""
+def _recover(values: Values, lock: Lock, chosen: Mapping[int, Mapping[int, Keystore]]) -> list[bytes]:
+    """The chosen validators' secrets, in the order of the lock. Raises UserError."""
     with _prefixed("load private key share: "):
-        opened = iter(decrypt_all([keystore for shares in chosen for keystore in shares.values()]))
+        opened = iter(decrypt_all([keystore for shares in chosen.values() for keystore in shares.values()]))
     secrets = []
-    for index, shares in enumerate(chosen):
+    for index, shares in chosen.items():
         try:
             secrets.append(recover_group_secret(lock, index, {share_index: next(opened) for share_index in shares}))
         except ClusterFault as fault:

@@ -211,7 +211,7 @@ def _existing_secrets(values: Values, supplied: Definition | None) -> list[bytes
     else:
         order_matters = any(len(values.texts(f"{name}-addresses")) > 1 for name in ("fee-recipient", "withdrawal"))
     directory = values.path("split-keys-dir")
-    keystores = read_keystores(directory) if order_matters else find_keystores(directory)
+    keystores = read_keystores(directory) if order_matters else find_keystores(directory, notice)
     if supplied and len(keystores) != supplied.num_validators:
         what = f"number of keys read from disk differs from cluster definition: {len(keystores)}, {supplied.num_validators}"
         raise UserError(str(directory), what, "put exactly the keys of the definition there")

@@ -24,6 +24,7 @@ from charon_actors.cluster.data_directory import DEFINITION_FILE, PUBLIC
 from charon_actors.cluster.definition import Creator, Definition, Operator, encode_definition
 from charon_actors.cluster.eip712 import creator_config_digest, terms_digest
 from charon_actors.cluster.hashes import with_definition_hashes
+from charon_actors.cluster.peers import of_consensus_clients
 from charon_actors.cluster.staging import is_taken, staging
 from charon_actors.crypto.faults import CryptoFault
 from charon_actors.crypto.secp256k1 import (
@@ -77,7 +78,10 @@ def _operators(values: Values) -> list[Operator]:
     check_operator_count(where, len(enrs or addresses), MAX_PARTICIPANTS)
     if enrs:
         _check_enrs(where, enrs)
-        return [Operator(enr=enr) for enr in enrs]
+        operators = [Operator(enr=enr) for enr in enrs]
+        for warning in of_consensus_clients(operators):
+            notice(f"{where}: {warning}")
+        return operators
     return [Operator(address=address) for address in _checksummed(where, addresses)]
 
 
@@ -87,7 +91,8 @@ def _check_enrs(where: str, enrs: Sequence[str]) -> None:
         try:
             key = decode_enr(enr).public_key
         except EnrFault as error:
-            raise UserError(where, f"invalid ENR: {error} (operator {operator})", "ask that operator for `charon enr`") from error
+            remedy = "ask that operator for `charon enr`, and copy all of it"
+            raise UserError(where, f"invalid ENR: {error} (operator {operator})", remedy) from error
         if key in operator_of:
             what = f"definition contains duplicate peer ids (operators {operator_of[key]} and {operator})"
             raise UserError(where, what, "every operator needs an identity of its own")

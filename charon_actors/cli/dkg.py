@@ -129,7 +129,7 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
     from charon_actors.cluster.data_directory import check_ceremony_directory, take_key_lock
     from charon_actors.cluster.faults import ClusterFault
     from charon_actors.cluster.identity import KEY_FILE, load_key_file
-    from charon_actors.cluster.peers import own_peer, peers_of
+    from charon_actors.cluster.peers import of_consensus_clients, own_peer, peers_of
     from charon_actors.crypto import k1_public_key
     from charon_actors.dkg.ceremony import check_definition
     from charon_actors.eth2.networks import network_by_fork_version
@@ -160,6 +160,8 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
     if network is None:
         version = "0x" + definition.fork_version.hex()
         raise UserError(where, f"invalid fork version: no network has {version}", "give the --testnet flags")
+    for warning in of_consensus_clients(definition.operators):
+        notice(f"{where}: {warning}")
     try:
         peers = peers_of(definition)
         own = own_peer(peers, k1_public_key(key))

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from charon_actors.cli import flags
-from charon_actors.cli.cluster_file import FileKind, read_cluster_file
+from charon_actors.cli.cluster_file import read_cluster_file
 from charon_actors.cli.custom_network import custom_networks
 from charon_actors.cli.options import Argument, Flag, Values, charon_command
 from charon_actors.cli.show_text import print_description
@@ -39,6 +39,7 @@ from charon_actors.crypto.keystore import decode_keystore, named_public_key
 from charon_actors.enr import EnrFault, Record, decode_enr
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network, network_by_fork_version
+from charon_actors.file_kinds import FileKind
 from charon_actors.p2p.peer_id import peer_id_of, peer_id_text, peer_name
 
 MAX_SHOWN_CHARACTERS = 256  # of a keystore's texts

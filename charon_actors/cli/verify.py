@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from charon_actors.cli import flags
-from charon_actors.cli.cluster_file import STDIN, FileKind, read_cluster_file
+from charon_actors.cli.cluster_file import STDIN, read_cluster_file
 from charon_actors.cli.custom_network import custom_networks
 from charon_actors.cli.execution_client import execution_client
 from charon_actors.cli.options import Argument, Flag, Values, charon_command
@@ -23,12 +23,13 @@ from charon_actors.cluster.definition import Definition, decode_definition
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.identity import KEY_FILE, load_key_file
 from charon_actors.cluster.lock import Lock, decode_lock
-from charon_actors.cluster.peers import own_peer, peers_of
+from charon_actors.cluster.peers import of_consensus_client, own_peer, peers_of
 from charon_actors.cluster.staging import read_file
 from charon_actors.cluster.verify import ContractCheck
 from charon_actors.crypto.secp256k1 import k1_public_key
-from charon_actors.enr import EnrFault, decode_enr
+from charon_actors.enr import EnrFault, consensus_keys, decode_enr
 from charon_actors.errors import UserError
+from charon_actors.file_kinds import FileKind
 
 
 def run(values: Values) -> int:
@@ -85,9 +86,11 @@ def _check_enr(values: Values, checks: FileChecks, where: str, content: bytes) -
     try:
         record = decode_enr(content.decode("utf-8", "replace"))
     except EnrFault as error:
-        checks.report.fault(UserError(where, f"invalid ENR: {error}", "ask its operator for `charon enr`"))
+        checks.report.fault(UserError(where, f"invalid ENR: {error}", "ask its operator for `charon enr`, and copy all of it"))
         return
     checks.report.ok(where, "form and signature")
+    if keys := consensus_keys(record):
+        checks.report.warn(f"{where}: {of_consensus_client(keys)}")
     lock = _read_lock(values.path("lock-file")) if values.is_set("lock-file") else None
     if lock is not None:
         checks.operator(where, record.public_key, lock.definition)

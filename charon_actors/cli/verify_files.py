@@ -27,7 +27,7 @@ from charon_actors.cluster.explain import Explanation, explain, first_difference
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.lock import Lock, decode_lock
 from charon_actors.cluster.lock_checks import DEPOSITS, Check, check_definition, check_lock
-from charon_actors.cluster.peers import Peer, own_peer, peers_of
+from charon_actors.cluster.peers import Peer, of_consensus_clients, own_peer, peers_of
 from charon_actors.cluster.registration import decode_overrides, verify_registrations
 from charon_actors.cluster.schema import schema_of
 from charon_actors.cluster.verify import ContractCheck
@@ -69,6 +69,7 @@ class FileChecks:
             return None
         self._locks[content] = where, lock
         self.report.note(shown, summary(lock.definition, self.networks))
+        self._warn_of_enrs(shown, lock.definition)
         checks = check_lock(lock, self.networks, self._contract, verify_on_all_cores)
         self._checks(where, shown, checks, content, (lock, (*self._against, *copies)), "cluster lock ")
         return lock
@@ -93,9 +94,14 @@ class FileChecks:
             self.report.fault(UserError(where, what, remedy), shown_where=shown)
         else:
             self.report.note(shown, summary(definition, self.networks))
+            self._warn_of_enrs(shown, definition)
         checks = check_definition(definition, self.networks, self._contract)
         self._checks(where, shown, checks, content, (definition, (*self._against, *copies)), "definition ", lock)
         return definition
+
+    def _warn_of_enrs(self, shown: str, definition: Definition) -> None:
+        for warning in of_consensus_clients(definition.operators):
+            self.report.warn(f"{shown}: {warning}")
 
     def _checks(
         self,

@@ -21,7 +21,7 @@ from charon_actors.cluster.definition import Definition, decode_definition
 from charon_actors.cluster.explain import first_difference
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.identity import KEY_FILE, load_key_file
-from charon_actors.cluster.keystore_files import VALIDATOR_KEYS, natural_order
+from charon_actors.cluster.keystore_files import MACOS_FOLDER, VALIDATOR_KEYS, natural_order
 from charon_actors.cluster.lock import Lock, decode_lock
 from charon_actors.cluster.staging import LEFTOVER, STAGING_PREFIX, leftovers, list_directory, read_file
 from charon_actors.crypto.secp256k1 import k1_public_key
@@ -43,7 +43,7 @@ def is_node_folder(directory: Path) -> bool:
 
 def node_folders(directory: Path) -> list[Path]:
     """Sub-directories that are nodes' folders, node2 before node10. Raises UserError."""
-    found = [path for path in list_directory(directory) if path.is_dir() and is_node_folder(path)]
+    found = [path for path in list_directory(directory) if path.is_dir() and path.name != MACOS_FOLDER and is_node_folder(path)]
     if len(found) > MAX_NODES:
         raise UserError(str(directory), f"more than {MAX_NODES} folders of nodes", "leave those of one cluster")
     return sorted(found, key=lambda path: natural_order(path.name))
@@ -180,7 +180,8 @@ def _deposit_files(checks: FileChecks, directory: Path, lock: Lock | None) -> No
     try:
         found = [path for path in list_directory(directory) if path.name.startswith(DEPOSIT_PREFIX)]
         files = [path for path in found if path.suffix == ".json"]
-        fetched = [path for folder in found if folder.is_dir() for path in list_directory(folder) if path.suffix == ".json"]
+        in_folders = (path for folder in found if folder.is_dir() for path in list_directory(folder))
+        fetched = [path for path in in_folders if path.suffix == ".json" and not path.name.startswith(".")]
     except UserError as error:
         checks.report.fault(error, shown_where=DEPOSIT_PREFIX)
         return

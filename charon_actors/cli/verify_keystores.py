@@ -4,7 +4,8 @@
     public key     of each is a public share of the lock: of which validator, and of which operator
     ours           all are shares of the operator whose identity key is here
     complete       one for each validator of the lock
-    --decrypt      each opens with its password, and holds the secret of the public key that it names
+    --decrypt      each opens with its password, and holds the secret of the public key that it names; without it a line says that
+                   nobody has looked
 
 The trap of specification 01 §12: keystores of another node sign happily, and the cluster never works. A keystore names its public
 key, so whose share it is can be told without opening it.
@@ -29,8 +30,11 @@ from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.faults import KeystoreFault
 from charon_actors.crypto.keystore import MAX_FILE_BYTES, named_public_key
 from charon_actors.errors import UserError
+from charon_actors.file_kinds import clause, form_of
 
 MAX_DECRYPT_FAULTS: Final = 3
+
+_TRY_THEM: Final = "--decrypt does that"
 
 
 class KeystoreChecks:
@@ -38,6 +42,7 @@ class KeystoreChecks:
 
     def __init__(self, checks: FileChecks, lock: Lock, own_share_index: int | None) -> None:
         self._report, self._lock, self._own = checks.report, lock, own_share_index
+        self._without_password: set[str] = set()  # paths of keystores
         try:
             self._owners: ShareOwners | None = ShareOwners(lock)
         except ClusterFault:  # told with the lock
@@ -65,6 +70,8 @@ class KeystoreChecks:
         self._complete(directory, owners)
         if decrypts:
             self._open(keystores)
+        else:
+            self._report.note(VALIDATOR_KEYS, f"passwords not tried on {len(keystores)} keystores; {_TRY_THEM}")
 
     def one(self, path: Path, content: bytes, *, decrypts: bool) -> None:
         """One keystore file."""
@@ -79,6 +86,8 @@ class KeystoreChecks:
             self._owned(path, [Keystore(content, "", path=str(path))])
         if decrypts:
             self._open(self._readable([path]))
+        else:
+            self._report.note(str(path), f"its password was not tried; {_TRY_THEM}")
 
     def _names(self, directory: Path, paths: Sequence[Path]) -> None:
         """01 §7.2, sequenced: what `combine`, `exit` and the like insist on."""
@@ -108,16 +117,19 @@ class KeystoreChecks:
             password_path = path.with_suffix(".txt")
             try:
                 content = read_file(path, "restore it from a backup", limit=MAX_FILE_BYTES)
+                self._without_password.add(str(path))
                 keystores.append(Keystore(content, "", path.name.startswith("keystore-insecure-"), str(path)))
                 remedy = f"put the password of {path.name} there"
                 password = read_file(password_path, remedy, missing="password file not found", limit=MAX_FILE_BYTES)
                 keystores[-1] = Keystore(content, password.decode("utf-8"), keystores[-1].insecure, str(path))
+                self._without_password.discard(str(path))
                 if stat.S_IMODE(password_path.stat().st_mode) & 0o077:
                     exposed.append(password_path)
             except UserError as error:
                 faults.append(error)
             except UnicodeDecodeError:
-                faults.append(UserError(str(password_path), "the password is no UTF-8 text", "write it as UTF-8"))
+                what = f"the password is no UTF-8 text{clause(form_of(password))}"
+                faults.append(UserError(str(password_path), what, "write it as UTF-8"))
         self._faults(faults)
         if exposed:
             more = f" and {len(exposed) - 1} more" if len(exposed) > 1 else ""
@@ -184,7 +196,7 @@ class KeystoreChecks:
 
     def _open(self, keystores: Sequence[Keystore]) -> None:
         """Opens those that have a password. After a fault the rest is tried again, MAX_DECRYPT_FAULTS times."""
-        rest = [keystore for keystore in keystores if keystore.password]
+        rest = [keystore for keystore in keystores if keystore.path not in self._without_password]
         opened = 0
         for _ in range(MAX_DECRYPT_FAULTS):
             try:

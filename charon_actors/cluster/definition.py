@@ -15,6 +15,7 @@ from charon_actors.cluster.deposit import check_deposit_amounts
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.foreign_json import Fields, base64_text, decode_object, encode_object, hex_text
 from charon_actors.cluster.schema import Schema, schema_of
+from charon_actors.file_kinds import FileKind
 
 MAX_VALIDATORS: Final = 65536
 
@@ -62,7 +63,7 @@ class Definition(msgspec.Struct, frozen=True):
 
 def decode_definition(content: bytes) -> Definition:
     """The definition in a file of at most 64 MiB. Checks form and amounts, not hashes. Raises ClusterFault."""
-    return definition_from_fields(decode_object(content, "cluster definition"))
+    return definition_from_fields(decode_object(content, "cluster definition", FileKind.DEFINITION))
 
 
 def encode_definition(definition: Definition) -> bytes:

@@ -23,6 +23,7 @@ from charon_actors.cluster.foreign_json import decode_objects, encode_object
 from charon_actors.cluster.schema import Schema
 from charon_actors.crypto.batch import Check, VerifyBatch, verify_bound
 from charon_actors.eth2.signing import compute_signing_root, deposit_domain
+from charon_actors.file_kinds import FileKind
 
 GWEI_PER_ETH: Final = 10**9
 MIN_AMOUNT_GWEI: Final = 1 * GWEI_PER_ETH
@@ -158,7 +159,7 @@ class DepositFile(msgspec.Struct, frozen=True):
 
 def decode_deposit_file(content: bytes) -> DepositFile:
     """A file of at most 16 MiB whose roots are right; signatures are `verify_deposits`' business. Raises ClusterFault."""
-    rows = decode_objects(content, "deposit data")
+    rows = decode_objects(content, "deposit data", FileKind.DEPOSITS)
     if not rows:
         raise ClusterFault("deposit data: no deposits")
     network_name, fork_version = rows[0].text("network_name"), rows[0].exact("fork_version", 4)

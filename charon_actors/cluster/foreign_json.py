@@ -2,7 +2,8 @@
 
 Reading is as lenient as Charon where that can't hurt (unknown keys ignored, missing keys and null are the zero value, keys
 match in any letter case) and stricter where two readers could see two files: the same key twice, bytes that are no UTF-8
-and lone surrogates are refused. Every method of `Fields` raises only ClusterFault, with the path of the field.
+and lone surrogates are refused. Every method of `Fields` raises only ClusterFault, with the path of the field. What can't be read at all
+is said to be what it is (`file_kinds.py`).
 
 Limits: MAX_JSON_BYTES, and those of `bounded_json.py`. Source: specification 01, sections 1 and 2.1.
 """
@@ -16,6 +17,7 @@ from typing import Any, Final
 from charon_actors.bounded_json import TooDeep, decode_json_file
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.staging import MAX_FILE_BYTES
+from charon_actors.file_kinds import FileKind, clause, form_of, other_than, what_it_is, why_no_json
 
 MAX_JSON_BYTES: Final = MAX_FILE_BYTES
 
@@ -23,20 +25,28 @@ _DECIMAL = re.compile(r"[0-9]{1,20}", flags=re.ASCII)
 _UNICODE_ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}  # as Go's encoder
 
 
-def decode_object(content: bytes, what: str) -> "Fields":
-    """The top-level object of a file; `what` names the file in faults. Raises ClusterFault."""
+def decode_object(content: bytes, what: str, kind: FileKind | None = None) -> "Fields":
+    """The top-level object of a file; `what` names the file in faults, `kind` is what it must not be another than. Raises ClusterFault."""
     parsed = _parse(content, what)
     if not isinstance(parsed, dict):
-        raise ClusterFault(f"{what}: no JSON object")
+        raise ClusterFault(f"{what}: no JSON object{clause(other_than(kind, parsed) or what_it_is(content))}")
+    _refuse_others(parsed, what, kind)
     return Fields(parsed, "")
 
 
-def decode_objects(content: bytes, what: str) -> tuple["Fields", ...]:
-    """The objects in the top-level list of a file. Raises ClusterFault."""
+def decode_objects(content: bytes, what: str, kind: FileKind | None = None) -> tuple["Fields", ...]:
+    """The objects in the top-level list of a file; as `decode_object`. Raises ClusterFault."""
     parsed = _parse(content, what)
     if not isinstance(parsed, list):
-        raise ClusterFault(f"{what}: no JSON list")
+        raise ClusterFault(f"{what}: no JSON list{clause(other_than(kind, parsed) or what_it_is(content))}")
+    _refuse_others(parsed, what, kind)
     return Fields({what: parsed}, "").objects(what)
+
+
+def _refuse_others(parsed: object, what: str, kind: FileKind | None) -> None:
+    other = other_than(kind, parsed) if kind is not None else ""
+    if other:
+        raise ClusterFault(f"{what}: another file{clause(other)}")
 
 
 def _parse(content: bytes, what: str) -> Any:
@@ -44,10 +54,10 @@ def _parse(content: bytes, what: str) -> Any:
         raise ClusterFault(f"{what}: larger than {MAX_JSON_BYTES} bytes")
     try:
         return decode_json_file(content, with_lower_keys=True)
-    except TooDeep as error:
-        raise ClusterFault(f"{what}: nested too deeply") from error
     except ValueError as error:
-        raise ClusterFault(f"{what}: no valid JSON: {str(error)[:120]}") from error
+        if isinstance(error, TooDeep) and not form_of(content):
+            raise ClusterFault(f"{what}: nested too deeply") from error
+        raise ClusterFault(f"{what}: no valid JSON: {why_no_json(content, error)}") from error
 
 
 def encode_object(value: object, *, indent: int = 1) -> bytes:

@@ -12,6 +12,7 @@ from typing import Final
 
 from charon_actors.cluster.staging import LEFTOVER, is_taken, leftovers, read_file, staging
 from charon_actors.errors import UserError
+from charon_actors.file_kinds import clause, what_it_is
 
 KEY_FILE: Final = "charon-enr-private-key"
 PRIVATE: Final = 0o600
@@ -29,7 +30,9 @@ def load_key_file(path: Path, warn: Warn) -> bytes:
     content = read_file(path, "create one with `charon create enr`", missing="private key not found")
     text = content.strip()
     if not re.fullmatch(rb"[0-9a-fA-F]{64}", text):
-        raise UserError(str(path), "malformed private key", "the file holds exactly 64 hex digits; restore your backup")
+        mistaken = "starts with 0x (remove that)" if re.fullmatch(rb"0x[0-9a-fA-F]{64}", text) else what_it_is(content)
+        what = f"malformed private key{clause(mistaken)}"
+        raise UserError(str(path), what, "the file holds exactly 64 hex digits; restore your backup")
     key = bytes.fromhex(text.decode("ascii"))
     if not 0 < int.from_bytes(key, "big") < _K1_ORDER:
         raise UserError(str(path), "the number is no secp256k1 key", "restore your backup")

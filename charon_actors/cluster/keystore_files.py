@@ -5,6 +5,16 @@
     read_keystore_folder  keystore-*.json of one directory     by name, numbers as numbers  commands that match by public share
     find_keystores        every *.json below a directory       by path, numbers as numbers  splitting existing keys
 
+Below a directory there may be more than keystores. What surely is none is left out, and a line says so; what may
+be a damaged one is read as one, so that its fault is told. Nobody's key is missed in silence.
+
+    found                                                                 what becomes of it
+    hidden files and folders, __MACOSX                                    left out; side files of macOS (._…) in silence
+    a list, also behind a byte order mark or in UTF-16: deposit data      left out
+    empty, an object that has keys, but none of a keystore's              left out
+    the same, named …keystore… or with a password of its own               read, refused: a keystore that was damaged
+    everything else                                                       read
+
 `keystore-insecure-N` are cheap ones of `--insecure-keys`. Which validator and which operator a keystore belongs to is said by its
 public key (`key_shares.py`), not by its name. Reading decodes nothing: that is the business of `crypto/keystore.py`.
 
@@ -12,7 +22,7 @@ Limits: MAX_KEYSTORES a directory, MAX_FILE_BYTES of `crypto/keystore.py` a file
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -20,11 +30,13 @@ from typing import Final
 import msgspec
 
 from charon_actors.cluster.staging import Staging, list_directory, read_file
-from charon_actors.crypto.keystore import MAX_FILE_BYTES
+from charon_actors.crypto.keystore import MAX_FILE_BYTES, is_no_keystore
 from charon_actors.errors import UserError
+from charon_actors.file_kinds import clause, form_of
 
 VALIDATOR_KEYS: Final = "validator_keys"
 MAX_KEYSTORES: Final = 65536
+MACOS_FOLDER: Final = "__MACOSX"  # of its zip archives: a side file ._… for each file
 
 KEYSTORE_MODE: Final = 0o444  # encrypted
 PASSWORD_MODE: Final = 0o400
@@ -69,26 +81,33 @@ def read_keystore_folder(directory: Path) -> tuple[Keystore, ...]:
     return tuple(_read(_keystore_paths(directory)))
 
 
-def find_keystores(directory: Path) -> tuple[Keystore, ...]:
-    """Every `*.json` below a directory with its password, in the order of their paths (numbers as numbers).
+def find_keystores(directory: Path, warn: Callable[[str], None]) -> tuple[Keystore, ...]:
+    """Every keystore below a directory with its password, in the order of their paths (numbers as numbers).
 
-    The password is the `.txt` of the same name. If none has one, the only `.txt` below the directory is the password of all. JSON lists
-    are no keystores: staking-deposit-cli puts its deposit data beside them. Raises UserError, also for a keystore without a password.
+    The password is the `.txt` of the same name. If none has one, the only `.txt` below the directory is the password of all. warn: told
+    of what was left out (table on top). Raises UserError, also for a keystore without a password.
     """
     list_directory(directory)
-    found = (path for path in directory.rglob("*.json") if not _is_list(path))
+    found = (path for path in directory.rglob("*.json") if _is_taken_for_keystore(directory, path, warn))
     ordered = _in_order(directory, found, "it should hold keystore files and their passwords")
-    texts = list(islice(directory.rglob("*.txt"), 2))
+    texts = list(islice((path for path in directory.rglob("*.txt") if not _is_hidden(directory, path)), 2))
     is_shared = len(texts) == 1 and texts[0].with_suffix(".json") not in ordered
     return tuple(_read(ordered, shared_password=texts[0] if is_shared else None))
 
 
-def stage_keystores(stage: Staging, prefix: str, keystores: Sequence[Keystore], *, folder: str = f"{VALIDATOR_KEYS}/") -> None:
-    """`validator_keys/keystore-N.json` and `.txt` below `prefix` ("" or "node0/"), N in the order given.
+def stage_keystores(
+    stage: Staging,
+    prefix: str,
+    keystores: Sequence[Keystore],
+    *,
+    folder: str = f"{VALIDATOR_KEYS}/",
+    numbers: Sequence[int] | None = None,
+) -> None:
+    """`validator_keys/keystore-N.json` and `.txt` below `prefix` ("" or "node0/"). N: of each in numbers, without them 0, 1, 2 …
 
     folder: "" for keystores that stand in the destination itself.
     """
-    for index, keystore in enumerate(keystores):
+    for index, keystore in zip(range(len(keystores)) if numbers is None else numbers, keystores, strict=True):
         name = f"{prefix}{folder}keystore-{'insecure-' if keystore.insecure else ''}{index}"
         stage.write(f"{name}.json", keystore.content, KEYSTORE_MODE)
         stage.write(f"{name}.txt", keystore.password.encode("utf-8"), PASSWORD_MODE)
@@ -109,14 +128,27 @@ def _in_order(directory: Path, paths: Iterable[Path], remedy: str) -> list[Path]
     return ordered
 
 
-def _is_list(path: Path) -> bool:
-    if not path.is_file():  # a pipe, which would hold us
+def _is_taken_for_keystore(directory: Path, path: Path, warn: Callable[[str], None]) -> bool:
+    if _is_hidden(directory, path):
+        if not path.name.startswith("._") and MACOS_FOLDER not in path.parts:
+            warn(f"left out: {path}: is hidden")
         return False
+    if not path.is_file():  # a pipe, which would hold us
+        return True
     try:
         with path.open("rb") as file:
-            return file.read(64).lstrip().startswith(b"[")
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError:
-        return False  # whoever reads it says what is wrong
+        return True  # whoever reads it says what is wrong
+    is_claimed = "keystore" in path.name.lower() or path.with_suffix(".txt").exists()
+    what = is_no_keystore(content, is_claimed=is_claimed)
+    if what:
+        warn(f"left out: {path}: it {what}, no keystore")
+    return not what
+
+
+def _is_hidden(directory: Path, path: Path) -> bool:
+    return any(part.startswith(".") or part == MACOS_FOLDER for part in path.relative_to(directory).parts)
 
 
 def _read(paths: Iterable[Path], shared_password: Path | None = None) -> Iterable[Keystore]:
@@ -129,7 +161,8 @@ def _read(paths: Iterable[Path], shared_password: Path | None = None) -> Iterabl
         try:
             yield Keystore(content, password.decode("utf-8"), path.name.startswith("keystore-insecure-"), str(path))
         except UnicodeDecodeError as error:
-            raise UserError(str(password_path), "the password is no UTF-8 text", "write it as UTF-8") from error
+            what = f"the password is no UTF-8 text{clause(form_of(password))}"
+            raise UserError(str(password_path), what, "write it as UTF-8") from error
 
 
 def natural_order(text: str) -> list[tuple[int, int, str]]:

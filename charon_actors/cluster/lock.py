@@ -14,6 +14,7 @@ from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.foreign_json import Fields, base64_text, decode_object, encode_object, hex_text
 from charon_actors.cluster.registration import Registration
 from charon_actors.cluster.schema import Deposits, Schema, schema_of
+from charon_actors.file_kinds import FileKind
 
 NO_DEPOSIT: Final = Deposit(b"", b"", 0)
 NO_REGISTRATION: Final = Registration(b"", 0, 0, b"")
@@ -43,7 +44,7 @@ class Lock(msgspec.Struct, frozen=True):
 
 def decode_lock(content: bytes) -> Lock:
     """The lock in a file of at most 64 MiB. Checks form, not hashes or signatures. Raises ClusterFault."""
-    fields = decode_object(content, "cluster lock")
+    fields = decode_object(content, "cluster lock", FileKind.LOCK)
     definition = definition_from_fields(fields.object("cluster_definition"))
     schema = schema_of(definition.version)
     if schema.bytes_are_base64:

@@ -3,13 +3,13 @@
 peer index 0..n-1 = position in the file; share index = peer index + 1. Source: specification 01, section 1.1; 03, section 2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from charon_actors.cluster.definition import Definition
+from charon_actors.cluster.definition import Definition, Operator
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.enr import EnrFault, Record, decode_enr
+from charon_actors.enr import EnrFault, Record, consensus_keys, decode_enr
 from charon_actors.p2p.peer_id import peer_id_of, peer_name
 
 
@@ -37,6 +37,27 @@ def peers_of(definition: Definition) -> tuple[Peer, ...]:
     if len({peer.peer_id for peer in peers}) != len(peers):
         raise ClusterFault("definition contains duplicate peer ids")
     return tuple(peers)
+
+
+def of_consensus_clients(operators: Iterable[Operator]) -> list[str]:
+    """A sentence for each operator whose ENR is one of a consensus client: it was taken from the wrong program.
+
+    ENRs that can't be read are left to whoever checks them.
+    """
+    warnings = []
+    for index, operator in enumerate(operators):
+        try:
+            keys = consensus_keys(decode_enr(operator.enr)) if operator.enr else ""
+        except EnrFault:
+            continue
+        if keys:
+            warnings.append(f"operator {index}: {of_consensus_client(keys)}")
+    return warnings
+
+
+def of_consensus_client(keys: str) -> str:
+    """What to tell of an ENR with these keys."""
+    return f"the ENR seems to be one of a consensus client (it has {keys}); an operator's is what `charon enr` prints"
 
 
 def own_peer(peers: Sequence[Peer], public_key: bytes) -> Peer:

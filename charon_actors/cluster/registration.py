@@ -16,6 +16,7 @@ from charon_actors.cluster.foreign_json import decode_objects, encode_object, he
 from charon_actors.crypto.batch import Check, verify_bound
 from charon_actors.crypto.secp256k1 import checksum_address
 from charon_actors.eth2.signing import builder_domain, compute_signing_root
+from charon_actors.file_kinds import FileKind
 
 DEFAULT_TARGET_GAS_LIMIT: Final = 60_000_000
 LEGACY_GAS_LIMIT: Final = 30_000_000  # for target_gas_limit 0, which only schemas before v1.10 have
@@ -71,7 +72,7 @@ def encode_overrides(registrations: Sequence[Registration]) -> bytes:
 def decode_overrides(content: bytes) -> tuple[Registration, ...]:
     """The registrations of an overrides file of at most 16 MiB; signatures are `verify_registrations`' business. Raises ClusterFault."""
     registrations = []
-    for row in decode_objects(content, "overrides"):
+    for row in decode_objects(content, "overrides", FileKind.OVERRIDES):
         if row.text("version") != "v1":
             raise row.fault("version", "expected v1")
         signed = row.object("v1")

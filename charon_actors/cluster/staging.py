@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from charon_actors.errors import UserError
+from charon_actors.file_kinds import clause, form_by_beginning
 
 MAX_FILE_BYTES: Final = 64 << 20  # a lock of 25 000 validators of four operators
 MANY_FILES: Final = 100  # from here on one sync of all disks costs less than one a file
@@ -45,7 +46,7 @@ def read_file(path: Path, remedy: str, missing: str = "no such file", limit: int
     except ValueError as error:  # a NUL character in the name
         raise UserError(ascii(str(path)), "is no file name", remedy) from error
     if len(content) > limit:
-        raise UserError(str(path), f"larger than {limit} bytes", remedy)
+        raise UserError(str(path), f"larger than {limit} bytes{clause(form_by_beginning(content))}", remedy)
     return content
 
 

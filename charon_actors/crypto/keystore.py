@@ -4,8 +4,8 @@
     checksum = sha256(DK[16:32] ‖ ciphertext)                          says whether the password is right
     secret   = AES-128-CTR(DK[0:16], iv, ciphertext)                   32 bytes
 
-Passwords are normalised (NFKD) and lose control characters. EIP-2335 drops C0, DEL and C1; the library that Charon uses keeps C1
-(U+0080 … U+009F). Where that makes a difference both are tried for reading; we write what EIP-2335 says.
+A password has up to three forms (`keystore_password.py`); reading tries those that differ, writing takes that of EIP-2335. Hex is read
+with or without 0x, and written without.
 
 A keystore may come from anywhere, so reading is bounded: the parameters of the table are checked before anything is computed,
 and each fault names its field. Keys that we don't know are ignored, missing `pubkey`, `path` and so on are fine; what two readers
@@ -14,7 +14,7 @@ the file.
 
     field                      limit                                      reason
     whole file                 64 KiB                                     real ones have 1 KiB
-    password                   1024 characters
+    password                   1024 characters, 3 forms
     pbkdf2 c                   1 … 10 million (usual 262 144)             some 3 s
     scrypt n                   power of two from 2
     scrypt 128·n·r             512 MiB (usual 256 MiB)                    memory
@@ -27,7 +27,6 @@ Source: specification 01-cluster-files section 7.1; EIP-2335.
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from hashlib import pbkdf2_hmac, sha256
 from hmac import compare_digest
@@ -39,6 +38,8 @@ from charon_actors.bounded_json import decode_json_file
 from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.faults import CryptoFault, Entropy, KeystoreFault
 from charon_actors.crypto.group import decode_scalar
+from charon_actors.crypto.keystore_password import mistaken, normalise_password, password_candidates
+from charon_actors.file_kinds import BYTE_ORDER_MARK, FileKind, clause, form_by_beginning, other_than, what_it_is, why_no_json
 
 PBKDF2_ITERATIONS: Final = 262_144  # 2^18, of EIP-2335
 INSECURE_ITERATIONS: Final = 16  # of `--insecure-keys`, for tests only
@@ -48,7 +49,6 @@ SCRYPT_P: Final = 1
 PATH: Final = "m/12381/3600/0/0/0"  # Charon writes it into every keystore; shares are not derived from a seed
 
 MAX_FILE_BYTES: Final = 64 * 1024
-MAX_PASSWORD_CHARACTERS: Final = 1024
 MAX_PBKDF2_ITERATIONS: Final = 10_000_000
 MAX_SCRYPT_MEMORY_BYTES: Final = 512 * 1024 * 1024
 MAX_SCRYPT_WORK: Final = 2**24
@@ -56,6 +56,10 @@ MAX_SCRYPT_FACTOR: Final = 64
 MAX_SALT_BYTES: Final = 128
 MIN_DERIVED_BYTES: Final = 32
 MAX_DERIVED_BYTES: Final = 64
+
+_KEYSTORE_KEYS: Final = frozenset(
+    {"crypto", "pubkey", "kdf", "cipher", "checksum", "uuid"}
+)  # one of them: it may be a damaged keystore
 
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*\Z")
 
@@ -130,13 +134,14 @@ def decrypt_keystore(keystore: Mapping[str, Any], password: str) -> bytes:
     iv = _hex(_object(cipher, "crypto.cipher", "params"), "crypto.cipher.params", "iv", 16, 16)
     kdf_params = _kdf_params(kdf)
 
-    for candidate in _password_candidates(password):
+    for candidate in password_candidates(password):
         derived = kdf_params.derive(candidate)
         if compare_digest(sha256(derived[16:32] + ciphertext).digest(), wanted):
             secret = _aes_128_ctr(derived[:16], iv, ciphertext)
             break
     else:
-        raise KeystoreFault("crypto.checksum.message", "invalid checksum: wrong password, or the file is damaged")
+        what = f"invalid checksum: wrong password, or the file is damaged{mistaken(password)}"
+        raise KeystoreFault("crypto.checksum.message", what)
 
     try:
         decode_scalar(secret)
@@ -185,32 +190,52 @@ def decode_keystore(content: bytes) -> dict[str, Any]:
     Raises KeystoreFault: longer than 64 KiB, not JSON in UTF-8, a key twice in one object (in any letter case), not an object.
     """
     if len(content) > MAX_FILE_BYTES:
-        raise KeystoreFault("", f"longer than {MAX_FILE_BYTES} bytes")
-    try:
-        decoded = decode_json_file(content)
-    except ValueError as error:
-        raise KeystoreFault("", f"not JSON: {str(error)[:120]}") from None
+        raise KeystoreFault("", f"longer than {MAX_FILE_BYTES} bytes{clause(form_by_beginning(content))}")
+    decoded = _parse(content)
+    other = other_than(FileKind.KEYSTORE, decoded)
     if not isinstance(decoded, dict):
-        raise KeystoreFault("", "not a JSON object")
+        raise KeystoreFault("", f"not a JSON object{clause(other or what_it_is(content))}")
+    if other:
+        raise KeystoreFault("", f"another file{clause(other)}")
     return decoded
 
 
-def normalise_password(password: str, *, keep_c1: bool = False) -> bytes:
-    """NFKD without control characters, as UTF-8. `keep_c1` keeps U+0080 … U+009F, as Charon's library does.
-
-    Raises KeystoreFault when it is not text or longer than 1024 characters.
-    """
-    if not _is_short_text(password, MAX_PASSWORD_CHARACTERS):
-        raise KeystoreFault("", f"password is not text of up to {MAX_PASSWORD_CHARACTERS} characters")
-    kept = "".join(
-        character
-        for character in unicodedata.normalize("NFKD", password)
-        if not (character < " " or character == "\x7f" or ("\x80" <= character <= "\x9f" and not keep_c1))
-    )
+def _parse(content: bytes) -> Any:
     try:
-        return kept.encode()
-    except UnicodeEncodeError:  # half a surrogate pair; its text would show a part of the password
-        raise KeystoreFault("", "password is not valid Unicode") from None
+        return decode_json_file(content)
+    except ValueError as error:
+        raise KeystoreFault("", f"not JSON: {why_no_json(content, error)}") from None
+
+
+def is_no_keystore(content: bytes, *, is_claimed: bool) -> str:
+    """What a file surely is instead: "is empty", "is a list", … "" for what may be a keystore, also a damaged one.
+
+    content: at least MAX_FILE_BYTES + 1 bytes, if there are so many. is_claimed: by a name or a password, so that only a list is none.
+    """
+    text = _as_utf8(content).strip()
+    if text.startswith(b"["):
+        return "is a list"
+    if is_claimed:
+        return ""
+    if not text:
+        return "is empty"
+    if len(content) > MAX_FILE_BYTES:
+        seen = what_it_is(content)
+        return seen if seen.startswith("is a cluster ") else ""
+    try:
+        decoded = _parse(content.removeprefix(BYTE_ORDER_MARK))
+    except KeystoreFault:
+        return ""
+    if not isinstance(decoded, dict) or not decoded or {str(key).lower() for key in decoded} & _KEYSTORE_KEYS:
+        return ""
+    return other_than(FileKind.KEYSTORE, decoded) or "is an object of another program"
+
+
+def _as_utf8(content: bytes) -> bytes:
+    """As far as a byte order mark says how; what can't be read stays."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", "replace").encode("utf-8", "replace")
+    return content.removeprefix(BYTE_ORDER_MARK)
 
 
 class _Pbkdf2:
@@ -257,10 +282,6 @@ def _kdf_params(kdf: Mapping[str, Any]) -> _Pbkdf2 | _Scrypt:
     return _Scrypt(salt, n, r, p, length)
 
 
-def _password_candidates(password: str) -> list[bytes]:
-    return list(dict.fromkeys((normalise_password(password), normalise_password(password, keep_c1=True))))
-
-
 def _object(parent: Mapping[str, Any], where: str, name: str) -> Mapping[str, Any]:
     return _as_object(parent.get(name), f"{where}.{name}".lstrip("."))
 
@@ -269,10 +290,6 @@ def _as_object(value: object, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise KeystoreFault(where, "missing or not an object")
     return value
-
-
-def _is_short_text(value: object, most: int) -> bool:
-    return isinstance(value, str) and len(value) <= most
 
 
 def _expect(parent: Mapping[str, Any], where: str, name: str, wanted: str) -> None:
@@ -288,11 +305,12 @@ def _integer(parent: Mapping[str, Any], where: str, name: str, least: int, most:
 
 
 def _hex(parent: Mapping[str, Any], where: str, name: str, least: int, most: int) -> bytes:
-    value = parent.get(name, "0")  # missing: odd, so no hex
-    if not _is_short_text(value, 2 * most) or len(value) < 2 * least or not _HEX.match(value):
+    value = parent.get(name)
+    digits = value.removeprefix("0x") if isinstance(value, str) and len(value) <= 2 + 2 * most else "0"  # odd, so no hex
+    if not 2 * least <= len(digits) <= 2 * most or not _HEX.match(digits):
         size = f"{least}" if least == most else f"{least} to {most}"
         raise KeystoreFault(f"{where}.{name}".lstrip("."), f"not {size} bytes in hex")
-    return bytes.fromhex(value)
+    return bytes.fromhex(digits)
 
 
 def _aes_128_ctr(key: bytes, iv: bytes, content: bytes) -> bytes:

@@ -113,12 +113,13 @@ def _signing_root(value: dict[str, Any]) -> bytes | None:
 
 
 def _hex(value: object, size: int) -> bytes:
-    if not isinstance(value, str) or not value.startswith("0x") or len(value) != 2 + 2 * size:
-        raise InterchangeFault(f"not 0x and {2 * size} hex digits")
+    digits = value.removeprefix("0x") if isinstance(value, str) else ""  # EIP-3076 writes 0x, not everybody does
+    if len(digits) != 2 * size:
+        raise InterchangeFault(f"not {2 * size} hex digits, with or without 0x")
     try:
-        data = bytes.fromhex(value[2:])
+        data = bytes.fromhex(digits)
     except ValueError:
         data = b""
     if len(data) != size:
-        raise InterchangeFault(f"not 0x and {2 * size} hex digits")
+        raise InterchangeFault(f"not {2 * size} hex digits, with or without 0x")
     return data

@@ -177,6 +177,58 @@ def test_too_few_shares_name_the_validator(charon: Charon, cluster: Path) -> Non
     assert "found for validator (and 1 more): validator 0" in charon(*COMBINE).error
 
 
+@pytest.mark.parametrize("absent", [0, 1])
+def test_validators_of_which_nobody_has_a_share_are_left_out(charon: Charon, cluster: Path, absent: int) -> None:
+    """What real Charon does when the last ones are missing in all folders; numbers stay those of the lock."""
+    shutil.rmtree(cluster / "node3")
+    for node in range(3):
+        for kind in (".json", ".txt"):
+            keystore_of(node, absent).with_suffix(kind).unlink()
+    outcome = charon(*DRY)
+    assert outcome.status == 0, outcome
+    assert "\n1 of 2 validator keys can be combined. Nothing was written" in outcome.stdout
+    outcome = charon(*COMBINE)
+    assert outcome.status == 0, outcome
+    assert outcome.stderr.splitlines() == [f"Notice: left out: 1 of 2 validators, of which no folder holds a key share: {absent}"]
+    assert "\nCombined 1 of 2 validator keys: out/keystore-*.json" in outcome.stdout
+    assert {path.name for path in Path("out").iterdir()} == {f"keystore-{1 - absent}.{kind}" for kind in ("json", "txt")}
+    lock = decode_lock((cluster / "node0/cluster-lock.json").read_bytes())
+    content, password = (Path(f"out/keystore-{1 - absent}.{kind}").read_text() for kind in ("json", "txt"))
+    assert public_key(decrypt_keystore(decode_keystore(content.encode()), password)) == lock.validators[1 - absent].public_key
+    assert f"out/keystore-{1 - absent}.json: already exists" in charon(*COMBINE).error
+    assert charon(*COMBINE, "--force").status == 0
+
+
+def test_one_validator_with_too_few_shares_is_an_error_whatever_the_others_have(charon: Charon, cluster: Path) -> None:
+    """Nothing is written: that a share is missing may be a mistake, and its keys are wanted as well."""
+    shutil.rmtree(cluster / "node3")
+    keystore_of(0, 1).unlink()
+    error = charon(*COMBINE).error
+    assert error.startswith("cluster: insufficient private key shares found for validator: validator 1 0x")
+    assert "2 of 4 key shares (2, 3), 3 needed" in error
+    assert not Path("out").exists()
+
+
+def test_a_folder_of_macos_side_files_is_nobodys(charon: Charon, cluster: Path) -> None:
+    (cluster / "__MACOSX/validator_keys").mkdir(parents=True)
+    (cluster / "__MACOSX/validator_keys/._keystore-0.json").write_bytes(b"\0\5\26\7")
+    for node in range(4):
+        (cluster / f"node{node}/validator_keys/._keystore-insecure-0.json").write_bytes(b"\0\5\26\7")
+        (cluster / f"node{node}/validator_keys/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    outcome = charon(*DRY)
+    assert outcome.status == 0, outcome
+    assert "All 2 validator keys" in outcome.stdout
+
+
+def test_key_shares_with_0x_before_their_public_key_are_found(charon: Charon, cluster: Path) -> None:
+    for path in cluster.rglob("keystore-*.json"):
+        keystore = json.loads(path.read_text())
+        path.unlink()
+        path.write_text(json.dumps({**keystore, "pubkey": "0x" + keystore["pubkey"]}))
+    outcome = charon(*COMBINE)
+    assert outcome.status == 0, outcome
+
+
 def test_a_copied_folder_counts_once(charon: Charon, cluster: Path) -> None:
     shutil.copytree(cluster / "node0", cluster / "node10")
     outcome = charon(*DRY)
@@ -261,9 +313,10 @@ def test_names_of_files_and_folders_never_matter(folders: list[tuple[str, int]],
         with contextlib.redirect_stdout(io.StringIO()) as stdout, contextlib.redirect_stderr(io.StringIO()) as stderr:
             status = main([*DRY])
     shares = [{node for node, files in by_operator.items() if validator in files} for validator in range(2)]
-    if all(len(nodes) >= 3 for nodes in shares):
+    if any(shares) and all(len(nodes) >= 3 or not nodes for nodes in shares):
         assert status == 0, stderr.getvalue()
-        assert "All 2 validator keys can be combined" in stdout.getvalue()
+        count = "All 2" if all(shares) else "1 of 2"
+        assert f"{count} validator keys can be combined" in stdout.getvalue()
     else:
         assert status == 1
         expected = "insufficient private" if any(shares) else "no keys found" if folders else "no manifest file found"

@@ -306,7 +306,21 @@ def test_keystores_that_do_not_open_are_named_and_the_others_are_opened(charon: 
     assert [fault.split(": ", 2)[1] for fault in faults(outcome)] == ["keystore decryption"]
     assert "1 keystores opened" in outcome.stdout
     assert "wrong" not in outcome.stdout.replace("wrong password", "") + outcome.stderr.replace("wrong password", "")
-    assert charon("verify", str(cluster / "node0")).status == 0  # without --decrypt nobody knows
+    outcome = charon("verify", str(cluster / "node0"))
+    assert outcome.status == 0  # without --decrypt nobody knows
+    assert "  note    validator_keys: passwords not tried on 2 keystores; --decrypt does that" in outcome.stdout.splitlines()
+    path = keys / "keystore-insecure-0.json"
+    outcome = charon("verify", str(path))
+    assert outcome.status == 0
+    assert f"  note    {path}: its password was not tried; --decrypt does that" in outcome.stdout.splitlines()
+    for asked in (str(cluster / "node0"), str(path)):
+        outcome = charon("verify", asked, "--decrypt")
+        assert "not tried" not in outcome.stdout
+        assert "wrong password" in outcome.error
+    password.write_text("")
+    outcome = charon("verify", str(cluster / "node0"), "--decrypt")
+    assert outcome.error.startswith(f"{path}: keystore decryption: ")
+    assert "wrong password, or the file is damaged (the password's file is empty)" in outcome.error
 
 
 def test_a_keystore_that_names_no_public_key_is_opened_to_see_whose_it_is(charon: Charon, cluster: Path) -> None:
@@ -321,6 +335,18 @@ def test_no_keystores_are_a_note_for_they_may_be_in_a_key_manager(charon: Charon
     outcome = charon("verify", str(cluster / "node0"))
     assert outcome.status == 0
     assert "note    validator_keys: not here; the key shares may be in a key manager" in outcome.stdout
+
+
+def test_folders_of_macos_are_nobodys(charon: Charon, cluster: Path) -> None:
+    (cluster / "__MACOSX" / KEYS).mkdir(parents=True)
+    (cluster / "__MACOSX" / "._node0").write_bytes(b"\0\5\26\7")
+    fetched = cluster / "node0/deposit-data-2026-01-01T00:00:00Z"
+    fetched.mkdir()
+    shutil.copy(cluster / "node0/deposit-data.json", fetched)
+    (fetched / "._deposit-data.json").write_bytes(b"\0\5\26\7")
+    outcome = charon("verify", str(cluster))
+    assert outcome.status == 0, outcome
+    assert "__MACOSX" not in outcome.stdout
 
 
 # --- the rest of a node's folder -------------------------------------------------------------------------------------

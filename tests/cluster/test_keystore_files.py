@@ -21,6 +21,7 @@ from charon_actors.cluster.keystore_files import (
 )
 from charon_actors.cluster.staging import STAGING_PREFIX, staging
 from charon_actors.crypto.bls import public_key
+from charon_actors.crypto.faults import KeystoreFault
 from charon_actors.crypto.keystore import decode_keystore, decrypt_keystore
 from charon_actors.errors import UserError
 from tests.cluster.vectors import VECTORS
@@ -50,7 +51,7 @@ def test_keystores_of_real_charon_open_to_the_shares_of_the_lock(tmp_path: Path)
         lock = load_lock(tmp_path / f"node{index}/cluster-lock.json", silent)
         keystores = read_keystores(tmp_path / f"node{index}/validator_keys")
         assert keystores == read_keystore_folder(tmp_path / f"node{index}/validator_keys")
-        assert keystores == find_keystores(tmp_path / f"node{index}/validator_keys")
+        assert keystores == find_keystores(tmp_path / f"node{index}/validator_keys", silent)
         assert all(keystore.insecure for keystore in keystores)
         opened = [decrypt_keystore(decode_keystore(keystore.content), keystore.password) for keystore in keystores]
         assert [public_key(secret) for secret in opened] == [v.public_shares[index] for v in lock.validators]
@@ -61,13 +62,15 @@ def test_a_folder_of_staking_deposit_cli_is_read_with_its_one_password(tmp_path:
         (tmp_path / name).write_text("{}")
     (tmp_path / "deposit_data-1.json").write_text(' [{"pubkey": ""}]')
     (tmp_path / "password.txt").write_text("secret")
-    assert [(Path(each.path).name, each.password) for each in find_keystores(tmp_path)] == [
+    left_out: list[str] = []
+    assert [(Path(each.path).name, each.password) for each in find_keystores(tmp_path, left_out.append)] == [
         ("keystore-m_12381_3600_0_0_0-1.json", "secret"),
         ("keystore-m_12381_3600_1_0_0-1.json", "secret"),
     ]
+    assert left_out == [f"left out: {tmp_path / 'deposit_data-1.json'}: it is a list, no keystore"]
     (tmp_path / "another.txt").write_text("which one?")
     with pytest.raises(UserError, match=r"keystore-m_12381_3600_0_0_0-1\.txt: password file not found"):
-        find_keystores(tmp_path)
+        find_keystores(tmp_path, left_out.append)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +107,123 @@ def test_a_folder_is_read_whatever_stands_after_the_first_word(tmp_path: Path) -
 
 def test_keystores_are_found_in_one_order_whatever_the_disk_says(tmp_path: Path) -> None:
     write(tmp_path, "b/2.json", "b/10.json", "a.json", "b/1.json")
-    assert [keystore.password for keystore in find_keystores(tmp_path)] == ["a.json", "b/1.json", "b/2.json", "b/10.json"]
+    assert [keystore.password for keystore in find_keystores(tmp_path, silent)] == ["a.json", "b/1.json", "b/2.json", "b/10.json"]
     (tmp_path / "b/10.txt").unlink()
     with pytest.raises(UserError, match=r"10\.txt: password file not found"):
-        find_keystores(tmp_path)
+        find_keystores(tmp_path, silent)
+
+
+# --- folders of operators --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notices() -> list[str]:
+    return []
+
+
+@pytest.mark.parametrize(
+    ("folder", "left_out"),
+    [
+        ("mix_appledouble", []),
+        ("mix_deposit_list_bom", ["deposit_data-1700000000.json: it is a list, no keystore"]),
+        ("mix_empty_json", ["validator_definitions.json: it is empty, no keystore"]),
+        ("pubkey_0x", []),
+        ("pw_unicode_altnorm", []),
+    ],
+)
+def test_folders_from_the_field_are_read(folder: str, left_out: list[str], notices: list[str]) -> None:
+    """The secret is that of EIP-2335's examples."""
+    directory = VECTORS / "field" / folder
+    (found,) = find_keystores(directory, notices.append)
+    secret = decrypt_keystore(decode_keystore(found.content), found.password)
+    assert secret.hex() == "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"
+    assert notices == [f"left out: {directory}/{text}" for text in left_out]
+
+
+REAL = (VECTORS / "field/pubkey_0x/keystore-0.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("._keystore-0.json", REAL, ""),
+        ("__MACOSX/keystore-0.json", REAL, ""),
+        ("__MACOSX/sub/._keystore-0.json", b"\0\5\26\7", ""),
+        (".keystore-0.json.swp", b"x", ""),
+        (".backup/keystore-0.json", REAL, "is hidden"),
+        (".keystore-0.json", REAL, "is hidden"),
+        ("deposit_data-1.json", b"[{}]", "it is a list, no keystore"),
+        ("deposit_data-2.json", b"\xef\xbb\xbf [{}]", "it is a list, no keystore"),
+        ("deposit_data-3.json", '[{"amount": 1}]'.encode("utf-16"), "it is a list, no keystore"),
+        ("keystore-list.json", b"[{}]", "it is a list, no keystore"),
+        ("validator_definitions.json", b" \n", "it is empty, no keystore"),
+        ("validator_definitions.json", b"\xef\xbb\xbf", "it is empty, no keystore"),
+        ("settings.json", b'{"theme": "dark"}', "it is an object of another program, no keystore"),
+        ("settings.json", b'\xef\xbb\xbf{"theme": "dark"}', "it is an object of another program, no keystore"),
+        ("cluster-lock.json", b'{"cluster_definition": {}}', "it is a cluster lock, no keystore"),
+        ("cluster-lock.json", b'{"cluster_definition": {"x":"' + b"x" * 70_000, "it is a cluster lock, no keystore"),
+    ],
+)
+def test_what_surely_is_no_keystore_is_left_out_and_named(
+    tmp_path: Path, notices: list[str], name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / "keystore-0.json").write_bytes(REAL)
+    (tmp_path / "keystore-0.txt").write_text("testpassword")
+    (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+    (tmp_path / name).write_bytes(content)
+    assert [Path(each.path) for each in find_keystores(tmp_path, notices.append)] == [tmp_path / "keystore-0.json"]
+    punctuation = ": " if said else ""
+    assert notices == ([f"left out: {tmp_path / name}{punctuation}{said}"] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "has_password"),
+    [
+        ("keystore-1.json", b"", False),  # the disk was full
+        ("Keystore-1.json", b"", False),
+        ("voting-keystore.json", b"", False),
+        ("1.json", b"", True),
+        ("1.json", b"\0" * 700, False),
+        ("1.json", b'{"theme": "dark"}', True),
+        ("keystore-m_12381.json", b'{"theme": "dark"}', False),
+        ("1.json", REAL[:100], False),
+        ("1.json", REAL[100:], False),
+        ("1.json", b"\xef\xbb\xbf" + REAL, False),
+        ("1.json", REAL.decode().encode("utf-16"), False),
+        ("1.json", b'{"pubkey": "aa", "version": 4}', False),
+        ("1.json", b"{}", False),
+        ("1.json", b"<html>", False),
+        ("1.json", b"\x1f\x8b", False),
+        ("1.json", REAL + b"x", False),
+    ],
+)
+def test_what_may_be_a_damaged_keystore_is_never_left_out(
+    tmp_path: Path, notices: list[str], name: str, content: bytes, has_password: bool
+) -> None:
+    """It is read, so that whoever opens it says what is wrong; or it has no password, which is an error that names it."""
+    (tmp_path / "keystore-0.json").write_bytes(REAL)
+    (tmp_path / "keystore-0.txt").write_text("testpassword")
+    (tmp_path / name).write_bytes(content)
+    if has_password:
+        (tmp_path / name).with_suffix(".txt").write_text("testpassword")
+        found = {Path(each.path).name: each for each in find_keystores(tmp_path, notices.append)}
+        assert found.keys() == {"keystore-0.json", name}
+        with pytest.raises(KeystoreFault):
+            decrypt_keystore(decode_keystore(found[name].content), found[name].password)
+    else:
+        with pytest.raises(UserError, match=f"{Path(name).stem}.txt: password file not found; put the password of {name} there"):
+            find_keystores(tmp_path, notices.append)
+    assert notices == []
+
+
+def test_a_side_file_is_no_password(tmp_path: Path, notices: list[str]) -> None:
+    """Nor does it make the only password of a folder one of two."""
+    for name in ("keystore-m_12381_3600_0_0_0-1.json", "keystore-m_12381_3600_1_0_0-1.json"):
+        (tmp_path / name).write_bytes(REAL)
+        (tmp_path / f"._{name}").write_bytes(b"\0\5\26\7")
+    (tmp_path / "password.txt").write_text("testpassword")
+    (tmp_path / "._password.txt").write_bytes(b"\0\5\26\7")
+    assert [each.password for each in find_keystores(tmp_path, notices.append)] == ["testpassword", "testpassword"]
 
 
 def test_natural_order() -> None:

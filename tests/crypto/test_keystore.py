@@ -23,7 +23,8 @@ from charon_actors.crypto import (
     encrypt_keystore,
     generate_secret,
 )
-from charon_actors.crypto.keystore import MAX_FILE_BYTES, _pbkdf2, named_public_key, normalise_password
+from charon_actors.crypto.keystore import MAX_FILE_BYTES, _pbkdf2, named_public_key
+from charon_actors.crypto.keystore_password import normalise_password
 from tests.crypto.vectors import VECTORS, read_vectors
 
 EXPECTED = {name: bytes.fromhex(value["secret"]) for name, value in read_vectors("cluster/keystores/expected.json").items()}
@@ -121,7 +122,7 @@ def test_a_keystore_that_names_no_public_key(nothing: object) -> None:
     assert named_public_key(encode_keystore(altered("pubkey", nothing))) is None
 
 
-@pytest.mark.parametrize("wrong", ["00", "x" * 96, 5, [], "0x" + EIP_PUBKEY])
+@pytest.mark.parametrize("wrong", ["00", "x" * 96, 5, [], "0x0x" + EIP_PUBKEY])
 def test_a_malformed_public_key_is_named(wrong: object) -> None:
     with pytest.raises(KeystoreFault) as fault:
         named_public_key(encode_keystore(altered("pubkey", wrong)))

@@ -10,7 +10,8 @@
 
 Charon goes by position in the file names and fails for a folder without keystore-0, for a folder without keys and for a copied folder;
 here the first two contribute what they have, and a copy counts once. More shares than the threshold would say nothing about a secret
-whose public key is the lock's, so they stay closed. `--force` replaces keystore-*.json and .txt, after everything else has succeeded.
+whose public key is the lock's, so they stay closed. `--force` replaces keystore-*.json and .txt, after everything else has succeeded;
+those of validators that are left out stay.
 """
 
 import re
@@ -67,7 +68,7 @@ def run(values: Values) -> int:
         with staging(output) as stage:  # first, so that a directory which can't be written is known before the long work
             secrets = _recover(values, lock, chosen)
             stage_keystores(stage, "", encrypt_all(secrets, is_insecure=False), folder="", numbers=list(chosen))
-            stage.commit(replaced)
+            stage.commit(replaced if is_whole else [name for name in replaced if number_of(name) in chosen])
         count = f"{all_validators}" if is_whole else f"{len(chosen)} of {all_validators}"
         print(f"Combined {count} validator keys: {one_line(str(output))}/keystore-*.json, passwords in .txt")
     print(_SLASHING_WARNING)
@@ -115,6 +116,12 @@ def _in_the_way(output: Path, folders: Sequence[Path], *, is_forced: bool) -> li
         if path.is_dir():
             raise UserError(str(path), "is a directory, not a file", "move it away; nothing was written")
     return [path.name for path in found]
+
+
+def number_of(name: str) -> int | None:
+    """N of keystore-N.json or .txt."""
+    found = re.fullmatch(r"keystore-(?:insecure-)?([0-9]{1,9})\.(?:json|txt)", name)
+    return None if found is None else int(found[1])
 
 
 def _common_lock(values: Values, folders: Sequence[Path]) -> Lock:

@@ -511,6 +511,18 @@ def test_force_replaces_keystores_and_nothing_else(charon: Charon, cluster: Path
     assert len(opened(Path("out"))) == 2
 
 
+def test_force_keeps_the_keys_of_validators_that_are_left_out(charon: Charon, cluster: Path) -> None:
+    """They may be all that is left of an earlier, whole result."""
+    assert charon(*COMBINE).status == 0
+    before = snapshot(Path("out"))
+    for node in range(4):
+        keystore_of(node, 1).unlink()
+    assert charon(*COMBINE, "--force").status == 0
+    after = snapshot(Path("out"))
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} == {"keystore-0.json", "keystore-0.txt"}
+
+
 def test_force_keeps_everything_when_the_shares_are_not_enough(charon: Charon, cluster: Path) -> None:
     Path("out").mkdir()
     Path("out/keystore-0.json").write_text("mine")

@@ -49,6 +49,12 @@ FLAGS: Final = (
     Flag(
         "graffiti-disable-client-append", Kind.SWITCH, False, "Do not append OB and the beacon node's code; then up to 32 bytes"
     ),
+    Flag(
+        "allow-foreign-fee-recipient",
+        Kind.SWITCH,
+        False,
+        "Sign blocks that pay their fees to another address than the lock's; for clusters whose other nodes override fee recipients",
+    ),
     *flags.p2p(flags.RUN_RELAYS),
     *flags.TESTNET,
     flags.TESTNET_CAPELLA,
@@ -192,6 +198,7 @@ def node_config(values: Values) -> object:
         graffiti=_graffiti(values, len(lock.validators)),
         graffiti_names_client=not values.switch("graffiti-disable-client-append"),
         validator_api_tls=tls,
+        allow_foreign_fee_recipient=values.switch("allow-foreign-fee-recipient"),
     )
     if not values.switch("private-key-file-lock"):
         return config

@@ -134,7 +134,7 @@ class Beacon:
         self.hanging: set[type] = set()
         self.kept: list[Reply[Any]] = []
         self.make_block: Callable[[int, bytes, bytes], Proposal] = block
-        self.source = lambda epoch: max(epoch - 1, 0)  # of votes in an epoch
+        self.source: Callable[[int], int] = lambda epoch: max(epoch - 1, 0)  # of votes in an epoch
 
     def saw(self, kind: type) -> list[Any]:
         return [request for _, request in self.seen if isinstance(request, kind)]

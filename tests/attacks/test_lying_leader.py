@@ -104,7 +104,7 @@ async def sources_on_record(node: Node) -> set[int]:
 
 
 async def test_while_the_chain_does_not_finalise_a_lying_leader_ends_nobodys_attestations(tmp_path: Path) -> None:
-    """Justification stays at genesis. The liar says the epoch before the vote's: once signed, all votes of the next epochs are forbidden."""
+    """Justification stays at genesis; the liar says the epoch before the vote's. Once signed, that forbids all votes of later epochs."""
 
     def stalled(mock: BeaconMock) -> None:
         mock.justified = lambda epoch: 0
@@ -117,9 +117,9 @@ async def test_while_the_chain_does_not_finalise_a_lying_leader_ends_nobodys_att
         first = cluster.chain.first_slot(cluster.chain.epoch_of(ready - 1) + 1)
         end = first + 3 * SLOTS_PER_EPOCH
         await until_slot(cluster, end + 2)
-        assert sum(refused(cluster.nodes[index], DutyType.ATTESTER) for index in HONEST) >= 4, "the liar has led"
         for index in HONEST:
             assert await sources_on_record(cluster.nodes[index]) == {0}
+        assert sum(refused(cluster.nodes[index], DutyType.ATTESTER) for index in HONEST) >= 4, "the liar has led"
         due = [slot for slot in range(first, end) if leader(slot, DutyType.ATTESTER) != LIAR]
         accepted = {slot for kind, slot, _ in cluster.beacon.arrivals if kind == "attester"}
         assert len(due) == 9

@@ -362,7 +362,8 @@ class Beacon:
 
     async def _justified_epoch(self, request: messages.JustifiedEpoch) -> int:
         primaries, fallbacks = [await self._synced(nodes) for nodes in self._usable()]
-        return await justified_epoch(request, primaries, fallbacks, self._ask, self._chain().slots_per_epoch)
+        limit_s = min(request.within_s, self._settings.timeout_s)
+        return await justified_epoch(request, primaries, fallbacks, self._ask, self._chain().slots_per_epoch, limit_s)
 
     async def _produce_block(self, request: messages.ProduceBlock) -> Proposal:
         chain = self._chain()

@@ -8,7 +8,7 @@ Two questions a node, at the same time, for either may be behind what the node k
 
 The later of both holds: a node that calls an epoch justified will never vote from an earlier one again on that chain. The asker has
 the answer as soon as one node says `at_least`; the calls still under way are cancelled. Nodes that say they are syncing aren't asked,
-fallback nodes only when no primary answers. Limits: two calls a node, `within_s` each. Source: consensus-specs phase0,
+fallback nodes only when no primary answers. Limits: two calls a node, `limit_s` each. Source: consensus-specs phase0,
 `get_current_justified_checkpoint` as of `process_attestation`; Beacon API `getStateFinalityCheckpoints`.
 """
 
@@ -31,11 +31,15 @@ async def justified_epoch(
     fallbacks: Sequence[BeaconNode],
     ask: Ask,
     slots_per_epoch: int,
+    limit_s: float,
 ) -> int:
-    """primaries, fallbacks: those to be asked, synced. ask: sends one call to one node, raising CallFailed. Raises: BeaconFault."""
+    """primaries, fallbacks: those to be asked, synced. ask: sends one call to one node, raising CallFailed. limit_s: of each call.
+
+    Raises: BeaconFault.
+    """
     failures: list[CallFailed] = []
     for nodes in (primaries, fallbacks):
-        latest = await _latest(request, nodes, ask, slots_per_epoch, failures)
+        latest = await _latest(request, nodes, ask, slots_per_epoch, limit_s, failures)
         if latest is not None:
             return latest
     nobody = CallFailed("beacon nodes", None, "none is synced and on the right network (syncing)", retryable=True, worthy=True)
@@ -47,6 +51,7 @@ async def _latest(
     nodes: Sequence[BeaconNode],
     ask: Ask,
     slots_per_epoch: int,
+    limit_s: float,
     failures: list[CallFailed],
 ) -> int | None:
     def of_vote(answer: Answer) -> int:
@@ -60,7 +65,7 @@ async def _latest(
     async def question(node: BeaconNode, call: Call, decode: Callable[[Answer], int]) -> None:
         nonlocal latest
         try:
-            epoch = decode(await ask(node, call, request.within_s))
+            epoch = decode(await ask(node, call, limit_s))
         except AnswerFault as fault:
             failures.append(node.failed(f"{call.name}: {fault}", retryable=False))
         except CallFailed as failure:

@@ -74,8 +74,9 @@ class FetchAttestationData(Request[AttestationData], frozen=True):
 class JustifiedEpoch(Request[int], frozen=True):
     """The latest epoch that one of our beacon nodes holds justified for a vote in `slot`, asked of all of them afresh.
 
-    Reply: as soon as one says `at_least` or later; else the latest, once all have answered or `within_s` seconds are over. May be
-    earlier than `at_least`. Raises: BeaconFault, when none answers in time; also when they are syncing.
+    Reply: as soon as one says `at_least` or later; else the latest, once all have answered or their time is over: `within_s`, and
+    at most what the settings say. May be earlier than `at_least`.
+    Raises: BeaconFault, when none answers in time; also when they are syncing.
     """
 
     slot: int

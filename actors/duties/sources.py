@@ -9,8 +9,11 @@ finalises, that is never long; while it doesn't, one lying leader would end the 
     later, and one of them says so too when asked afresh    served: ours was behind, as is usual in the first slots of an epoch
     later, and they say something earlier until the slot    refused: that many honest leaders are not ahead of our beacon nodes
       is over
-    later, and none answers within ANSWER_SLOTS             served, if the last that they said was that the epoch before the vote's
+    later, and none answers in time                         served, if the last that they said was that the epoch before the vote's
                                                             is justified: the chain finalises; else asked again as above
+
+In time is within ANSWER_SLOTS while what they said last is of this epoch or the one before; after that, and at first, PATIENT_SLOTS: a
+slow beacon node is heard every other epoch then, and one that is down says so at once. A node that has never heard one trusts nobody.
 
 An earlier source than ours is served: it may be worthless on chain, but forbids nothing. Roots are not compared. Of honest nodes, heads
 and targets differ whenever a block comes late; a wrong root of the right source is a vote lost, as it would be if we refused it.
@@ -18,7 +21,7 @@ and targets differ whenever a block comes late; a wrong root of the right source
 Asked afresh are all beacon nodes (`actors/beacon/justified.py`), every ASK_AGAIN_SLOTS until the slot is over, but once at least: whoever
 gets the data later than that has given up.
 
-Limits: one answer remembered; the rest of the slot, or ANSWER_SLOTS. Source: EIP-3076; consensus-specs phase0, `process_attestation`,
+Limits: one answer remembered; the rest of the slot, or PATIENT_SLOTS. Source: EIP-3076; consensus-specs phase0, `process_attestation`,
 `is_slashable_attestation_data`; specification 06 §7 (which compares before PREPARE, and roots as well).
 """
 
@@ -38,7 +41,8 @@ from charon_actors.eth2.unsigned_data import WrongValue
 
 log = structlog.get_logger(topic="fetcher")
 
-ANSWER_SLOTS: Final = 1 / 12  # of a slot: a beacon node that takes longer says nothing in time
+ANSWER_SLOTS: Final = 1 / 12  # of a slot; a validator client waits for a quarter, of which consensus has taken some
+PATIENT_SLOTS: Final = 1 / 4
 ASK_AGAIN_SLOTS: Final = 1 / 24
 GRACE_SLOTS: Final = 1 / 24  # for the beacon actor's own part
 
@@ -68,13 +72,13 @@ class Sources:
     async def confirm(self, slot: int, source_epoch: int) -> None:
         """Return if a vote in `slot` may go from that source (table on top). Raises: WrongValue.
 
-        Takes until the end of the slot at most, or ANSWER_SLOTS. Cancellation: at any time; what was heard stays.
+        Takes until the end of the slot at most, or PATIENT_SLOTS. Cancellation: at any time; what was heard stays.
         """
         if source_epoch == 0 or (self._said is not None and source_epoch <= self._said.source_epoch):
             return
         slot_s = self._chain.slot_duration_s
         left_s = self._chain.slot_start_s(slot + 1) - self._wall_clock()
-        with trio.move_on_after(max(left_s, ANSWER_SLOTS * slot_s)):
+        with trio.move_on_after(max(left_s, (PATIENT_SLOTS + GRACE_SLOTS) * slot_s)):
             while not await self._is_confirmed(slot, source_epoch):
                 await trio.sleep(ASK_AGAIN_SLOTS * slot_s)
             return
@@ -83,9 +87,11 @@ class Sources:
 
     async def _is_confirmed(self, slot: int, source_epoch: int) -> bool:
         latest: int | None = None
-        slot_s = self._chain.slot_duration_s
-        request = JustifiedEpoch(slot=slot, at_least=source_epoch, within_s=ANSWER_SLOTS * slot_s)
-        with trio.move_on_after((ANSWER_SLOTS + GRACE_SLOTS) * slot_s):
+        slot_s, said = self._chain.slot_duration_s, self._said
+        is_recent = said is not None and said.epoch + 1 >= self._chain.epoch_of(slot)
+        within_slots = ANSWER_SLOTS if is_recent else PATIENT_SLOTS
+        request = JustifiedEpoch(slot=slot, at_least=source_epoch, within_s=within_slots * slot_s)
+        with trio.move_on_after((within_slots + GRACE_SLOTS) * slot_s):
             try:
                 latest = await self._beacon.ask(request)
             except (BeaconFault, Retryable) as fault:
@@ -93,7 +99,7 @@ class Sources:
         if latest is not None:
             self.heard(slot, latest)
             return latest >= source_epoch
-        if self._said is not None and self._said.finalises:
+        if said is not None and said.finalises:
             log.info("The beacon nodes don't answer; the decided source is taken on trust", slot=slot, source_epoch=source_epoch)
             return True
         return False

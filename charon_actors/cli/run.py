@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from charon_actors.eth2.networks import Network
 
 MAX_NICKNAME_BYTES: Final = 32
+OVERRIDES_FILE: Final = "builder_registrations_overrides.json"
 
 FLAGS: Final = (
     Flag(
@@ -79,7 +80,7 @@ NOT_BUILT: Final = {
     "otlp-headers": "",
     "otlp-insecure": "false",
     "otlp-service-name": "charon",
-    "overrides-file": ".charon/builder_registrations_overrides.json",
+    "overrides-file": f".charon/{OVERRIDES_FILE}",
     "proc-directory": "",
     "publish-address": "https://api.obol.tech/v1",
     "publish-timeout": "5m0s",
@@ -102,6 +103,7 @@ def run(values: Values) -> int:
         if strip_quotes(os.environ.get(environment_name(name), "")) not in ("", default):
             notice(f"{environment_name(name)} has no effect: this version has no --{name} yet")
     config = node_config(values)
+    _warn_of_overrides(values)
     from supervisors.node import NodeConfig, open_node
 
     assert isinstance(config, NodeConfig)
@@ -205,6 +207,13 @@ def node_config(values: Values) -> object:
     # last: it is a mark that the key is in use, which a mistake in a flag must not leave behind
     key_lock = take_key_lock(key_path, "charon run", "0x" + lock.lock_hash.hex(), time.time())
     return msgspec.structs.replace(config, key_lock=key_lock)
+
+
+def _warn_of_overrides(values: Values) -> None:
+    """Charon's nodes pay whom that file says; this one doesn't read it, and by itself signs nothing of the kind."""
+    path = _place(values, "lock-file").parent / OVERRIDES_FILE
+    if path.is_file() and not values.switch("allow-foreign-fee-recipient"):
+        notice(f"{path} has no effect: this version does not read it; blocks that pay others than the lock says are not signed")
 
 
 def _unknown_network(lock_path: Path, networks: "Sequence[Network]") -> UserError | None:

@@ -104,6 +104,9 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "",
         "Fee recipient of our beacon node's last block: 0 not comparable, 1 the configured one, 2 another",
     ),
+    _family(
+        "counter", "charon_actors_decisions_refused_total", "duty peer", "Decisions that were not served, by who proposed them"
+    ),
     _family("gauge", "core_consensus_decided_rounds", "protocol duty timer", "Round of the last decision"),
     _family("gauge", "core_consensus_decided_leader_index", "protocol duty", "Peer index of the last decided leader"),
     _family("histogram", "core_consensus_duration_seconds", "protocol duty timer", "Start to decision", *BEACON_BUCKETS),

@@ -76,6 +76,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     peer_addresses: more addresses by peer index, tried besides those of the ENRs. graffiti: none, one for all
     validators or one each in the lock's order, up to 32 bytes, 28 if graffiti_names_client. validator_api_tls: None for plain HTTP.
     key_lock: the private key's lock file, taken already and kept fresh while the node runs; None: no lock.
+    allow_foreign_fee_recipient: sign blocks that pay somebody else than the lock says.
     """
 
     lock: Lock
@@ -102,6 +103,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     validator_api_tls: validator_api_room.Tls | None = None
     key_lock: Path | None = None
     profile: Profile = Profile.V1_10
+    allow_foreign_fee_recipient: bool = False
 
     def __repr__(self) -> str:
         return f"NodeConfig(lock={self.lock.lock_hash.hex()[:7]}, own_index={self.own_index})"
@@ -436,7 +438,12 @@ class _Building:
         }
         return duties_room.Duties(
             duties_room.Settings(
-                chain=chain, fee_recipients=fee_recipients, graffiti=self._graffiti, profile=self._config.profile
+                chain=chain,
+                fee_recipients=fee_recipients,
+                graffiti=self._graffiti,
+                profile=self._config.profile,
+                allow_foreign_fee_recipient=self._config.allow_foreign_fee_recipient,
+                peer_names=[peer.name for peer in self._peers],
             ),
             beacon=self._mailboxes["beacon"],
             consensus=self._mailboxes["consensus"],
@@ -445,6 +452,8 @@ class _Building:
             on_slot=partial(self._note_slot, chain),
             on_ended=self._duty_ended,
             on_block=self._block_fetched,
+            on_refused=self._decision_refused,
+            verify_all=self._verify_all,
         )
 
     def _graffiti(self, pubkey: bytes) -> bytes:
@@ -579,6 +588,11 @@ class _Building:
         metrics.gauge("core_fetcher_proposal_blinded", {}, 1 if block.is_blinded else 2)
         mismatch = 0 if matches is None else 1 if matches else 2
         metrics.gauge("core_fetcher_proposal_local_mismatch_fee_recipient", {}, mismatch)
+
+    def _decision_refused(self, refused: duties_room.DecisionRefused) -> None:
+        index = refused.proposer_index
+        labels = {"duty": refused.duty.type.label, "peer": "unknown" if index is None else self._peers[index].name}
+        self._node.metrics.count("charon_actors_decisions_refused_total", labels)
 
     def _note_verification(self, duty_type: DutyType, seconds: float) -> None:
         self._node.metrics.observe("core_parsigex_set_verification_seconds", {"duty": duty_type.label}, seconds)

@@ -1,9 +1,10 @@
 """The duties actor on a virtual clock, between three small actors that stand in for beacon, consensus and signatures."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import trio
 import trio.testing
 
@@ -14,6 +15,8 @@ from actors.beacon import (
     ClusterValidators,
     DutiesAnswer,
     FetchAttestationData,
+    ForeignFeeRecipient,
+    JustifiedEpoch,
     ProduceBlock,
     ProposerDefinition,
     ProposerDuties,
@@ -22,10 +25,11 @@ from actors.beacon import (
     ValidatorInfo,
 )
 from actors.beacon import Message as BeaconMessage
-from actors.consensus import Agree, DeadlinePassed, ProposeValue
+from actors.consensus import Agree, Agreed, DeadlinePassed, ProposeValue
 from actors.consensus import Message as ConsensusMessage
 from actors.duties import (
     BlockFetched,
+    DecisionRefused,
     Duties,
     DutyEnded,
     GroupArrived,
@@ -35,6 +39,7 @@ from actors.duties import (
 from actors.mailbox import Address, Inbox, Mailbox, Reply, Request, open_actor, run_incarnation
 from actors.signatures import AwaitGroupSignature, GroupSigned
 from actors.signatures import Message as SignaturesMessage
+from charon_actors.crypto import Check
 from charon_actors.eth2 import containers
 from charon_actors.eth2.chain import Chain, ForkEntry
 from charon_actors.eth2.duty import Duty, DutyType
@@ -44,6 +49,8 @@ from charon_actors.eth2.unsigned_data import (
     AttestationData,
     AttesterDefinition,
     Proposal,
+    foreign_text,
+    pays,
 )
 from supervisors.simulation.beacon_mock import zero_value
 
@@ -127,6 +134,7 @@ class Beacon:
         self.hanging: set[type] = set()
         self.kept: list[Reply[Any]] = []
         self.make_block: Callable[[int, bytes, bytes], Proposal] = block
+        self.source: Callable[[int], int] = lambda epoch: max(epoch - 1, 0)  # of votes in an epoch
 
     def saw(self, kind: type) -> list[Any]:
         return [request for _, request in self.seen if isinstance(request, kind)]
@@ -160,9 +168,15 @@ class Beacon:
                 found = (ProposerDefinition(key, key[0], slot) for slot, key in self.proposers.get(epoch, {}).items())
                 return DutiesAnswer(tuple(found), bytes(32), False)
             case FetchAttestationData(slot, committee_index):
-                return attestation_data(slot, committee_index, head=9)
-            case ProduceBlock(slot, randao, graffiti):
-                return self.make_block(slot, graffiti, randao)
+                made = attestation_data(slot, committee_index, head=9)
+                return msgspec.structs.replace(made, source_epoch=self.source(made.target_epoch))
+            case JustifiedEpoch(slot):
+                return self.source(slot // SLOTS)
+            case ProduceBlock(slot, randao, graffiti, _, fee_recipient):
+                made_block = self.make_block(slot, graffiti, randao)
+                if fee_recipient and not pays(made_block, fee_recipient):
+                    raise ForeignFeeRecipient(None, f"bn1: {foreign_text(made_block, fee_recipient)}")
+                return made_block
             case _:
                 return None
 
@@ -179,7 +193,8 @@ class Consensus:
         self.is_awake.set()
         self.life = trio.CancelScope()  # of the current incarnation: cancel it, and the next one begins
         self._decided: dict[Duty, dict[str, bytes]] = {}
-        self.askers: dict[Duty, list[Reply[dict[str, bytes]]]] = {}
+        self.askers: dict[Duty, list[Reply[Agreed]]] = {}
+        self.proposer_index: int | None = 2
 
     async def run(self, inbox: Inbox[ConsensusMessage]) -> None:
         async for mail in inbox:
@@ -207,7 +222,7 @@ class Consensus:
     def _answer(self) -> None:
         for duty in self._decided:
             for reply in self.askers.pop(duty, []):
-                reply.send(dict(self._decided[duty]))
+                reply.send(Agreed(dict(self._decided[duty]), 1, self.proposer_index))
 
 
 class Signatures:
@@ -245,6 +260,8 @@ class Rig:
         self.slots: list[tuple[int, int]] = []
         self.ended: list[DutyEnded] = []
         self.blocks: list[BlockFetched] = []
+        self.refused: list[DecisionRefused] = []
+        self.allow_foreign_fee_recipient = False
         self.address: Address[Message]
         self.consensus_address: Address[ConsensusMessage]
         self._neighbours: tuple[Address[Any], ...]
@@ -280,6 +297,8 @@ class Rig:
                 fee_recipients={ALICE: "0x" + "A1" * 20, BOB: "0x" + "b0" * 20},
                 graffiti=lambda pubkey: pubkey[:1].ljust(32, b"\0"),
                 builder_boost=7,
+                allow_foreign_fee_recipient=self.allow_foreign_fee_recipient,
+                peer_names=("one", "two", "three", "four"),
             ),
             beacon=beacon,
             consensus=consensus,
@@ -288,7 +307,13 @@ class Rig:
             on_slot=lambda slot, active: self.slots.append((slot, active)),
             on_ended=self.ended.append,
             on_block=self.blocks.append,
+            on_refused=self.refused.append,
+            verify_all=self.verify_all,
         )
+
+    async def verify_all(self, checks: Sequence[Check]) -> Sequence[bool]:
+        """The keys here are made up, so are their signatures."""
+        return [check.signature == RANDAO for check in checks]
 
     @property
     def only_end(self) -> DutyEnded:

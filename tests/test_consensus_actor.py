@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from actors.consensus import (
     PROTOCOL,
     Agree,
+    Agreed,
     Consensus,
     DeadlinePassed,
     Message,
@@ -111,7 +112,7 @@ class Cluster:
         self.mailboxes[node].tell(ProposeValue(duty, value_of(node)))
 
     async def agree(self, node: int, duty: Duty) -> dict[str, bytes]:
-        return await self.mailboxes[node].ask(Agree(duty))
+        return (await self.mailboxes[node].ask(Agree(duty))).unsigned_data
 
     def deliver(self, sender: int, content: bytes) -> None:
         self.sent.append((sender, content))
@@ -518,4 +519,4 @@ async def test_it_can_be_embedded(autojump_clock: trio.testing.MockClock) -> Non
         cluster = Cluster(1, nursery, lambda: begin + trio.current_time())
         async with open_actor(cluster.mailboxes[0], lambda: cluster.actor(0)) as address:
             address.tell(ProposeValue(Duty(SLOT, DutyType.PROPOSER), value_of(0)))
-            assert await address.ask(Agree(Duty(SLOT, DutyType.PROPOSER))) == value_of(0)
+            assert await address.ask(Agree(Duty(SLOT, DutyType.PROPOSER))) == Agreed(value_of(0), 1, 0)

@@ -50,6 +50,7 @@ from tests.duties_rig import (
     ALICE,
     BOB,
     CAROL,
+    FEE_RECIPIENT,
     RANDAO,
     SLOT_S,
     SLOTS,
@@ -133,7 +134,7 @@ async def test_a_block_from_the_randao_to_the_beacon_node(autojump_clock: Clock)
         assert not rig.beacon.saw(ProduceBlock), "no block without the group's randao"
         rig.signatures.randao(9)
         await settle()
-        assert rig.beacon.saw(ProduceBlock) == [ProduceBlock(9, RANDAO, b"A".ljust(32, b"\0"), 7)]
+        assert rig.beacon.saw(ProduceBlock) == [ProduceBlock(9, RANDAO, b"A".ljust(32, b"\0"), 7, FEE_RECIPIENT)]
         assert waiting.value == block(9, b"A")
         rig.group(9, {ALICE: signed_block(9)}, DutyType.PROPOSER)
         await settle()
@@ -149,10 +150,14 @@ async def test_a_block_from_the_randao_to_the_beacon_node(autojump_clock: Clock)
         ({"fee_recipient": b"\xee" * 20, "blinded": True}, BlockFetched(True, None), 0),
     ],
 )
-async def test_the_fee_recipient_of_our_beacon_nodes_block_is_compared(
+async def test_where_blocks_may_pay_anybody_the_fee_recipient_of_our_beacon_nodes_block_is_only_compared(
     made: dict[str, Any], seen: BlockFetched, warnings: int, autojump_clock: Clock
 ) -> None:
-    async with rig_of(proposer) as rig:
+    def lenient(rig: Rig) -> None:
+        proposer(rig)
+        rig.allow_foreign_fee_recipient = True
+
+    async with rig_of(lenient) as rig:
         rig.beacon.make_block = lambda slot, graffiti, randao: block(slot, graffiti, randao, **made)
         with capture_logs() as entries:
             rig.signatures.randao(9)
@@ -163,6 +168,35 @@ async def test_the_fee_recipient_of_our_beacon_nodes_block_is_compared(
             ("0x" + "ee" * 20, "0x" + "A1" * 20)
         ] * warnings
         assert await rig.address.ask(AwaitProposal(9)) == block(9, b"A", **made), "it only warns"
+
+
+async def test_a_block_of_our_beacon_node_that_pays_somebody_else_is_not_offered(autojump_clock: Clock) -> None:
+    """The beacon node is told the recipient once more, and asked again, once. A peer's block is served."""
+    async with rig_of(proposer) as rig:
+        rig.beacon.make_block = lambda slot, graffiti, randao: block(slot, graffiti, randao, fee_recipient=b"\xee" * 20)
+        told = len(rig.beacon.saw(PrepareProposers))
+        with capture_logs() as entries:
+            rig.signatures.randao(9)
+            await rig.until(9.3)
+        assert not rig.consensus.proposed
+        assert len(rig.beacon.saw(ProduceBlock)) == 2
+        assert rig.beacon.saw(PrepareProposers)[told:][-1:] == [PrepareProposers(((ALICE[0], "0x" + "A1" * 20),))]
+        assert set(rig.blocks) == {BlockFetched(False, False)}
+        reasons = [entry["reason"] for entry in entries if entry["log_level"] == "warning"]
+        assert reasons == [f"bn1: the block's fee recipient is 0x{'ee' * 20} instead of 0x{'a1' * 20}"] * 2
+        rig.consensus.decide(Duty(9, DutyType.PROPOSER), {"0x" + ALICE.hex(): encode_unsigned(block(9))})
+        assert await rig.address.ask(AwaitProposal(9)) == block(9)
+
+
+async def test_a_beacon_node_that_had_forgotten_the_recipient_is_asked_again(autojump_clock: Clock) -> None:
+    async with rig_of(proposer) as rig:
+        rig.beacon.make_block = lambda slot, graffiti, randao: block(
+            slot, graffiti, randao, fee_recipient=FEE_RECIPIENT if len(rig.beacon.saw(ProduceBlock)) > 1 else bytes(20)
+        )
+        rig.signatures.randao(9)
+        await rig.until(9.1)
+        assert await rig.address.ask(AwaitProposal(9)) == block(9, b"A")
+        assert rig.blocks == [BlockFetched(False, False), BlockFetched(False, True)]
 
 
 async def test_a_block_of_our_beacon_node_that_is_not_our_proposers_is_not_offered(autojump_clock: Clock) -> None:

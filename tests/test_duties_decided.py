@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from actors.duties import (
     AwaitAttestationData,
     AwaitProposal,
+    DecisionRefused,
     DutyEnded,
     NoDuty,
 )
@@ -90,6 +91,8 @@ async def outcome(rig: Rig, duty: Duty, decided: dict[str, bytes], *requests: Re
         assert [type(asked.error) for asked in waiting] == [NoDuty] * len(waiting)
     [warning] = [entry for entry in entries if entry["log_level"] == "warning"]
     assert (warning["event"], warning["duty"]) == ("The cluster's decision is refused, nothing is served", str(duty))
+    assert warning["proposed_by"] == "three"
+    assert rig.refused == [DecisionRefused(duty, 2)]
     [ended] = [ended for ended in rig.ended if ended.duty == duty]
     return ended, warning["reason"]
 
@@ -104,6 +107,7 @@ REQUESTS = AwaitAttestationData(9, 3), AwaitAttestationData(9, 4), AwaitAttestat
         (values_of(vote(target_epoch=2**40)), "target epoch 1099511627776 instead of 1"),
         (values_of(vote(target_epoch=0, source_epoch=0)), "target epoch 0 instead of 1"),
         (values_of(vote(source_epoch=2)), "source epoch 2 is after target epoch 1"),
+        (values_of(vote(source_epoch=1)), "source epoch 1 is the target epoch, which nobody can have justified yet"),
         (values_of(vote(slot=10)), "slot 10 instead of 9"),
         (values_of(vote(duty_slot=10)), "slot of the definition 10 instead of 9"),
         (values_of(vote(duty_slot=10, slot=10)), "slot of the definition 10 instead of 9"),
@@ -180,6 +184,12 @@ async def test_of_ours_some_may_be_missing_and_validators_may_come_that_we_do_no
         ({key_of(ALICE): block(2**39)}, "slot 549755813888 instead of 9"),
         ({key_of(ALICE): block(9, index=BOB[0])}, "proposer index 66 instead of 65"),
         ({key_of(ALICE): block(9, fork=Fork.ELECTRA)}, "fork electra instead of fulu"),
+        (
+            {key_of(ALICE): block(9, fee_recipient=b"\xee" * 20)},
+            f"the block's fee recipient is 0x{'ee' * 20} instead of 0x{'a1' * 20}",
+        ),
+        ({key_of(ALICE): block(9, randao=b"\x78" * 96)}, "the block's randao reveal is not the group's"),
+        ({key_of(ALICE): block(9, randao=b"\x78" * 96, blinded=True)}, "the block's randao reveal is not the group's"),
         ({key_of(ALICE): block(9, fork=Fork.BELLATRIX, blinded=True)}, "fork bellatrix instead of fulu"),
         ({key_of(BOB): block(9)}, "1 blocks, not one of validator 65"),
         ({key_of(ALICE): block(9), key_of(BOB): block(9)}, "2 blocks, not one of validator 65"),
@@ -194,6 +204,24 @@ async def test_a_block_that_contradicts_the_duty_is_not_served(
         ended, warned = await outcome(rig, PROPOSER, encoded, AwaitProposal(9))
     assert warned == reason
     assert ended.reason == f"randao: {reason}", "our validator clients had not asked for the block"
+
+
+@pytest.mark.parametrize(
+    ("decided", "is_lenient"),
+    [
+        (block(9, fee_recipient=b"\xee" * 20, blinded=True), False),  # the builder's
+        (block(9, fee_recipient=b"\xee" * 20), True),
+    ],
+)
+async def test_a_block_that_may_pay_anybody_is_served(decided: Proposal, is_lenient: bool, autojump_clock: Clock) -> None:
+    def prepare(rig: Rig) -> None:
+        proposer(rig)
+        rig.allow_foreign_fee_recipient = is_lenient
+
+    async with rig_of(prepare) as rig:
+        await rig.until(9.1)
+        rig.consensus.decide(PROPOSER, {key_of(ALICE): encode_unsigned(decided)})
+        assert await rig.address.ask(AwaitProposal(9)) == decided
 
 
 async def test_two_attestation_data_for_one_committee_are_not_served(autojump_clock: Clock) -> None:

@@ -37,6 +37,7 @@ from actors.beacon.client_tasks import ClientTasks
 from actors.beacon.duties_cache import DutiesCache
 from actors.beacon.events import Events
 from actors.beacon.forwarding import Forwarding
+from actors.beacon.justified import justified_epoch
 from actors.beacon.messages import BeaconFault, BeaconUnavailable, DutiesAnswer, Message, SyncState
 from actors.beacon.node import BeaconNode, CallFailed, Wins
 from actors.beacon.race import AllFailed, race
@@ -50,7 +51,7 @@ from charon_actors.eth2.containers import proposal_type, signed_proposal_type
 from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_label
 from charon_actors.eth2.signed_data import EncodingFault
 from charon_actors.eth2.ssz import SszFault
-from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, Proposal
+from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, Proposal, foreign_text, pays
 
 log = structlog.get_logger(topic="beacon")
 T = TypeVar("T")
@@ -141,6 +142,7 @@ class Beacon:
         self._handlers: dict[type[Any], Callable[[Any], Awaitable[Any]]] = {
             messages.LoadChain: self._watch.load,
             messages.FetchAttestationData: self._fetch_attestation_data,
+            messages.JustifiedEpoch: self._justified_epoch,
             messages.ProduceBlock: self._produce_block,
             messages.AttesterDuties: self._attester_duties,
             messages.ProposerDuties: self._proposer_duties,
@@ -358,8 +360,14 @@ class Beacon:
             needs_synced=True,
         )
 
+    async def _justified_epoch(self, request: messages.JustifiedEpoch) -> int:
+        primaries, fallbacks = [await self._synced(nodes) for nodes in self._usable()]
+        limit_s = min(request.within_s, self._settings.timeout_s)
+        return await justified_epoch(request, primaries, fallbacks, self._ask, self._chain().slots_per_epoch, limit_s)
+
     async def _produce_block(self, request: messages.ProduceBlock) -> Proposal:
         chain = self._chain()
+        is_foreign = False
 
         def decode(answer: Answer) -> Proposal:
             proposal = decode_proposal(answer, chain)
@@ -367,10 +375,19 @@ class Beacon:
                 raise AnswerFault(f"a block of slot {proposal.slot} instead of {request.slot}")
             if proposal.message[RANDAO_IN_MESSAGE] != request.randao:
                 raise AnswerFault("a block with another randao reveal than ours")
+            if request.fee_recipient and not pays(proposal, request.fee_recipient):
+                nonlocal is_foreign
+                is_foreign = True
+                raise AnswerFault(foreign_text(proposal, request.fee_recipient))
             return proposal
 
         call = api.produce_block(request.slot, request.randao, request.graffiti, request.builder_boost)
-        return await self._read(call, decode, max(self._settings.timeout_s, BLOCK_TIMEOUT_S), needs_synced=True)
+        try:
+            return await self._read(call, decode, max(self._settings.timeout_s, BLOCK_TIMEOUT_S), needs_synced=True)
+        except BeaconFault as fault:
+            if is_foreign:
+                raise messages.ForeignFeeRecipient(fault.status, fault.text) from None
+            raise
 
     @asynccontextmanager
     async def _alone(self, kind: str, epoch: int) -> AsyncIterator[None]:

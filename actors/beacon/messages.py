@@ -48,6 +48,10 @@ class BeaconUnavailable(BeaconFault, Retryable):
     retryable = True
 
 
+class ForeignFeeRecipient(BeaconFault):
+    """A beacon node makes blocks that pay somebody else than it was told; `text` names it and the address."""
+
+
 class LoadChain(Request[Chain], frozen=True):
     """What chain the beacon nodes are on. Asked once at the start; everything else needs it. Changes go to `on_chain`.
 
@@ -67,16 +71,32 @@ class FetchAttestationData(Request[AttestationData], frozen=True):
     committee_index: int
 
 
+class JustifiedEpoch(Request[int], frozen=True):
+    """The latest epoch that one of our beacon nodes holds justified for a vote in `slot`, asked of all of them afresh.
+
+    Reply: as soon as one says `at_least` or later; else the latest, once all have answered or their time is over: `within_s`, and
+    at most what the settings say. May be earlier than `at_least`.
+    Raises: BeaconFault, when none answers in time; also when they are syncing.
+    """
+
+    slot: int
+    at_least: int
+    within_s: float
+
+
 class ProduceBlock(Request[Proposal], frozen=True):
     """An unsigned block, full or blinded. randao: 96 bytes; graffiti: 32 bytes; builder_boost: uint64 (08 §1, `--builder-api`).
 
-    Checked: slot and randao of the block. Raises: BeaconFault. Has a longer time limit than other reads.
+    fee_recipient: 20 bytes, whom a block that isn't blinded must pay; empty: anybody.
+    Checked: slot and randao of the block, and whom it pays. Raises: ForeignFeeRecipient (every block that came pays somebody else, or
+    some do and the other nodes failed); BeaconFault. Has a longer time limit than other reads.
     """
 
     slot: int
     randao: bytes
     graffiti: bytes
     builder_boost: int
+    fee_recipient: bytes = b""
 
 
 class DutiesAnswer(msgspec.Struct, frozen=True):
@@ -248,6 +268,7 @@ class OpenEvents(Request[ForwardAnswer], frozen=True):
 Message = (
     LoadChain
     | FetchAttestationData
+    | JustifiedEpoch
     | ProduceBlock
     | AttesterDuties
     | ProposerDuties

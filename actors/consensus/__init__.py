@@ -4,6 +4,7 @@ from actors.consensus.actor import PROTOCOL, Consensus, Flags
 from actors.consensus.handler import consensus_handler
 from actors.consensus.messages import (
     Agree,
+    Agreed,
     Broadcaster,
     DeadlinePassed,
     Message,
@@ -17,6 +18,7 @@ from actors.consensus.messages import (
 __all__ = [
     "PROTOCOL",
     "Agree",
+    "Agreed",
     "Broadcaster",
     "Consensus",
     "DeadlinePassed",

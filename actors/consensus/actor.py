@@ -30,6 +30,7 @@ import trio
 from actors.consensus.intake import Intake
 from actors.consensus.messages import (
     Agree,
+    Agreed,
     Broadcaster,
     DeadlinePassed,
     Message,
@@ -81,7 +82,7 @@ class Life:
     def __init__(self, session: Session, start_s: float, deadline_s: float, begun_by: int | None) -> None:
         self.session, self.start_s, self.deadline_s, self.begun_by = session, start_s, deadline_s, begun_by
         self.is_asked_for = False
-        self.askers: list[Reply[dict[str, bytes]]] = []
+        self.askers: list[Reply[Agreed]] = []
         self.proposal: dict[str, bytes] | None = None
         self.wakeup = trio.Event()
         self.measured_from_s: float | None = None
@@ -142,7 +143,7 @@ class Consensus:
 
     # requests of our own node
 
-    def _agree(self, duty: Duty, reply: Reply[dict[str, bytes]]) -> None:
+    def _agree(self, duty: Duty, reply: Reply[Agreed]) -> None:
         if duty.type not in SUPPORTED:
             reply.fail(UnsupportedDuty(f"{duty}: this type of duty has no consensus on unsigned data"))
             return
@@ -152,7 +153,7 @@ class Consensus:
             return
         life.is_asked_for = True
         if life.session.decided is not None:
-            reply.send(dict(life.session.decided.unsigned_data))
+            reply.send(_agreed(life.session.decided))
             return
         life.askers = [asker for asker in life.askers if not asker.is_over]
         if len(life.askers) >= ASKERS:
@@ -353,7 +354,7 @@ class Consensus:
     def _on_decided(self, life: Life, decided: Decided) -> None:
         session = life.session
         for reply in life.askers:
-            reply.send(dict(decided.unsigned_data))
+            reply.send(_agreed(decided))
         life.askers.clear()
         if session.is_started:
             began_s = life.start_s if life.measured_from_s is None else life.measured_from_s
@@ -390,6 +391,11 @@ class Consensus:
             hint=explain.remedy(reason),
             **report.fields(),
         )
+
+
+def _agreed(decided: Decided) -> Agreed:
+    """Each asker has a copy of its own."""
+    return Agreed(dict(decided.unsigned_data), decided.round, decided.proposer_index)
 
 
 async def _paced(steps: Steps[T], spend: Callable[[int], Awaitable[None]]) -> T:

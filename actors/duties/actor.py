@@ -1,7 +1,8 @@
 """Duties: the slot clock. Resolves who has to do what, starts a task a duty, ends it at its deadline, serves what was decided.
 
 Accepts     AwaitAttestationData, AwaitProposal, ProposerOf, PubkeyOfAttester, AttesterAt (ask) · GroupArrived, ChainReorganised (tell)
-Emits       DutyEnded to the `on_ended` it was made with, once a duty; each slot as it starts to `on_slot`; BlockFetched to `on_block`
+Emits       DutyEnded to the `on_ended` it was made with, once a duty; each slot as it starts to `on_slot`; BlockFetched to `on_block`;
+            DecisionRefused to `on_refused`
 Owns        duty definitions of the last epochs, decided values, one task a duty
 May touch   the beacon, consensus and signatures actors. Not: sockets, disk, another actor's state
 Mailbox     4096, policy `reject`
@@ -19,7 +20,7 @@ Limits: MAX_WAITING questions wait for duties, as many for decided values; MAX_B
 """
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar, assert_never
@@ -47,6 +48,7 @@ from actors.duties.messages import (
     AwaitProposal,
     BlockFetched,
     ChainReorganised,
+    DecisionRefused,
     DutyEnded,
     GroupArrived,
     Message,
@@ -56,10 +58,12 @@ from actors.duties.messages import (
     PubkeyOfAttester,
     UnknownValidator,
 )
+from actors.duties.sources import Sources
 from actors.duties.story import DutyContext, Timeline, attest, propose, submit
 from actors.mailbox import Address, Inbox, Reply
 from actors.signatures import DutyExpired, GroupSigned
 from actors.signatures import Message as SignaturesMessage
+from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType, deadline_s, start_offset_s
@@ -76,6 +80,7 @@ SLOT_GRACE_S: Final = 0.02
 SYNC_POLL_S: Final = 1.0
 MAX_EPOCHS_AHEAD: Final = 2
 MAX_BATCHES: Final = 256  # group signatures of one duty that wait to be submitted
+ADDRESS_BYTES: Final = 20
 PATIENCE_SLOTS: Final = 1 / 3  # a block asked for later than that comes too late anyway (05 §2)
 
 T = TypeVar("T")
@@ -88,6 +93,7 @@ class Settings(msgspec.Struct, frozen=True):
     """fee_recipients: 0x-address, or nothing, by group public key (48 bytes), for all validators of the lock, in the lock's order.
 
     graffiti: 32 bytes for a group public key. builder_boost: 0 without, 2**64 - 1 with the builder (05 §6).
+    allow_foreign_fee_recipient: blocks may pay anybody. peer_names: by peer index, for the log.
     """
 
     chain: Chain
@@ -95,6 +101,17 @@ class Settings(msgspec.Struct, frozen=True):
     graffiti: Callable[[bytes], bytes]
     builder_boost: int = 0
     profile: Profile = Profile.V1_10
+    allow_foreign_fee_recipient: bool = False
+    peer_names: Sequence[str] = ()
+
+    def paid(self) -> Mapping[bytes, bytes]:
+        """Whom blocks must pay, 20 bytes by group public key, for validators with an address."""
+        if self.allow_foreign_fee_recipient or self.chain.has_made_up_blocks:
+            return {}
+        paid = {pubkey: address for pubkey, text in self.fee_recipients.items() if (address := _address(text))}
+        if missing := len(self.fee_recipients) - len(paid):
+            log.warning("The lock has no fee recipient for some validators: their blocks may pay anybody", validators=missing)
+        return paid
 
 
 class Epoch(msgspec.Struct):
@@ -117,7 +134,8 @@ class Running(msgspec.Struct):
 
 
 class Duties:
-    """One incarnation. on_slot: called with each slot as it starts; on_ended: with each duty's end; on_block: when we have a block."""
+    """One incarnation. on_slot: called with each slot as it starts; on_ended: with each duty's end; on_block: when we have a block;
+    on_refused: when a decision isn't served. verify_all: of signatures, off the event loop or on it."""
 
     def __init__(
         self,
@@ -127,12 +145,14 @@ class Duties:
         consensus: Address[ConsensusMessage],
         signatures: Address[SignaturesMessage],
         wall_clock: Callable[[], float],
+        verify_all: Callable[[Sequence[Check]], Awaitable[Sequence[bool]]],
         on_slot: Callable[[int, int], None] = lambda slot, active_validators: None,
         on_ended: Callable[[DutyEnded], None] = lambda ended: None,
         on_block: Callable[[BlockFetched], None] = lambda block: None,
+        on_refused: Callable[[DecisionRefused], None] = lambda refused: None,
     ) -> None:
         self._settings, self._chain, self._beacon = settings, settings.chain, beacon
-        self._wall_clock, self._on_slot, self._on_ended = wall_clock, on_slot, on_ended
+        self._wall_clock, self._on_slot, self._on_ended, self._on_refused = wall_clock, on_slot, on_ended, on_refused
         self._decided = DecidedValues()
         self._epochs: dict[int, Epoch] = {}
         self._resolving: dict[int, trio.Event] = {}
@@ -152,6 +172,9 @@ class Duties:
             graffiti=settings.graffiti,
             builder_boost=settings.builder_boost,
             fee_recipients=settings.fee_recipients,
+            paid=settings.paid(),
+            sources=Sources(settings.chain, beacon, wall_clock),
+            verify_all=verify_all,
             on_block=on_block,
         )
 
@@ -419,7 +442,7 @@ class Duties:
                 for leaf in leaves(error):
                     timeline.fault(leaf)
                     if isinstance(leaf, NOT_SERVED):
-                        log.warning("The cluster's decision is refused, nothing is served", duty=str(duty), reason=str(leaf))
+                        self._refuse(timeline, leaf)
                     elif not isinstance(leaf, EXPECTED):
                         log.exception("A duty failed by a fault of ours", duty=str(duty), exc_info=leaf)
             is_agreed = True
@@ -457,6 +480,18 @@ class Duties:
             self._forget(running)
         self._decided.give_up(duty)  # not when this incarnation dies: then who waits gets ActorDown and may ask again
         end()
+
+    def _refuse(self, timeline: Timeline, fault: Exception) -> None:
+        """Name who proposed it: no honest node of ours does (but one whose beacon node is on another chain)."""
+        agreed, names = timeline.agreed, self._settings.peer_names
+        index = None if agreed is None else agreed.proposer_index
+        log.warning(
+            "The cluster's decision is refused, nothing is served",
+            duty=str(timeline.duty),
+            proposed_by="unknown" if index is None else names[index] if index < len(names) else str(index),
+            reason=str(fault),
+        )
+        self._on_refused(DecisionRefused(timeline.duty, index))
 
     def _forget(self, running: Running) -> None:
         if self._running.get(running.timeline.duty) is running:
@@ -517,6 +552,15 @@ class Duties:
         self._decided.expire(attestations_until, slot - 1)
         for epoch in [known for known in self._epochs if known <= self._chain.epoch_of(slot) - EPOCHS_KEPT]:
             del self._epochs[epoch]
+
+
+def _address(text: str) -> bytes:
+    """20 bytes; empty for what is no address, as in locks of the first versions, which don't check it."""
+    try:
+        address = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        return b""
+    return address if len(address) == ADDRESS_BYTES else b""
 
 
 WHY_IT_STOPPED: Final = {

@@ -88,6 +88,13 @@ class BlockFetched(msgspec.Struct, frozen=True):
     fee_recipient_matches: bool | None
 
 
+class DecisionRefused(msgspec.Struct, frozen=True):
+    """What the cluster decided was not served: it contradicts the duty, or what we know. proposer_index: as of Agreed."""
+
+    duty: Duty
+    proposer_index: int | None
+
+
 class DutyEnded(msgspec.Struct, frozen=True):
     """One duty's story is over, for tracker, metrics and reports.
 

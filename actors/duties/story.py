@@ -4,13 +4,26 @@ A new duty type is another such function. The steps wait for facts: the beacon n
 consensus, the signatures of a threshold; the deadline of the duty is the cancel scope around them.
 
 Consensus is joined before our own value is there (05 §6 "participate"): a peer that leads may propose while our beacon node is
-slow, and its decision is served all the same. What was decided may come from a lying leader: it is served only if it fits the duty
-(`unsigned_data`), else nothing is. What fails for a moment only, also on the way to consensus, is tried again.
+slow, and its decision is served all the same. What fails for a moment only, also on the way to consensus, is tried again.
+
+What was decided may come from a lying leader. It is served only if it passes, else nothing is; who proposed it is in the timeline:
+
+    both          fits the duty (`unsigned_data.py`)
+    attestation   its source is justified for our own beacon nodes (`sources.py`)
+    block         its randao reveal is the group's signature, which there is only one of
+    block         unless blinded, it pays the cluster's fee recipient of that validator. Not looked at: a chain of made-up blocks, a lock
+                  without address, and with `allow_foreign_fee_recipient`
+
+We don't offer a block that pays somebody else either: the beacon node is told the recipient once more, for it may have been started
+since the epoch began, and asked again, once.
+
+Refused is after the decision, not before our PREPARE: a liar that leads can always ruin its duty unnoticed, by a head or a payload that
+is none, so that nothing is won; and no value is decoded before it is decided.
 
 Source: specification 05-core-workflow §3 and §6; architecture §3.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -21,18 +34,22 @@ import trio
 from actors.beacon import (
     BeaconFault,
     FetchAttestationData,
+    ForeignFeeRecipient,
+    PrepareProposers,
     ProduceBlock,
     ProposerDefinition,
     SubmitAttestations,
     SubmitProposal,
 )
 from actors.beacon import Message as BeaconMessage
-from actors.consensus import Agree, ProposeValue
+from actors.consensus import Agree, Agreed, ProposeValue
 from actors.consensus import Message as ConsensusMessage
 from actors.duties.messages import BlockFetched
+from actors.duties.sources import Sources
 from actors.mailbox import Address
 from actors.signatures import AwaitGroupSignature, DutyExpired
 from actors.signatures import Message as SignaturesMessage
+from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType
@@ -47,6 +64,8 @@ from charon_actors.eth2.unsigned_data import (
     decided_attestations,
     decided_proposal,
     encode_unsigned,
+    foreign_text,
+    pays,
 )
 
 log = structlog.get_logger(topic="fetcher")
@@ -63,7 +82,9 @@ T = TypeVar("T")
 class DutyContext(msgspec.Struct, frozen=True):
     """What a story may touch.
 
-    put_attestations, put_proposal: serve what was decided. fee_recipients: as of Settings.
+    put_attestations, put_proposal: serve what was decided. fee_recipients: as of Settings. paid: whom blocks of a validator must pay,
+    20 bytes by group public key; a validator that is missing may pay anybody. verify_all: whether each signature is valid, off the
+    event loop.
     """
 
     chain: Chain
@@ -75,6 +96,9 @@ class DutyContext(msgspec.Struct, frozen=True):
     graffiti: Callable[[bytes], bytes]
     builder_boost: int
     fee_recipients: Mapping[bytes, str]
+    paid: Mapping[bytes, bytes]
+    sources: Sources
+    verify_all: Callable[[Sequence[Check]], Awaitable[Sequence[bool]]]
     on_block: Callable[[BlockFetched], None]
 
 
@@ -84,7 +108,7 @@ Groups = trio.MemoryReceiveChannel[Mapping[bytes, SignedData]]
 class Timeline:
     """Where a duty is, and what went wrong on the way: its failure reason is where it stopped.
 
-    at: the current step. faults: what was tried in vain, bounded, in order. clock: Unix seconds.
+    at: the current step. faults: what was tried in vain, bounded, in order. agreed: what was decided. clock: Unix seconds.
     """
 
     def __init__(self, duty: Duty, clock: Callable[[], float]) -> None:
@@ -92,6 +116,7 @@ class Timeline:
         self.at = "start"
         self.steps: list[tuple[str, float]] = []
         self.faults: list[str] = []
+        self.agreed: Agreed | None = None
 
     def step(self, name: str) -> None:
         if self.at != "done" and len(self.steps) < MAX_STEPS:
@@ -112,6 +137,7 @@ async def attest(definitions: Mapping[bytes, AttesterDefinition], on: DutyContex
     """Agree on what the validators of `definitions` (by group public key) attest, and serve it."""
     decided = await agree(lambda: fetch_attestations(definitions, on, timeline), on, timeline)
     values = decided_attestations(decided, timeline.duty, definitions, on.chain)
+    await on.sources.confirm(timeline.duty.slot, max(value.data.source_epoch for value in values))
     timeline.step("serve")
     if missing := definitions.keys() - {value.duty.pubkey for value in values}:
         timeline.fault(WrongValue(f"nothing was decided for {len(missing)} of our validators"))
@@ -122,6 +148,10 @@ async def propose(proposer: ProposerDefinition, on: DutyContext, timeline: Timel
     """Agree on the block of the validator `proposer`, and serve it."""
     decided = await agree(lambda: fetch_block(proposer, on, timeline), on, timeline)
     proposal = decided_proposal(decided, timeline.duty, proposer.pubkey, proposer.validator_index, on.chain)
+    due = on.paid.get(proposer.pubkey)
+    if due is not None and not pays(proposal, due):
+        raise WrongValue(foreign_text(proposal, due))
+    await until_done(lambda: check_randao(proposal, proposer.pubkey, on), timeline)
     timeline.step("serve")
     on.put_proposal(timeline.duty.slot, proposal)
 
@@ -145,9 +175,17 @@ async def agree(fetch: Callable[[], Awaitable[dict[str, bytes]]], on: DutyContex
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(offer)
-        decided = await until_done(lambda: on.consensus.ask(Agree(duty=duty)), timeline)
+        agreed = timeline.agreed = await until_done(lambda: on.consensus.ask(Agree(duty=duty)), timeline)
         nursery.cancel_scope.cancel()
-    return decided
+    return agreed.unsigned_data
+
+
+async def check_randao(proposal: Proposal, pubkey: bytes, on: DutyContext) -> None:
+    """The reveal is the signature of that group public key (48 bytes) over the epoch. Raises: WrongValue; Retryable."""
+    randao = SignedRandao(on.chain.epoch_of(proposal.slot), proposal.randao_reveal)
+    [is_valid] = await on.verify_all([Check(pubkey, randao.signing_root(on.chain), randao.signature)])
+    if not is_valid:
+        raise WrongValue("the block's randao reveal is not the group's")
 
 
 async def fetch_attestations(
@@ -159,6 +197,7 @@ async def fetch_attestations(
     is_electra = on.chain.fork_at(on.chain.epoch_of(slot)) >= Fork.ELECTRA
     committees = {0} if is_electra else {definition.committee_index for definition in definitions.values()}
     fetched = {index: await on.beacon.ask(FetchAttestationData(slot=slot, committee_index=index)) for index in sorted(committees)}
+    on.sources.heard(slot, max(data.source_epoch for data in fetched.values()))
     return {
         "0x" + pubkey.hex(): encode_unsigned(
             AttestationUnsigned(data=fetched[0 if is_electra else definition.committee_index], duty=definition)
@@ -174,12 +213,37 @@ async def fetch_block(proposer: ProposerDefinition, on: DutyContext, timeline: T
     randao = await on.signatures.ask(AwaitGroupSignature(duty=Duty(slot, DutyType.RANDAO), pubkey=pubkey))
     assert isinstance(randao, SignedRandao), "the signatures actor has checked the type"
     timeline.step("fetch")
-    proposal = await on.beacon.ask(
-        ProduceBlock(slot=slot, randao=randao.signature, graffiti=on.graffiti(pubkey), builder_boost=on.builder_boost)
+    request = ProduceBlock(
+        slot=slot,
+        randao=randao.signature,
+        graffiti=on.graffiti(pubkey),
+        builder_boost=on.builder_boost,
+        fee_recipient=on.paid.get(pubkey, b""),
     )
+    try:
+        proposal = await on.beacon.ask(request)
+    except ForeignFeeRecipient as fault:
+        warn_of_foreign_fee_recipient(slot, fault, on)
+        await on.beacon.ask(PrepareProposers(preparations=((proposer.validator_index, on.fee_recipients[pubkey]),)))
+        try:
+            proposal = await on.beacon.ask(request)
+        except ForeignFeeRecipient as again:
+            warn_of_foreign_fee_recipient(slot, again, on)
+            raise
     check_proposal(proposal, timeline.duty, proposer.validator_index, on.chain)
     compare_fee_recipient(proposal, on.fee_recipients.get(pubkey, ""), on)
     return {"0x" + pubkey.hex(): encode_unsigned(proposal)}
+
+
+def warn_of_foreign_fee_recipient(slot: int, fault: ForeignFeeRecipient, on: DutyContext) -> None:
+    """The text names the beacon nodes and their recipients."""
+    log.warning(
+        "A beacon node pays the fees of our block to somebody else: it is not proposed",
+        slot=slot,
+        reason=fault.text,
+        hint="make its fee recipient the cluster's; see --allow-foreign-fee-recipient",
+    )
+    on.on_block(BlockFetched(is_blinded=False, fee_recipient_matches=False))
 
 
 def compare_fee_recipient(proposal: Proposal, configured: str, on: DutyContext) -> None:

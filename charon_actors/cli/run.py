@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from charon_actors.eth2.networks import Network
 
 MAX_NICKNAME_BYTES: Final = 32
+OVERRIDES_FILE: Final = "builder_registrations_overrides.json"
 
 FLAGS: Final = (
     Flag(
@@ -55,6 +56,12 @@ FLAGS: Final = (
     Flag(
         "graffiti-disable-client-append", Kind.SWITCH, False, "Do not append OB and the beacon node's code; then up to 32 bytes"
     ),
+    Flag(
+        "allow-foreign-fee-recipient",
+        Kind.SWITCH,
+        False,
+        "Sign blocks that pay their fees to another address than the lock's; for clusters whose other nodes override fee recipients",
+    ),
     *flags.p2p(flags.RUN_RELAYS),
     *flags.TESTNET,
     flags.TESTNET_CAPELLA,
@@ -79,7 +86,7 @@ NOT_BUILT: Final = {
     "otlp-headers": "",
     "otlp-insecure": "false",
     "otlp-service-name": "charon",
-    "overrides-file": ".charon/builder_registrations_overrides.json",
+    "overrides-file": f".charon/{OVERRIDES_FILE}",
     "proc-directory": "",
     "publish-address": "https://api.obol.tech/v1",
     "publish-timeout": "5m0s",
@@ -102,6 +109,7 @@ def run(values: Values) -> int:
         if strip_quotes(os.environ.get(environment_name(name), "")) not in ("", default):
             notice(f"{environment_name(name)} has no effect: this version has no --{name} yet")
     config = node_config(values)
+    _warn_of_overrides(values)
     from supervisors.node import NodeConfig, open_node
 
     assert isinstance(config, NodeConfig)
@@ -208,12 +216,20 @@ def node_config(values: Values) -> object:
         graffiti=_graffiti(values, len(lock.validators)),
         graffiti_names_client=not values.switch("graffiti-disable-client-append"),
         validator_api_tls=tls,
+        allow_foreign_fee_recipient=values.switch("allow-foreign-fee-recipient"),
     )
     if not values.switch("private-key-file-lock"):
         return config
     # last: it is a mark that the key is in use, which a mistake in a flag must not leave behind
     key_lock = take_key_lock(key_path, "charon run", "0x" + lock.lock_hash.hex(), time.time(), state_dir, notice)
     return msgspec.structs.replace(config, key_lock=key_lock)
+
+
+def _warn_of_overrides(values: Values) -> None:
+    """Charon's nodes pay whom that file says; this one doesn't read it, and by itself signs nothing of the kind."""
+    path = _place(values, "lock-file").parent / OVERRIDES_FILE
+    if path.is_file() and not values.switch("allow-foreign-fee-recipient"):
+        notice(f"{path} has no effect: this version does not read it; blocks that pay others than the lock says are not signed")
 
 
 def _unknown_network(lock_path: Path, networks: "Sequence[Network]") -> UserError | None:

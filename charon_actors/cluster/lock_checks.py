@@ -52,6 +52,7 @@ IN_LOCK: Final = "invalid definition: "
 OF_OPERATORS: Final = "signatures of operators and creator"
 PUBLIC_SHARES: Final = "public shares"
 AGGREGATE: Final = "signature aggregate"
+NO_AGGREGATE: Final = f"{AGGREGATE}: none, as locks of v1.0 and v1.1 may have it"
 REGISTRATIONS: Final = "builder registrations"
 NODE_SIGNATURES: Final = "node signatures"
 DEPOSITS: Final = "deposits"
@@ -118,10 +119,9 @@ def _operators_check(
 
 
 def _signature_check_names(lock: Lock) -> tuple[str, ...]:
-    if not lock.signature_aggregate:
-        return (_of_operators(lock.definition),)
     later = (REGISTRATIONS, NODE_SIGNATURES) if schema_of(lock.definition.version).has_registrations else ()
-    return (_of_operators(lock.definition), PUBLIC_SHARES, AGGREGATE, *later)
+    aggregate = AGGREGATE if lock.signature_aggregate else NO_AGGREGATE
+    return (_of_operators(lock.definition), PUBLIC_SHARES, aggregate, *later)
 
 
 def _of_operators(definition: Definition) -> str:
@@ -133,10 +133,8 @@ def _signature_checks(lock: Lock, networks_extra: Sequence[Network], contract: C
     """01 §5.1, checks 1 to 12, each on its own."""
     schema = schema_of(lock.definition.version)
     yield _operators_check(lock.definition, lock, networks_extra, contract)
-    if not lock.signature_aggregate and schema.may_lack_aggregate:
-        return
     if not lock.signature_aggregate:
-        yield Check(AGGREGATE, "empty lock aggregate signature")
+        yield Check(NO_AGGREGATE) if schema.may_lack_aggregate else Check(AGGREGATE, "empty lock aggregate signature")
     elif len(lock.signature_aggregate) != SIGNATURE_BYTES:
         yield Check(AGGREGATE, "invalid data length")
     yield _check(PUBLIC_SHARES, lambda: verify_public_shares(lock), details=lambda: inconsistent_shares(lock))

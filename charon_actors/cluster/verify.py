@@ -4,7 +4,8 @@
     definition, signatures    EIP-712 of operators (since v1.3) and creator (since v1.4); all unsigned, solo creator, or everybody
     lock, hashes              the definition's, count of validators, lock hash
     lock, signatures          the definition's; public shares lie on one polynomial of degree t-1 whose constant term is the
-                              validator's key; the aggregate of all shares over the recomputed lock hash; builder
+                              validator's key; the aggregate of all shares over the recomputed lock hash, which locks of
+                              v1.0 and v1.1 may lack: then that check alone is left out (Charon stops there); builder
                               registrations, node signatures by the ENR keys over the file's lock hash (both since v1.7)
 
 Deposit signatures are checked when deposit files are written, not here. Whether a contract wallet signed (ERC-1271) only an
@@ -152,14 +153,14 @@ def _verify_lock_signatures(
         verify_definition_signatures(lock.definition, networks_extra, contract)
     except ClusterFault as error:
         raise type(error)(f"invalid definition: {error}") from error
-    if not lock.signature_aggregate and schema.may_lack_aggregate:
-        return
-    if not lock.signature_aggregate:
+    is_signed = bool(lock.signature_aggregate) or not schema.may_lack_aggregate
+    if is_signed and not lock.signature_aggregate:
         raise ClusterFault("empty lock aggregate signature")
-    if len(lock.signature_aggregate) != SIGNATURE_BYTES:
+    if is_signed and len(lock.signature_aggregate) != SIGNATURE_BYTES:
         raise ClusterFault("invalid data length")
     verify_public_shares(lock)
-    verify_aggregate(lock, recomputed_hash)
+    if is_signed:
+        verify_aggregate(lock, recomputed_hash)
     if schema.has_registrations:
         if not all(verify_batch(registration_checks(lock))):
             raise ClusterFault(

@@ -58,6 +58,14 @@ class AttestationData(msgspec.Struct, frozen=True):
     def to_json(self) -> dict[str, Any]:
         return containers.ATTESTATION_DATA.to_json(self.to_value())
 
+    @property
+    def has_possible_source(self) -> bool:
+        """Whether any state can call for this vote: an epoch is justified at its end at the earliest, so only genesis votes for itself.
+
+        Source: consensus-specs phase0, `process_justification_and_finalization`, `process_attestation`.
+        """
+        return self.source_epoch < self.target_epoch or self.source_epoch == self.target_epoch == 0
+
     def hash_tree_root(self) -> bytes:
         """32 bytes; the object root of every attestation."""
         return containers.ATTESTATION_DATA.hash_tree_root(self.to_value())

@@ -158,6 +158,7 @@ FORK_SCHEDULE: Final = _get("fork_schedule", "/eth/v1/config/fork_schedule")
 SYNCING: Final = _get("node_syncing", "/eth/v1/node/syncing")
 PEER_COUNT: Final = _get("node_peer_count", "/eth/v1/node/peer_count")
 NODE_VERSION: Final = _get("node_version", "/eth/v1/node/version")
+FINALITY: Final = _get("finality", "/eth/v1/beacon/states/head/finality_checkpoints")
 
 
 def validators(state_id: str, ids: Sequence[str]) -> Call:
@@ -407,7 +408,7 @@ def decode_attestation_data(body: bytes, slot: int, committee_index: int, slots_
     )
     if vote.slot != slot or vote.index not in (committee_index, 0):
         raise AnswerFault(f"data of slot {vote.slot}, index {vote.index} instead of slot {slot}, index {committee_index}")
-    if vote.target_epoch != slot // slots_per_epoch or vote.source_epoch > vote.target_epoch:
+    if vote.target_epoch != slot // slots_per_epoch or not vote.has_possible_source:
         raise AnswerFault(f"a vote from epoch {vote.source_epoch} to {vote.target_epoch} in slot {slot}")
     return vote
 
@@ -461,6 +462,12 @@ def decode_syncing(body: bytes) -> Syncing:
     if not isinstance(is_syncing, bool):
         raise AnswerFault("is_syncing is not a boolean")
     return Syncing(is_syncing, _field_uint(fields, "head_slot"), _field_uint(fields, "sync_distance"), fields)
+
+
+def decode_justified_epoch(body: bytes) -> int:
+    """The epoch of `current_justified` in an answer to FINALITY. Raises: AnswerFault."""
+    checkpoints = as_object(decode_data(body), "data")
+    return _field_uint(as_object(checkpoints.get("current_justified"), "current_justified"), "epoch")
 
 
 def decode_peer_count(body: bytes) -> int:

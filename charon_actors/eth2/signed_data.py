@@ -140,7 +140,8 @@ class VersionedAttestation(msgspec.Struct, frozen=True):
         return (
             duty.type is DutyType.ATTESTER
             and data.slot == duty.slot
-            and data.source_epoch <= data.target_epoch == chain.epoch_of(duty.slot)
+            and data.has_possible_source
+            and data.target_epoch == chain.epoch_of(duty.slot)
             and (self.fork >= Fork.ELECTRA) == is_electra
             and self.attestation.committee_index is not None
         )

@@ -10,7 +10,7 @@ We send the first form; the JSON forms of all of them are understood. What a pee
 then whatever is wrong with it is an EncodingFault, or a WrongValue if it contradicts its duty. Without the latter one lying leader has
 every node sign a vote for a target far ahead, and whatever honest votes follow are surrounded by it, for ever:
 
-    attestation data    slot = its definition's = the duty's · target: the slot's epoch · source not after target
+    attestation data    slot = its definition's = the duty's · target: the slot's epoch · source before it, or both 0
                         index: the definition's committee, 0 from Electra on
                         definition: under its public key; of a validator of ours with our validator and committee index
     block               the only one, of our proposer's public key · slot: the duty's · fork: the slot's · proposer index: our proposer's
@@ -59,6 +59,8 @@ __all__ = [
     "decode_unsigned",
     "encode_unsigned",
     "encode_unsigned_json",
+    "foreign_text",
+    "pays",
     "same_message",
 ]
 
@@ -293,6 +295,8 @@ def decided_attestations(
         _demand("target epoch", data.target_epoch, epoch)
         if data.source_epoch > data.target_epoch:
             raise WrongValue(f"source epoch {data.source_epoch} is after target epoch {data.target_epoch}")
+        if not data.has_possible_source:
+            raise WrongValue(f"source epoch {data.source_epoch} is the target epoch, which nobody can have justified yet")
         values.append(value)
     if len({(value.duty.committee_index, value.duty.validator_index) for value in values}) < len(values):
         raise WrongValue("two public keys for one validator")
@@ -319,6 +323,17 @@ def check_proposal(proposal: Proposal, duty: Duty, validator_index: int, chain: 
         return
     _demand("fork", proposal.fork.label, chain.fork_at(chain.epoch_of(duty.slot)).label)
     _demand("proposer index", proposal.proposer_index, validator_index)
+
+
+def pays(proposal: Proposal, fee_recipient: bytes) -> bool:
+    """Whether the fees of this block go to that address (20 bytes). True where it can't be said: a blinded block pays the cluster
+    through its builder, and before Bellatrix a block pays nobody."""
+    return proposal.blinded or proposal.fee_recipient in (None, fee_recipient)
+
+
+def foreign_text(proposal: Proposal, fee_recipient: bytes) -> str:
+    """For logs and faults, of a block that `pays` somebody else."""
+    return f"the block's fee recipient is 0x{(proposal.fee_recipient or b'').hex()} instead of 0x{fee_recipient.hex()}"
 
 
 def _demand(what: str, found: object, due: object) -> None:

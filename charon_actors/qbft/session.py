@@ -13,7 +13,11 @@ anything else does. When the queue is full, the oldest message of whoever has br
 anybody may pass on the messages of others, and attach other justifications to them. Values are charged to the peer
 whose message brought them first, against an allowance for all duties together, so that a peer can fill only its own share.
 
-Limits: QUEUED_MESSAGES a session; VALUE_BYTES a peer; those of the machine. Source: specification 06 §5 to §8, §10.
+Who proposed the decided value first is told with the decision, if there is a proof: the leader of the round in which it was decided may
+be an honest one that had to repeat what the leader of an earlier round had proposed (J2). Proofs are a PRE_PREPARE, which its leader has
+signed, and PREPAREs of a quorum for one round, of which most are honest: they had seen one.
+
+Limits: QUEUED_MESSAGES a session; VALUE_BYTES a peer; a proof a value; those of the machine. Source: specification 06 §5 to §8, §10.
 """
 
 from collections import deque
@@ -34,6 +38,7 @@ from charon_actors.qbft.machine import (
     MessageType,
     RoundChanged,
     leader,
+    quorum,
 )
 from charon_actors.qbft.messages import (
     UNSIGNED_DATA_SET,
@@ -63,12 +68,16 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """Output, once: what the cluster has decided. unsigned_data: group public key text to encoding, of all validators."""
+    """Output, once: what the cluster has decided. unsigned_data: group public key text to encoding, of all validators.
+
+    round, leader_index: in which it was decided. proposer_index: peer index of whoever proposed this value first, None without a proof.
+    """
 
     unsigned_data: UnsignedData
     value_hash: bytes
     round: int
     leader_index: int
+    proposer_index: int | None
 
 
 class Differs(msgspec.Struct, frozen=True):
@@ -128,6 +137,7 @@ class Session:
         self._own: deque[Message] = deque()
         self._values: dict[bytes, Value] = {}
         self._charges: dict[bytes, tuple[int, int]] = {}
+        self._first_rounds: dict[bytes, int] = {}  # by value: the first round for which it is proven that its leader proposed it
         self._proposal: tuple[bytes, UnsignedData] | None = None
         self._asked: Compare | None = None
 
@@ -163,6 +173,7 @@ class Session:
                 return
         else:
             self._keep(message.source, received.values)
+            self._note_proposal(message)
         self._queue.append((message.source if carrier is None else carrier, message))
         if len(self._queue) > QUEUED_MESSAGES:
             self._evict()
@@ -215,6 +226,7 @@ class Session:
         for named in list(self._charges):
             self._refund(named)
         self._values.clear()
+        self._first_rounds.clear()
         self._queue.clear()
         self._own.clear()
 
@@ -224,6 +236,7 @@ class Session:
             match effect:
                 case Broadcast():
                     message = sign_message(self._private_key, self.duty, self._own_index, effect)
+                    self._note_proposal(message)
                     outputs.append(Send(encode_message(message, self._values)))
                     self._own.append(message)
                 case Decide():
@@ -242,8 +255,30 @@ class Session:
         value = self._values.get(effect.value)
         if value is None:
             raise MessageFault("value of the decision is not known")
-        self.decided = Decided(decode_value(value), effect.value, effect.round, self.leader_of(effect.round))
+        first = 1 if effect.round == 1 else self._first_rounds.get(effect.value)
+        self._first_rounds.clear()
+        self.decided = Decided(
+            decode_value(value),
+            effect.value,
+            effect.round,
+            self.leader_of(effect.round),
+            None if first is None else self.leader_of(first),
+        )
         return self.decided
+
+    def _note_proposal(self, message: Message) -> None:
+        """Remember the first round for which this message proves that its leader proposed the value (theory on top)."""
+        if message.type is not MessageType.PRE_PREPARE or message.source != self.leader_of(message.round):
+            return
+        if message.value not in self._values:
+            return
+        supporters: dict[int, set[int]] = {}
+        for part in message.justification:
+            if part.type is MessageType.PREPARE and part.value == message.value:
+                supporters.setdefault(part.round, set()).add(part.source)
+        proven = [message.round, *(round_ for round_, sources in supporters.items() if len(sources) >= quorum(self._nodes))]
+        known = self._first_rounds.get(message.value)
+        self._first_rounds[message.value] = min(proven if known is None else [known, *proven])
 
     def _answer(self, asked: Compare) -> list[Output]:
         assert self._compare is not None

@@ -108,15 +108,21 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class BeaconMock:
-    """An ASGI application. wall_clock: Unix seconds."""
+    """An ASGI application. wall_clock: Unix seconds.
+
+    justified: the epoch that votes of an epoch go from; a test may put another function there, for a chain that doesn't finalise.
+    pays: whom blocks pay, 20 bytes; None: whom the proposer's node has told.
+    """
 
     def __init__(self, settings: BeaconSettings, wall_clock: Callable[[], float]) -> None:
         self._settings, self._clock, self._chain = settings, wall_clock, chain_of(settings)
         self._index = {pubkey: index for index, pubkey in enumerate(settings.validators)}
         self._blocks: dict[int, bytes] = {}
         self._fee_recipients: dict[int, bytes] = {}
-        self._made: dict[tuple[int, str, str], Block] = {}
+        self._made: dict[tuple[int, str, str, bytes], Block] = {}
         self.health = Health()
+        self.justified: Callable[[int], int] = lambda epoch: max(epoch - 1, 0)
+        self.pays: bytes | None = None
         self.arrivals: dict[tuple[str, int, int], Arrival] = {}
         self.repeats = 0
         self.refused: dict[str, int] = {}
@@ -254,6 +260,8 @@ class BeaconMock:
                 return self._duties([self._proposer_duty(slot) for slot in range(max(first, 1), last)])  # genesis has no proposer
             case "POST", ["eth", "v1", "validator", "duties", "sync", _]:
                 return self._duties([])
+            case "GET", ["eth", "v1", "beacon", "states", "head", "finality_checkpoints"]:
+                return self._data(current_justified={"epoch": str(self.attestation_data(self._head_slot()).source_epoch)})
             case "GET", ["eth", "v1", "validator", "attestation_data"]:
                 data = self.attestation_data(int(query["slot"][0]))
                 return {"data": data.to_json()}
@@ -284,7 +292,7 @@ class BeaconMock:
 
     def _spec(self) -> dict[str, str]:
         spec = {
-            "CONFIG_NAME": "charon-simnet",
+            "CONFIG_NAME": "charon-actors-simnet",
             "SECONDS_PER_SLOT": str(max(int(self._settings.slot_duration_s), 1)),
             "SLOT_DURATION_MS": str(round(self._settings.slot_duration_s * 1000)),
             "SLOTS_PER_EPOCH": str(self._settings.slots_per_epoch),
@@ -344,11 +352,14 @@ class BeaconMock:
     def block_root(self, slot: int) -> bytes:
         return hashlib.sha256(b"block" + slot.to_bytes(8, "little")).digest()
 
+    def _head_slot(self) -> int:
+        return max(self._chain.slot_at(self._clock()), 0)
+
     def attestation_data(self, slot: int) -> AttestationData:
         if slot > self._chain.slot_at(self._clock()):
             raise Refused(400, "the slot is in the future")
         epoch = self._chain.epoch_of(slot)
-        source = max(epoch - 1, 0)
+        source = self.justified(epoch)
         return AttestationData(
             slot=slot,
             index=0,
@@ -360,8 +371,13 @@ class BeaconMock:
         )
 
     def _block(self, slot: int, query: dict[str, list[str]]) -> "Block":
-        """The same for all that ask with the same randao and graffiti, as nodes of one cluster do."""
-        asked = (slot, query["randao_reveal"][0], query.get("graffiti", [""])[0])
+        """The same for all that ask with the same randao and graffiti, as nodes of one cluster do, while the recipient is the same."""
+        asked = (
+            slot,
+            query["randao_reveal"][0],
+            query.get("graffiti", [""])[0],
+            self._fee_recipients.get(self.proposer(slot), b""),
+        )
         if asked not in self._made:
             if len(self._made) >= KEPT_BLOCKS:
                 del self._made[next(iter(self._made))]
@@ -381,7 +397,8 @@ class BeaconMock:
         block["slot"], block["proposer_index"], block["parent_root"] = slot, proposer, self.block_root(max(slot - 1, 0))
         block["body"]["randao_reveal"] = randao
         block["body"]["graffiti"] = bytes.fromhex(query.get("graffiti", [""])[0].removeprefix("0x")).ljust(32, b"\0")[:32]
-        block["body"]["execution_payload"]["fee_recipient"] = self._fee_recipients.get(proposer, bytes(20))
+        pays = self._fee_recipients.get(proposer, bytes(20)) if self.pays is None else self.pays
+        block["body"]["execution_payload"]["fee_recipient"] = pays
         block["body"]["sync_aggregate"]["sync_committee_signature"] = b"\xc0" + bytes(95)
         self._blocks[slot] = containers.beacon_block(FORK).hash_tree_root(block)
         for old in [known for known in self._blocks if known < slot - KEPT_SLOTS]:

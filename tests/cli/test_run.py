@@ -484,6 +484,16 @@ async def test_a_beacon_node_that_is_down_is_waited_for_and_a_signal_ends_the_wa
         assert all(is_free(port) for port in node.ports)
 
 
+@pytest.mark.parametrize("is_allowed", [False, True])
+async def test_fee_recipients_that_charon_would_override_are_told_about_unless_blocks_may_pay_anybody(
+    data: Path, is_allowed: bool
+) -> None:
+    (data / "builder_registrations_overrides.json").write_text("[]")
+    async with running(data, *(["--allow-foreign-fee-recipient"] if is_allowed else [])) as node:
+        await node.says("waiting for a beacon node")
+        assert any("builder_registrations_overrides.json has no effect" in line for line in node.lines) is not is_allowed
+
+
 @pytest.mark.slow
 async def test_a_beacon_node_that_is_down_is_mentioned_every_15_s_and_used_when_it_is_up(data: Path, dealt: Any) -> None:
     [port] = free_ports(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from charon_actors.cluster.data_directory import (
     check_ceremony_directory,
@@ -17,9 +18,11 @@ from charon_actors.cluster.data_directory import (
     verified_definition,
     write_ceremony_artifacts,
 )
+from charon_actors.cluster.hashes import with_lock_hashes
 from charon_actors.cluster.identity import KEY_FILE, load_key_file, write_identity
 from charon_actors.cluster.key_lock import KeyLock, check_key_lock, decode_key_lock, encode_key_lock
 from charon_actors.cluster.keystore_files import Keystore
+from charon_actors.cluster.lock import decode_lock, encode_lock
 from charon_actors.cluster.staging import staging
 from charon_actors.enr import new_record
 from charon_actors.errors import UserError
@@ -202,6 +205,24 @@ def test_a_lock_is_loaded_verified_and_faults_name_file_and_reason(tmp_path: Pat
     path.write_bytes(LOCK[:-1])
     with pytest.raises(UserError, match=r"unmarshal cluster-lock.json"):
         load_lock(path, silent, is_verified=False)
+
+
+def test_a_lock_that_nobody_signed_is_loaded_only_if_its_shares_are_right(tmp_path: Path) -> None:
+    """As `run` and `combine` load it; with --no-verify the fault is a warning, as of any other lock."""
+    lock = decode_lock((CLUSTER / "examples/cluster-lock-000.json").read_bytes())
+    unsigned = with_lock_hashes(replace(lock, signature_aggregate=b""))
+    path = tmp_path / "cluster-lock.json"
+    path.write_bytes(encode_lock(unsigned))
+    assert load_lock(path, silent) == unsigned
+    first = unsigned.validators[0]
+    swapped = replace(first, public_shares=(first.public_shares[1], first.public_shares[0], *first.public_shares[2:]))
+    path.write_bytes(encode_lock(with_lock_hashes(replace(unsigned, validators=(swapped, *unsigned.validators[1:])))))
+    with pytest.raises(UserError, match="do not reconstruct"):
+        load_lock(path, silent)
+    warnings: list[str] = []
+    load_lock(path, warnings.append, is_verified=False)
+    assert len(warnings) == 1
+    assert "do not reconstruct" in warnings[0]
 
 
 def test_a_definition_is_loaded_and_verified(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from charon_actors.cluster.definition import Creator, Definition, Operator, deco
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import config_hash, definition_hash, lock_hash, with_definition_hashes, with_lock_hashes
 from charon_actors.cluster.lock import Lock, decode_lock, encode_lock
+from charon_actors.cluster.lock_checks import check_lock
 from charon_actors.cluster.peers import own_peer, peers_of
 from charon_actors.cluster.schema import SCHEMAS
 from charon_actors.cluster.verify import (
@@ -213,14 +214,91 @@ def test_signatures_that_cannot_be_verified_are_refused_and_none_are_accepted(ve
         verify_definition_signatures(replace(unsigned, operators=(signed, *unsigned.operators[1:])))
 
 
-@pytest.mark.parametrize("version", ["v1.0.0", "v1.1.0", "v1.2.0"])
+OF_THE_FIRST_VERSIONS = {  # written by Charon; the first has a definition hash that was changed afterwards
+    "v1.0.0": "cluster-lock-v1_0_0-modified",
+    "v1.1.0": "cluster-lock-000",
+    "v1.2.0": "cluster-lock-002",
+}
+
+
+def unsigned(version: str) -> Lock:
+    """A real lock without its aggregate."""
+    lock = decode_lock((CLUSTER / f"examples/{OF_THE_FIRST_VERSIONS[version]}.json").read_bytes())
+    return with_lock_hashes(replace(lock, definition=with_definition_hashes(lock.definition), signature_aggregate=b""))
+
+
+@pytest.mark.parametrize("version", OF_THE_FIRST_VERSIONS)
 def test_only_the_first_two_versions_may_lack_the_aggregate(version: str) -> None:
-    lock = with_lock_hashes(replace(older(version), signature_aggregate=b""))
+    lock = unsigned(version)
     if version == "v1.2.0":
         with pytest.raises(ClusterFault, match=r"^empty lock aggregate signature$"):
             verify_lock(lock)
     else:
         verify_lock(lock)
+        assert [check.fault for check in check_lock(lock)] == [""] * len(list(check_lock(lock)))
+
+
+INFINITY = b"\xc0" + bytes(47)
+OUT_OF_SUBGROUP = bytes.fromhex("8" + "0" * 94 + "4")  # x = 4 is on the curve, of no point of the subgroup
+
+
+def shares_of(lock: Lock, change: Callable[[tuple[bytes, ...]], tuple[bytes, ...]], **more: Any) -> Lock:
+    first = lock.validators[0]
+    changed = replace(first, public_shares=change(first.public_shares), **more)
+    return with_lock_hashes(replace(lock, validators=(changed, *lock.validators[1:])))
+
+
+WRONG_SHARES: dict[str, tuple[Callable[[Lock], Lock], str]] = {
+    "one is missing": (lambda lock: shares_of(lock, lambda s: s[:-1]), "invalid public share count"),
+    "one too many": (lambda lock: shares_of(lock, lambda s: (*s, s[0])), "invalid public share count"),
+    "one twice": (lambda lock: shares_of(lock, lambda s: (s[0], *s[:-1])), "duplicate public share"),
+    "the point at infinity": (lambda lock: shares_of(lock, lambda s: (INFINITY, *s[1:])), "verify share reconstruction"),
+    "a point outside the subgroup": (
+        lambda lock: shares_of(lock, lambda s: (OUT_OF_SUBGROUP, *s[1:])),
+        "verify share reconstruction",
+    ),
+    "short": (lambda lock: shares_of(lock, lambda s: (s[0][:47], *s[1:])), "invalid data length"),
+    "swapped": (lambda lock: shares_of(lock, lambda s: (s[1], s[0], *s[2:])), "do not reconstruct"),
+    "the last is another key's": (
+        lambda lock: shares_of(lock, lambda s: (*s[:-1], decode_lock(SIGNED).validators[0].public_key)),
+        "extra share",
+    ),
+    "the key is another one": (
+        lambda lock: shares_of(lock, lambda s: s, public_key=decode_lock(SIGNED).validators[0].public_key),
+        "do not reconstruct",
+    ),
+    "all of another threshold": (
+        lambda lock: with_lock_hashes(replace(lock, definition=with_definition_hashes(replace(lock.definition, threshold=2)))),
+        "do not reconstruct",
+    ),
+    "a threshold of nobody": (
+        lambda lock: with_lock_hashes(replace(lock, definition=with_definition_hashes(replace(lock.definition, threshold=5)))),
+        "invalid threshold",
+    ),
+}
+
+
+@pytest.mark.parametrize("version", ["v1.0.0", "v1.1.0"])
+@pytest.mark.parametrize("name", WRONG_SHARES)
+def test_the_shares_of_a_lock_that_nobody_signed_are_checked_all_the_same(name: str, version: str) -> None:
+    change, fault = WRONG_SHARES[name]
+    lock = change(unsigned(version))
+    with pytest.raises(ClusterFault, match=fault):
+        verify_lock(lock)
+    [found] = [check.fault for check in check_lock(lock) if check.fault]
+    assert fault in found
+
+
+def test_nor_does_a_lock_that_nobody_signed_hold_one_validator_twice() -> None:
+    lock = unsigned("v1.1.0")
+    twice = replace(lock, validators=(lock.validators[0], *lock.validators[:-1]))
+    with pytest.raises(ClusterFault, match="duplicate distributed validator public key"):
+        verify_lock(with_lock_hashes(twice))
+
+
+def test_nor_node_signatures_that_its_version_does_not_have() -> None:
+    with pytest.raises(ClusterFault, match=r"^unexpected node signatures$"):
+        verify_lock_signatures(replace(unsigned("v1.1.0"), node_signatures=(bytes(65),)))
 
 
 def wallet_signed(version: str) -> Definition:

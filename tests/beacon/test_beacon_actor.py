@@ -704,7 +704,7 @@ async def test_duties_that_are_dropped_while_others_are_asked_for_are_asked_for_
         whole = attester_answer(seen)
         if seen.json == ["9"]:  # the reorganisation comes while this one is on its way
             bn.answers["/eth/v1/events"] = stream(sse("chain_reorg", slot="40", depth="2"))
-            whole.delay_s = 5.0
+            whole.delay_s = 3.0
         return whole
 
     bn.answers[path] = answer

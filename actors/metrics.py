@@ -59,6 +59,12 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _family("histogram", "app_eth2_latency_seconds", "endpoint", "Duration of requests to beacon nodes", *BEACON_BUCKETS),
     _family("counter", "app_eth2_requests_total", "endpoint", "Requests to beacon nodes"),
     _family("counter", "app_eth2_errors_total", "endpoint", "Requests to beacon nodes that failed"),
+    _family(
+        "counter",
+        "charon_actors_beacon_events_dropped_total",
+        "addr topic reason",
+        "Events of a beacon node that did not count: more than a chain has (rate), or without sense (nonsense)",
+    ),
     _family("gauge", "app_eth2_using_fallback", "", "1 while a fallback beacon node answers"),
     _family("counter", "app_cache_hits_total", "endpoint", "Answers from a cache"),
     _family("counter", "app_cache_misses_total", "endpoint", "Answers that were not in the cache"),

@@ -325,6 +325,7 @@ class _Building:
             on_call=self._beacon_call,
             on_cache=self._beacon_cache,
             on_chain=facts.replace,
+            on_dropped=self._event_dropped,
             wall_clock=self._clock,
         )
         application = monitoring_app(metrics, node.readiness)
@@ -547,6 +548,10 @@ class _Building:
 
     def _beacon_cache(self, cache: beacon_room.CacheSeen) -> None:
         self._node.metrics.count(f"app_cache_{cache.outcome}_total", {"endpoint": cache.name}, cache.count)
+
+    def _event_dropped(self, dropped: beacon_room.EventDropped) -> None:
+        labels = {"addr": dropped.node, "topic": dropped.topic, "reason": dropped.reason}
+        self._node.metrics.count("charon_actors_beacon_events_dropped_total", labels)
 
     def _request_seen(self, request: validator_api_room.RequestSeen) -> None:
         self._requests_of_epoch += 1

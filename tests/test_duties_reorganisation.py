@@ -187,3 +187,36 @@ async def test_a_beacon_node_that_follows_a_reorganisation_late_is_asked_once_mo
         assert await rig.address.ask(ProposerOf(20)) == ALICE
         await rig.until(17.6)
         assert await rig.address.ask(ProposerOf(20)) == BOB
+
+
+async def test_reorganisations_without_end_cost_no_duty_and_few_questions(autojump_clock: Clock) -> None:
+    """Ten a second, for three epochs; the beacon node needs longer for an answer than it takes to the next one."""
+    async with rig_of(busy) as rig, trio.open_nursery() as nursery:
+
+        async def go_on() -> None:
+            epoch = 0
+            while True:
+                rig.address.tell(ChainReorganised(epoch % 4))
+                epoch += 1
+                await trio.sleep(0.1)
+
+        async def be_slow() -> None:
+            while True:
+                await trio.sleep(0.25)
+                rig.beacon.hanging.clear()
+                for reply in rig.beacon.kept:
+                    reply.send((info(ALICE), info(BOB)))
+                rig.beacon.kept.clear()
+                rig.beacon.hanging.add(ClusterValidators)
+
+        await rig.until(8.5)
+        rig.beacon.seen.clear()
+        nursery.start_soon(go_on)
+        nursery.start_soon(be_slow)
+        await rig.until(31.9)
+        nursery.cancel_scope.cancel()
+    joined = {Duty(slot, kind) for slot in range(9, 32) for kind in (DutyType.PROPOSER, DutyType.ATTESTER)}
+    assert joined <= set(rig.consensus.joined)
+    late = {str(duty): rig.consensus.joined[duty] - rig.at(duty.slot) for duty in joined if duty.type is DutyType.PROPOSER}
+    assert max(late.values()) < SLOT_S / 3, late
+    assert len(rig.beacon.saw(ProposerDuties)) < 24 * 2 * 5, "two readings a slot, each with a few tries"

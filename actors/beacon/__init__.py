@@ -1,6 +1,6 @@
 """The beacon actor: everything between this node and its beacon nodes."""
 
-from actors.beacon.actor import Beacon, CacheSeen, CallSeen, Settings, beacon_factory
+from actors.beacon.actor import Beacon, CacheSeen, CallSeen, EventDropped, Settings, beacon_factory
 from actors.beacon.chain_watch import KnownChain
 from actors.beacon.messages import (
     AttesterDuties,
@@ -43,6 +43,7 @@ __all__ = [
     "CallSeen",
     "ClusterValidators",
     "DutiesAnswer",
+    "EventDropped",
     "FetchAttestationData",
     "ForeignFeeRecipient",
     "Forward",

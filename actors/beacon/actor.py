@@ -1,8 +1,8 @@
 """Beacon: speaks to the beacon nodes; everything that other actors want of the chain goes through it.
 
 Accepts     the requests of `messages.py` (ask)
-Emits       HeadEvent, ReorgEvent, BlockEvent to the `on_event` it was made with, each once, from whichever node tells first;
-            to `on_chain` the chain when its forks have changed (`chain_facts.py`)
+Emits       HeadEvent, ReorgEvent, BlockEvent to the `on_event` it was made with, each once, when the best node or a second one says it
+            (`chain_events.py`); EventDropped to `on_dropped`; to `on_chain` the chain when its forks have changed (`chain_facts.py`)
 Owns        two HTTP clients, an event stream and a state (`chain_watch.py`) a beacon node; caches of duties and validators
 May touch   the beacon nodes. Not: keys, peers, the disk
 Mailbox     1024, policy `reject`; at most MAX_IN_FLIGHT requests are worked on, and MAX_PASSED_ON (Forward, OpenEvents)
@@ -35,7 +35,7 @@ from actors.beacon import messages
 from actors.beacon.chain_watch import ChainWatch, KnownChain
 from actors.beacon.client_tasks import ClientTasks
 from actors.beacon.duties_cache import DutiesCache
-from actors.beacon.events import Events
+from actors.beacon.events import EventDropped, Events
 from actors.beacon.forwarding import Forwarding
 from actors.beacon.justified import justified_epoch
 from actors.beacon.messages import BeaconFault, BeaconUnavailable, DutiesAnswer, Message, SyncState
@@ -61,6 +61,7 @@ MAX_PASSED_ON: Final = 256
 BLOCK_TIMEOUT_S: Final = 4.0  # blocks may take longer than the flags say (08 §13); a proposal is late after 5 s anyway
 SYNC_STATUS_AGE_S: Final = 1.0
 IDS_PER_CALL: Final = 500  # 08 §13
+FETCHES: Final = 3  # of duties, until none is missing
 SECONDS_PER_KEY: Final = 0.05  # 08 §5.1: 200 keys and more take longer than the flag allows
 
 
@@ -108,8 +109,8 @@ def _ignore(_: object) -> None:
 
 
 class Beacon:
-    """One incarnation. on_event, on_call, on_cache, on_chain: called in the actor's task, must return at once; MailboxFull from `on_event`
-    drops the event."""
+    """One incarnation. on_event, on_call, on_cache, on_chain, on_dropped: called in the actor's task, must return at once; MailboxFull from
+    `on_event` drops the event."""
 
     def __init__(
         self,
@@ -120,16 +121,19 @@ class Beacon:
         on_call: Callable[[CallSeen], None] = _ignore,
         on_cache: Callable[[CacheSeen], None] = _ignore,
         on_chain: Callable[[Chain], None] = _ignore,
+        on_dropped: Callable[[EventDropped], None] = _ignore,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._known, self._wall_clock = settings, known, wall_clock
-        self._on_event, self._on_call, self._on_cache = on_event, on_call, on_cache
+        self._on_event, self._on_call, self._on_cache, self._on_dropped = on_event, on_call, on_cache, on_dropped
         self._wins = Wins()
         self._primaries, self._fallbacks = (
             [BeaconNode(url, settings.headers, self._wins, self._admit) for url in urls]
             for urls in (settings.primaries, settings.fallbacks)
         )
-        self._watch = ChainWatch(known, self._primaries, self._fallbacks, self._ask_static, settings.timeout_s, on_chain)
+        self._watch = ChainWatch(
+            known, self._primaries, self._fallbacks, self._ask_static, settings.timeout_s, on_chain, self._best
+        )
         self._cluster = frozenset(settings.cluster_keys)
         self._attester, self._sync = DutiesCache(1), DutiesCache(0)
         self._proposer = {1: DutiesCache(0), 2: DutiesCache(1)}
@@ -164,7 +168,7 @@ class Beacon:
             async with trio.open_nursery() as nursery:
                 self._nursery, tasks = nursery, ClientTasks(nursery)
                 forwarding = Forwarding(tasks, self._usable, self._settings.timeout_s, self._settings.submit_timeout_s)
-                events = Events(tasks, self._best_primaries, self._settings.timeout_s)
+                events = Events(tasks, self._best_primaries, self._settings.timeout_s, self._on_dropped)
                 self._handlers[messages.Forward] = forwarding.forward
                 self._handlers[messages.OpenEvents] = events.open
                 for node in (*self._primaries, *self._fallbacks):
@@ -240,6 +244,10 @@ class Beacon:
     def _best_primaries(self) -> list[BeaconNode]:
         """The synced ones first, then those that don't say, then the syncing ones; by wins (08 §3.3), then as configured."""
         return sorted(self._usable()[0], key=lambda node: (SYNCED_FIRST[node.is_synced], -self._wins.of(node)))
+
+    def _best(self) -> list[BeaconNode]:
+        """All nodes on the right network, fallbacks last."""
+        return [*self._best_primaries(), *self._usable()[1]]
 
     async def _read(
         self, call: Call, decode: Callable[[Answer], T], timeout_s: float | None = None, *, needs_synced: bool = False
@@ -439,9 +447,14 @@ class Beacon:
             current = self._current_epoch(chain)
             missing = cache.missing(epoch, current, indices)
             self._note_cache(cache, not missing)
-            if missing and not cache.add(epoch, current, missing, await fetch(missing)):
-                cache.add(epoch, current, indices, await fetch(indices))
-            entry = cache.entry(epoch, current)
+            for _ in range(FETCHES):  # what was known may be dropped while the rest is asked for
+                if not missing:
+                    break
+                answer = of_those_asked(await fetch(missing), missing)
+                if not cache.add(epoch, current, missing, answer):
+                    cache.add(epoch, current, indices, of_those_asked(await fetch(indices), indices))
+                missing = cache.missing(epoch, current, indices)
+            entry = None if missing else cache.entry(epoch, current)
         if entry is None:  # the epoch's end, or another chain, in the very moment
             raise BeaconUnavailable(None, f"{kind} duties of epoch {epoch} changed while they were asked for")
         wanted = set(indices)
@@ -515,7 +528,9 @@ class Beacon:
                     return
 
     async def _ask_for_validators(self, state: str, keys: Sequence[bytes]) -> tuple[Validator, ...]:
-        return await self._ask_by_id(state, [f"0x{key.hex()}" for key in keys])
+        wanted = frozenset(keys)
+        found = await self._ask_by_id(state, [f"0x{key.hex()}" for key in keys])
+        return tuple(validator for validator in found if validator.pubkey in wanted)
 
     async def _look_up_validators(self, request: messages.LookUpValidators) -> tuple[Validator, ...]:
         return await self._ask_by_id(request.state, request.ids)
@@ -632,6 +647,12 @@ _NO_PRIMARY: Final = CallFailed(
 RANDAO_IN_MESSAGE: Final = slice(84, 180)  # of a BeaconBlock: after slot, proposer, two roots and the body's offset
 
 
+def of_those_asked(answer: DutyList, indices: Sequence[int]) -> DutyList:
+    """Without what nobody has asked for: it would only fill the cache."""
+    asked = frozenset(indices)
+    return msgspec.structs.replace(answer, duties=tuple(duty for duty in answer.duties if duty.validator_index in asked))
+
+
 def decode_proposal(answer: Answer, chain: Chain) -> Proposal:
     """The unsigned block of an answer of `/eth/v3/validator/blocks/{slot}`, SSZ or JSON. Raises: AnswerFault."""
     try:
@@ -660,13 +681,30 @@ def beacon_factory(
     on_call: Callable[[CallSeen], None] = _ignore,
     on_cache: Callable[[CacheSeen], None] = _ignore,
     on_chain: Callable[[Chain], None] = _ignore,
+    on_dropped: Callable[[EventDropped], None] = _ignore,
     wall_clock: Callable[[], float] = time.time,
 ) -> Callable[[], Beacon]:
     """What a supervisor calls for each incarnation; they share what is known of the chain."""
     known = KnownChain()
     return lambda: Beacon(
-        settings, known, on_event=on_event, on_call=on_call, on_cache=on_cache, on_chain=on_chain, wall_clock=wall_clock
+        settings,
+        known,
+        on_event=on_event,
+        on_call=on_call,
+        on_cache=on_cache,
+        on_chain=on_chain,
+        on_dropped=on_dropped,
+        wall_clock=wall_clock,
     )
 
 
-__all__ = ["AttesterDefinition", "Beacon", "CacheSeen", "CallSeen", "Settings", "beacon_factory", "decode_proposal"]
+__all__ = [
+    "AttesterDefinition",
+    "Beacon",
+    "CacheSeen",
+    "CallSeen",
+    "EventDropped",
+    "Settings",
+    "beacon_factory",
+    "decode_proposal",
+]

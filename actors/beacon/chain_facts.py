@@ -8,15 +8,23 @@ known one when
     more       a node, primary or fallback, knows of more forks than we do: whoever doesn't know a fork leaves the chain at it
     otherwise  each primary has described the chain, and none as we know it: a fork was put off, or called off
 
-So one upgraded node is enough, an old one beside it changes nothing, and nodes that differ for good (each client lists what it
-likes) never make us go to and fro. Only what signatures and containers depend on is compared: clients differ in the rest of their
-`config/spec`. Source: specification 08 §2 (static cache), §6.2.
+So an old node beside an upgraded one changes nothing, and nodes that differ for good (each client lists what it likes) never make us go
+to and fro. But a node may lie, and a wrong fork makes every signature worthless. So while the node runs a new description is believed
+only (`is_believed`) when the best of the nodes that have described the chain gives it, or any two do; what one of the others says alone
+waits for that. And it replaces the known one CHANGES times at first, then once in CHANGE_INTERVAL_S: real forks are months apart. Only
+what signatures and containers depend on is compared: clients differ in the rest of their `config/spec`.
+
+Source: specification 08 §2 (static cache), §6.2.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.forks import FAR_FUTURE_EPOCH
+
+CHANGES: Final = 3
+CHANGE_INTERVAL_S: Final = 3600.0
 
 
 def is_same_network(one: Chain, other: Chain) -> bool:
@@ -36,6 +44,11 @@ def newest_chain(known: Chain, primaries: Sequence[Chain | None], fallbacks: Seq
     if forks_known(newest) > forks_known(best):  # a fallback's: else we went over to it again at once
         best = newest
     return known if _facts(best) == _facts(known) else best
+
+
+def is_believed(newest: Chain, told: Sequence[Chain]) -> bool:
+    """Whether a new description may replace the known one. told: of each node that has described the chain, the best node's first."""
+    return bool(told) and (_facts(told[0]) == _facts(newest) or sum(_facts(chain) == _facts(newest) for chain in told) > 1)
 
 
 def forks_known(chain: Chain) -> int:

@@ -3,7 +3,8 @@
     when                                            what is read                          what follows
     the node starts                                 genesis, spec, fork schedule of all   the chain is known, or a UserError
     every STATE_INTERVAL_S, RETRY_MOST_S if down    syncing                               is_synced
-    every CHAIN_INTERVAL_S, and when it comes back  genesis, spec, fork schedule          the chain is replaced (`chain_facts.py`)
+    every CHAIN_INTERVAL_S, and when it comes back  genesis, spec, fork schedule          the chain is replaced, if that is believed
+                                                                                          (`chain_facts.py`)
     before its first other answer counts            genesis                               another network: refused, an ERROR
 
 A node that can't be asked for its genesis is not admitted: its calls fail until it can be.
@@ -16,13 +17,23 @@ from typing import Final
 import structlog
 import trio
 
-from actors.beacon.chain_facts import forks_known, forks_text, is_same_network, newest_chain
+from actors.beacon.chain_facts import (
+    CHANGE_INTERVAL_S,
+    CHANGES,
+    forks_known,
+    forks_text,
+    is_believed,
+    is_same_network,
+    newest_chain,
+)
 from actors.beacon.messages import LoadChain
 from actors.beacon.node import BeaconNode, CallFailed
+from actors.change_log import ChangeLog
 from charon_actors.errors import UserError
 from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call
 from charon_actors.eth2.chain import Chain, ChainFault, chain_from_answers
+from charon_actors.pace import Bucket
 
 log = structlog.get_logger(topic="beacon")
 
@@ -42,7 +53,10 @@ class KnownChain:
 
 
 class ChainWatch:
-    """ask: sends one of the static calls to one node, admitted or not. on_chain: told of each chain that replaces a known one."""
+    """ask: sends one of the static calls to one node, admitted or not. on_chain: told of each chain that replaces a known one.
+
+    best: all nodes on our network, the best first.
+    """
 
     def __init__(
         self,
@@ -52,9 +66,12 @@ class ChainWatch:
         ask: Callable[[BeaconNode, Call, float], Awaitable[Answer]],
         timeout_s: float,
         on_chain: Callable[[Chain], None],
+        best: Callable[[], list[BeaconNode]],
     ) -> None:
         self._known, self._primaries, self._fallbacks = known, primaries, fallbacks
         self._ask, self._timeout_s, self._on_chain = ask, max(timeout_s, STATE_TIMEOUT_S), on_chain
+        self._best, self._changes = best, Bucket(CHANGES, 1 / CHANGE_INTERVAL_S)
+        self._doubts = ChangeLog()
 
     async def watch(self, node: BeaconNode) -> None:
         """Ask the node how it is, for as long as it is on our network."""
@@ -166,7 +183,21 @@ class ChainWatch:
             [node.chain for node in nodes if not node.is_wrong_network] for nodes in (self._primaries, self._fallbacks)
         )
         newest = newest_chain(known, primaries, fallbacks)
-        if newest is not known:
+        if newest is known:
+            return
+        told = [other.chain for other in self._best() if other.chain is not None]
+        if not is_believed(newest, told):
+            if self._doubts.is_due(forks_text(newest), trio.current_time()):
+                log.warning(
+                    "one beacon node alone announces other forks; if they are right, upgrade the other beacon nodes",
+                    node=node.label,
+                    known=forks_text(known),
+                    announced=forks_text(newest),
+                )
+        elif not self._changes.take(trio.current_time()):
+            if self._doubts.is_due(forks_text(newest), trio.current_time()):
+                log.warning("beacon nodes announce other forks again and again, this is not followed now", node=node.label)
+        else:
             log.info("the chain's forks have changed", node=node.label, were=forks_text(known), now=forks_text(newest))
             self._known.chain = newest
             self._on_chain(newest)

@@ -2,23 +2,31 @@
 
 Ours: one connection to every primary, for as long as the node runs. Whatever ends it (a clean end, an error status, nonsense in an
 event, silence) it is opened again: at once after a stream that lived, else after a delay that grows from RETRY_FIRST_S to
-RETRY_MOST_S. What several nodes tell is passed on once.
+RETRY_MOST_S. Which of the events count, and that each is passed on once, is decided by `chain_events.py`.
 
 A validator client's: one connection to the primary that wins most, of the synced ones if there are any, and to the next one when
 that breaks off; the client keeps its own stream meanwhile (07 §7.3 #10). A node that answers 400 doesn't know some topic: it is asked
 again for those of the topics that every node knows. Some nodes send the head of a stream only with its first event: the client isn't
 kept waiting for that longer than for any other answer.
 
+A node sends as fast as it likes; we read as fast as we like. What arrives is taken in pieces of at most PIECE_BYTES, each costs its
+bytes, PIECE_COST, and LINE_COST for each line. When a bucket is empty nothing is read, so what fills up is the node's own connection:
+
+    bucket          burst     a second   of                           an honest node
+    OUR_PACE        512 KiB   64 KiB     a node's own stream          1 KiB a slot; 75 events a second while it catches up
+    PASSING_PACE    4 MiB     512 KiB    all client streams of it     an attestation event costs 0.8 KiB, a head event as much
+
 Limits: MAX_STREAMS streams of clients; SILENCE_S without a byte ends a connection (a healthy chain has a head event every slot).
 Source: specification 08 §3.3, §10, 07 §6.2, §7.3 #10.
 """
 
-from collections import OrderedDict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import parse_qsl, quote, urlencode
 
+import msgspec
 import structlog
 import trio
 
@@ -27,8 +35,11 @@ from actors.beacon.forwarding import CHUNKS_AHEAD, MAX_FORWARDS, end_to_end, str
 from actors.beacon.messages import BeaconFault, BeaconUnavailable, ByteStream, ForwardAnswer, OpenEvents
 from actors.beacon.node import HTTP_SUCCESS, MAX_PASSING_CONNECTIONS, USER_AGENT, BeaconNode, CallFailed
 from actors.beacon.race import AllFailed
+from actors.change_log import ChangeLog
 from charon_actors.eth2.beacon_api import EVENT_STREAM, LISTENED_TOPICS, MINIMAL_TOPICS, AnswerFault, ChainEvent, decode_event
+from charon_actors.eth2.chain_events import RATES, Intake, Witnesses
 from charon_actors.eth2.event_stream import Event, EventFault, EventParser, encode_event
+from charon_actors.pace import Bucket
 
 if TYPE_CHECKING:
     import httpx
@@ -42,54 +53,95 @@ SILENCE_S: Final = 60.0
 MAX_STREAMS: Final = 64
 assert MAX_STREAMS + MAX_FORWARDS + 1 < MAX_PASSING_CONNECTIONS  # our own stream and short requests find a connection always
 MAX_QUERY_FIELDS: Final = 100
-REMEMBERED_EVENTS: Final = 64
 STALL_S: Final = 30.0
+PIECE_BYTES: Final = 2048
+LINE_COST: Final = 32  # bytes that are as much work as a line
+PIECE_COST: Final = 256  # as a piece: an HTTP chunk may have one byte
+OUR_PACE: Final = (512.0 * 1024, 64.0 * 1024)
+PASSING_PACE: Final = (4.0 * 1024 * 1024, 512.0 * 1024)
+FLOOD_REPORT_S: Final = 600.0
 SURE_TOPICS: Final = frozenset({"head", "block", "chain_reorg", "finalized_checkpoint", "attestation", "voluntary_exit"})
 
 
-class Events:
-    """tasks: where streams of clients are kept up. primaries: those on the right network, best first."""
+class EventDropped(msgspec.Struct, frozen=True):
+    """For metrics: an event of our own stream that did not count. node: its label; topic: a key of RATES."""
 
-    def __init__(self, tasks: ClientTasks, primaries: Callable[[], list[BeaconNode]], timeout_s: float) -> None:
-        self._tasks, self._primaries, self._timeout_s = tasks, primaries, timeout_s
-        self._seen: OrderedDict[ChainEvent, None] = OrderedDict()
+    node: str
+    topic: str
+    reason: Literal["rate", "nonsense"]
+
+
+class Events:
+    """tasks: where streams of clients are kept up. primaries: those on the right network, best first.
+
+    on_dropped: must return at once.
+    """
+
+    def __init__(
+        self,
+        tasks: ClientTasks,
+        primaries: Callable[[], list[BeaconNode]],
+        timeout_s: float,
+        on_dropped: Callable[[EventDropped], None],
+    ) -> None:
+        self._tasks, self._primaries, self._timeout_s, self._on_dropped = tasks, primaries, timeout_s, on_dropped
+        self._witnesses, self._listened = Witnesses(), set[BeaconNode]()
+        self._passing: defaultdict[BeaconNode, Bucket] = defaultdict(lambda: Bucket(*PASSING_PACE))
         self._streams = 0
 
     # -- ours ---------------------------------------------------------------------------------------------------------------
 
     async def listen(self, node: BeaconNode, publish: Callable[[ChainEvent], None]) -> None:
-        """Publish this node's events, for ever (until it turns out to be on another network)."""
+        """Publish this node's events that count, for ever (until it turns out to be on another network)."""
         topics: Sequence[str] = LISTENED_TOPICS
         delay_s = RETRY_FIRST_S
+        ear = Ear(node)
         while not node.is_wrong_network:
             started = trio.current_time()
             try:
                 response = await self._connect(node, urlencode([("topics", topic) for topic in topics]).encode())
-                async with aclosing(_events(response)) as events:
+                self._listened.add(node)
+                async with aclosing(_events(response, ear.pace)) as events:
                     async for event in events:
                         if node.is_wrong_network:
                             return
-                        self._take(node, event, publish)
+                        self._take(ear, event, publish)
             except CallFailed as failure:
                 if failure.status == 400 and topics is LISTENED_TOPICS:
                     topics = MINIMAL_TOPICS
                     continue
                 log.debug("event stream lost", node=node.label, reason=failure.text)
+            finally:
+                self._listened.discard(node)
+            for counting in self._witnesses.chosen_changed(self._chosen(), trio.current_time()):
+                publish(counting)
             delay_s = RETRY_FIRST_S if trio.current_time() - started >= LIVED_S else min(delay_s * 1.6, RETRY_MOST_S)
             await trio.sleep(delay_s)
 
-    def _take(self, node: BeaconNode, event: Event, publish: Callable[[ChainEvent], None]) -> None:
+    def _chosen(self) -> BeaconNode | None:
+        """The best of the nodes that are listened to."""
+        return next((node for node in self._primaries() if node in self._listened), None)
+
+    def _take(self, ear: "Ear", event: Event, publish: Callable[[ChainEvent], None]) -> None:
+        node, now = ear.node, trio.current_time()
+        if event.topic not in RATES:
+            return
+        if not ear.intake.admits(event.topic, now):
+            self._on_dropped(EventDropped(node.label, event.topic, "rate"))
+            if ear.floods.is_due(event.topic, now):
+                log.warning(
+                    "beacon node sends more events than a chain has, the rest is left out", node=node.label, topic=event.topic
+                )
+            return
         try:
             decoded = decode_event(event.topic, event.data)
         except AnswerFault as fault:
+            self._on_dropped(EventDropped(node.label, event.topic, "nonsense"))
             log.warning("event that makes no sense", node=node.label, topic=event.topic, reason=str(fault))
             return
-        if decoded is None or decoded in self._seen:
-            return
-        self._seen[decoded] = None
-        if len(self._seen) > REMEMBERED_EVENTS:
-            self._seen.popitem(last=False)
-        publish(decoded)
+        if decoded is not None:
+            for counting in self._witnesses.heard(node, decoded, self._chosen(), now):
+                publish(counting)
 
     # -- those of validator clients -------------------------------------------------------------------------------------------
 
@@ -154,7 +206,7 @@ class Events:
                 first.is_here.set()
             return
         first.is_here.set()
-        async with aclosing(_events(upstream)) as events:
+        async with aclosing(_events(upstream, self._passing[node])) as events:
             async for event in events:
                 with trio.fail_after(STALL_S):
                     await send.send(encode_event(event))
@@ -198,6 +250,14 @@ class Events:
         return response
 
 
+class Ear:
+    """What bounds a node's own stream, however often it is opened."""
+
+    def __init__(self, node: BeaconNode) -> None:
+        self.node, self.intake, self.pace = node, Intake(), Bucket(*OUR_PACE)
+        self.floods = ChangeLog(FLOOD_REPORT_S, FLOOD_REPORT_S)
+
+
 class FirstHead:
     """What the first node that was asked for a stream has said. Nothing within the time limit means: a stream without events yet.
 
@@ -210,8 +270,11 @@ class FirstHead:
         self.other: ForwardAnswer | None = None
 
 
-async def _events(response: "httpx.Response") -> AsyncGenerator[Event, None]:
-    """The events of a stream until its end. Raises: CallFailed, when it breaks off, is silent or no event stream. Closes it."""
+async def _events(response: "httpx.Response", pace: Bucket) -> AsyncGenerator[Event, None]:
+    """The events of a stream until its end, no faster than `pace`. Closes it.
+
+    Raises: CallFailed, when it breaks off, is silent or no event stream.
+    """
     import httpx
 
     parser = EventParser()
@@ -225,8 +288,12 @@ async def _events(response: "httpx.Response") -> AsyncGenerator[Event, None]:
                 break
             if chunk is None:
                 return
-            for event in parser.feed(chunk):
-                yield event
+            for start in range(0, len(chunk), PIECE_BYTES):
+                piece = chunk[start : start + PIECE_BYTES]
+                cost = len(piece) + PIECE_COST + LINE_COST * piece.count(b"\n")
+                await trio.sleep(pace.spend(trio.current_time(), cost))
+                for event in parser.feed(piece):
+                    yield event
     except (httpx.HTTPError, httpx.StreamError, EventFault) as error:
         lost = f"{type(error).__name__}: {str(error)[:100]}"
     finally:

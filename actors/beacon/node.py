@@ -9,8 +9,8 @@ among it, has connections of its own: however many of them are open, a call of o
 
 Before the first request the node is `admit`ted (is it on our network?), within the time limit of that request.
 
-Limits: MAX_CONNECTIONS a node, MAX_PASSING_CONNECTIONS to pass on; answers by `Call.limit_bytes`; time by the caller's `timeout_s`,
-which spans admission, connect, request, answer.
+Limits: MAX_CONNECTIONS a node, MAX_PASSING_CONNECTIONS to pass on; answers by `Call.limit_bytes`, of which each HTTP chunk costs
+CHUNK_COST at least; time by the caller's `timeout_s`, which spans admission, connect, request, answer.
 Cancellation: at any instant; the connection in use is closed, the others stay.
 Source: specification 08 §1, §2; 20 §3.1.
 """
@@ -46,6 +46,8 @@ MAX_CONNECTIONS: Final = 64
 MAX_PASSING_CONNECTIONS: Final = 256
 KEEP_ALIVE_S: Final = 30.0  # shorter than any beacon node's own limit that we know of (Lodestar 72 s)
 MAX_ERROR_BODY: Final = MIB
+SMALL_CHUNK: Final = 1024
+CHUNK_COST: Final = 16  # bytes that count for an HTTP chunk of one byte
 USER_AGENT: Final = "charon-actors"
 HTTP_SUCCESS: Final = range(200, 300)
 WINS_PERIOD_S: Final = 60.0  # 08 §3.3
@@ -246,10 +248,14 @@ class BeaconNode:
         size = 0
         try:
             async for chunk in response.aiter_raw():
-                size += len(chunk)
+                size += max(len(chunk), CHUNK_COST)
                 if size > limit_bytes:
                     raise self.failed(f"answers with more than {limit_bytes} bytes", retryable=False)
                 chunks.append(chunk)
+                if (
+                    len(chunk) < SMALL_CHUNK
+                ):  # thousands of them may be here already: httpcore hands them out without a checkpoint
+                    await trio.lowlevel.checkpoint()
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise self._lost(error) from None
         return b"".join(chunks)

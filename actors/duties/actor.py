@@ -16,6 +16,10 @@ or not that slot has a duty (05 §21.1), and again at once after a reorganisatio
 holds, and what has begun stays as it began: its slot keeps its definitions. Who asks for what is just being read for the first time
 waits, up to PATIENCE_SLOTS. One task at a time reads an epoch's duties; who else needs them joins it.
 
+Reorganisations may come without end. REREADS readings begin at once, after that one each half slot; an answer that a reorganisation has
+overtaken is asked for again FRESH_TRIES times and then taken as it is, and read again when its turn comes. So no duty that was known
+is lost, and an epoch that begins gets its duties, whatever the chain is said to do.
+
 Limits: MAX_WAITING questions wait for duties, as many for decided values; MAX_BATCHES batches of group signatures for each duty.
 """
 
@@ -70,12 +74,15 @@ from charon_actors.eth2.duty import Duty, DutyType, deadline_s, start_offset_s
 from charon_actors.eth2.signed_data import SignedData
 from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, EncodingFault, Proposal, WrongValue
 from charon_actors.exception_groups import leaves
+from charon_actors.pace import Bucket
 from charon_actors.profile import Profile
 
 log = structlog.get_logger(topic="sched")
 
 EPOCHS_KEPT: Final = 3  # 05 §5: definitions of epoch − 3 are dropped
 RESOLVE_RETRY_S: Final = 1.0
+REREADS: Final = 6  # two of a few epochs each
+FRESH_TRIES: Final = 3
 SLOT_GRACE_S: Final = 0.02
 SYNC_POLL_S: Final = 1.0
 MAX_EPOCHS_AHEAD: Final = 2
@@ -156,7 +163,9 @@ class Duties:
         self._decided = DecidedValues()
         self._epochs: dict[int, Epoch] = {}
         self._resolving: dict[int, trio.Event] = {}
-        self._rereading: set[int] = set()
+        self._due_again: set[int] = set()  # epochs whose turn to be read again comes
+        self._rereading: set[int] = set()  # epochs that are read once more in the next slot
+        self._rereads = Bucket(REREADS, 2 / settings.chain.slot_duration_s)
         self._slot = -1
         self._begun: set[Duty] = set()  # of the current slot
         self._running: dict[Duty, Running] = {}
@@ -322,10 +331,19 @@ class Duties:
             log.warning("The chain was reorganised, reading duties again", epoch=epoch)
         for known in later:
             if known not in self._resolving:
-                self._nursery.start_soon(self._resolve_again, known)
+                self._read_again(known)
+
+    def _read_again(self, epoch: int) -> None:
+        if epoch not in self._due_again:
+            self._due_again.add(epoch)
+            self._nursery.start_soon(self._resolve_again, epoch)
 
     async def _resolve_again(self, epoch: int) -> None:
-        """At once, and in the next slot: by then every beacon node has heard of the new chain."""
+        """At once, or when its turn comes; and in the next slot: by then every beacon node has heard of the new chain."""
+        try:
+            await trio.sleep(self._rereads.spend(trio.current_time()))
+        finally:
+            self._due_again.discard(epoch)
         await self._resolve(epoch)
         if self._chain.epoch_of(self._slot) == epoch:
             self._start_duties(self._slot)  # those that nobody knew of when the slot began
@@ -350,13 +368,16 @@ class Duties:
 
     async def _read_duties(self, epoch: int) -> None:
         """Tries until the epoch is over; a slot's duties come too late rather than never."""
-        warned = False
+        warned, tries = False, 0
         while self._chain.slot_at(self._wall_clock()) < self._chain.first_slot(epoch + 1):
             before = self._reorganisations
             try:
                 resolved = await self._ask_for_duties(epoch)
-                if self._reorganisations != before:
-                    continue  # the answer may be about the chain before
+                if self._reorganisations != before:  # the answer may be about the chain before
+                    tries += 1
+                    if tries < FRESH_TRIES:
+                        continue
+                    self._read_again(epoch)
                 resolved.keep(self._epochs.get(epoch, Epoch()), self._slot)
                 self._epochs[epoch] = resolved
                 slots = range(self._chain.first_slot(epoch), self._chain.first_slot(epoch + 1))

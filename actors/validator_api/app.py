@@ -40,6 +40,8 @@ PASSED_ON_BYTES: Final = 16 * routes.MIB
 MAX_USER_AGENT: Final = 128
 WARN_INTERVAL_S: Final = 60.0  # of one and the same warning
 MAX_WARNED: Final = 256
+REFUSED: Final = "A request of the validator client is refused"
+NOT_ANSWERED: Final = "A request of the validator client can't be answered now"
 PASSED_ON: Final = "proxy"
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -153,23 +155,23 @@ class Application:
             case ApiError():
                 return error_answer(error.status, error.message)
             case UnknownKey():
-                self._warn(str(error), endpoint)
+                self._warn(REFUSED, endpoint, str(error))
                 return error_answer(400, str(error))
             case InvalidPartial() | SlashableFault() | UnknownValidator():
-                self._warn(str(error), endpoint)
+                self._warn(REFUSED, endpoint, str(error))
                 return error_answer(400, str(error) or type(error).__name__)
             case NoDuty():
                 return error_answer(404, str(error) or "no validator of this cluster has that duty")
             case BeaconFault(status=status) if status is not None and 400 <= status < 500 and status not in (401, 403):
                 return error_answer(status, error.text)
             case BeaconUnavailable():
-                self._warn(error.text, endpoint)
+                self._warn(NOT_ANSWERED, endpoint, error.text)
                 return error_answer(503, error.text)
             case BeaconFault():
-                self._warn(error.text, endpoint)
+                self._warn(NOT_ANSWERED, endpoint, error.text)
                 return error_answer(502, error.text)
             case Retryable():
-                self._warn(str(error), endpoint)
+                self._warn(NOT_ANSWERED, endpoint, str(error))
                 return error_answer(503, str(error) or "not ready")
             case _:
                 log.error("request failed by a fault of this node", endpoint=endpoint, exc_info=error)
@@ -182,16 +184,16 @@ class Application:
             f"{request.method} {request.path[:100]}",
         )
 
-    def _warn(self, message: str, endpoint: str) -> None:
-        """Once a minute for one text and endpoint: clients repeat themselves every slot."""
+    def _warn(self, message: str, endpoint: str, reason: str = "") -> None:
+        """Once a minute for one text and endpoint: clients repeat themselves every slot. message: never what a client can choose."""
         now = trio.current_time()
-        key = f"{endpoint} {message}"
+        key = f"{endpoint} {message} {reason}"
         if now - self._warned.get(key, -WARN_INTERVAL_S) < WARN_INTERVAL_S:
             return
         if len(self._warned) >= MAX_WARNED:
             self._warned.clear()
         self._warned[key] = now
-        log.warning(message, endpoint=endpoint)
+        log.warning(message, endpoint=endpoint, **({"reason": reason} if reason else {}))
 
 
 def _moved(path: str, query: bytes) -> ApiAnswer:

@@ -18,12 +18,14 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from charon_actors.cli.log import flush_log
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, what shells expect
 MAX_LINE_CHARACTERS: Final = 2000
 SETTLED_AFTER_S: Final = 5.0
+FLUSH_INTERVAL_S: Final = 10.0
 
 _interrupts: Final[set[int]] = set()  # the signals that came: of the process, as its handlers are
 
@@ -79,12 +81,25 @@ def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status:
             nursery.start_soon(watch)
             if is_long:
                 nursery.start_soon(_settle_memory)
+                nursery.start_soon(_say_what_the_log_left_out)
             await is_watching.wait()
             status = await program()
             nursery.cancel_scope.cancel()
 
-    trio.run(until_signal)
+    try:
+        trio.run(until_signal)
+    finally:
+        flush_log(is_end=True)
     return stopped_status if stopped and status is None else status or 0
+
+
+async def _say_what_the_log_left_out() -> None:
+    """Also when nothing else is logged."""
+    import trio
+
+    while True:
+        await trio.sleep(FLUSH_INTERVAL_S)
+        flush_log()
 
 
 async def _settle_memory() -> None:

@@ -5,7 +5,10 @@
     json      {"level", "ts", "caller", "msg", "stacktrace"?, fields…, "topic"?}
     logfmt    ts= level= caller= msg= fields… pretty="the console line without time"
 
-A line is at most MAX_LINE_CHARACTERS long; control characters are escaped, so that no peer can forge a line or colour a terminal.
+Control characters are escaped, so that no peer can forge a line or colour a terminal. What the libraries say with Python's own logging
+(from WARNING on) comes here as well. How many lines there are is bounded by `log_limits.py`, how long they are here: a value has at most
+MAX_VALUE_CHARACTERS, a list or object MAX_ITEMS values, a line MAX_LINE_CHARACTERS (of one that would be longer all values are cut to
+SHORT_VALUE_CHARACTERS), the lines of a stack MAX_STACK_CHARACTERS.
 Source: specification 09 §7.1, §7.2.
 """
 
@@ -16,16 +19,25 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from charon_actors.errors import UserError
+
+if TYPE_CHECKING:
+    from actors.log_lines import LimitLines
 
 LEVELS: Final = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 SHORT: Final = {"debug": ("DEBG", 35), "info": ("INFO", 34), "warn": ("WARN", 33), "error": ("ERRO", 31)}
 MAX_LINE_CHARACTERS: Final = 16384
+MAX_VALUE_CHARACTERS: Final = 4096
+SHORT_VALUE_CHARACTERS: Final = 256
+MAX_ITEMS: Final = 256
+MAX_DEPTH: Final = 6
+MAX_NUMBER_BITS: Final = 256
+MAX_STACK_CHARACTERS: Final = 16384
 MAX_FILE_BYTES: Final = 100 * 1024 * 1024
 BACKUPS: Final = 10
 
@@ -95,11 +107,13 @@ class _Renderer:
         record: dict[str, Any] = {
             "level": level,
             "topic": str(event.pop("topic", "")),
-            "msg": str(event.pop("event", "")),
+            "msg": _shortened(str(event.pop("event", "")), MAX_VALUE_CHARACTERS),
             "caller": str(event.pop("caller", "")),
             "stacktrace": _stack(error),
         }
-        record["fields"] = {key: _plain(value) for key, value in event.items()}
+        record["fields"] = _plain_object(event, MAX_VALUE_CHARACTERS)
+        if len(json.dumps(record["fields"], ensure_ascii=False)) > MAX_LINE_CHARACTERS // 2:
+            record["fields"] = _plain_object(event, SHORT_VALUE_CHARACTERS)
         now = time.time()
         if LEVELS[level] >= self._least:
             with contextlib.suppress(OSError, ValueError):  # a terminal that has gone must not take the node along
@@ -122,10 +136,35 @@ def _clock_text(now: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now * 1000) % 1000:03d}"
 
 
-def _plain(value: Any) -> Any:
+def _plain_object(event: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    budget = [MAX_ITEMS]
+    return {_shortened(str(key), limit): _plain(value, limit, budget, MAX_DEPTH) for key, value in event.items()}
+
+
+def _plain(value: Any, limit: int, budget: list[int], depth: int) -> Any:
+    """What JSON has, of bounded size. budget: how many more values of lists and objects there may be."""
     if isinstance(value, str):
-        return escape(value)
-    return value if isinstance(value, int | float | bool | list | dict | type(None)) else escape(str(value))
+        return escape(_shortened(value, limit))
+    if isinstance(value, dict | list | tuple) and depth == 0:
+        return "…"
+    if isinstance(value, dict):
+        kept = list(zip(value.items(), _counted(budget), strict=False))
+        return {escape(_shortened(str(key), limit)): _plain(each, limit, budget, depth - 1) for (key, each), _ in kept}
+    if isinstance(value, list | tuple):
+        return [_plain(each, limit, budget, depth - 1) for each, _ in zip(value, _counted(budget), strict=False)]
+    if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
+        return f"a number of {value.bit_length()} bits"
+    return value if isinstance(value, int | float | bool | type(None)) else escape(_shortened(str(value), limit))
+
+
+def _counted(budget: list[int]) -> Iterator[int]:
+    while budget[0] > 0:
+        budget[0] -= 1
+        yield budget[0]
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
 def _stack(error: Any) -> str:
@@ -134,7 +173,11 @@ def _stack(error: Any) -> str:
     if not isinstance(error, BaseException):
         return ""
     lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
-    return "\n".join(f"\t{line}" for line in lines)
+    text = "\n".join(f"\t{escape(_shortened(line, MAX_VALUE_CHARACTERS))}" for line in lines)
+    if len(text) <= MAX_STACK_CHARACTERS:
+        return text
+    half = MAX_STACK_CHARACTERS // 2
+    return f"{text[:half]}…\n\t…{text[-half:]}"  # where it was raised stands at the end
 
 
 def _caller() -> str:
@@ -156,6 +199,9 @@ class _RotatingFile:
             def _open(self) -> Any:
                 return open(self.baseFilename, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
 
+            def handleError(self, record: Any) -> None:
+                """A full disk: stderr has the line; a traceback for each would be a flood of its own."""
+
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handler = PrivateFileHandler(path, maxBytes=MAX_FILE_BYTES, backupCount=BACKUPS)
@@ -170,9 +216,15 @@ class _RotatingFile:
         self._handler.emit(self._make({"msg": "%s", "args": (line,)}))
 
 
+_limit: "LimitLines | None" = None  # of the process, as stderr is
+
+
 def set_up_log(form: str, level: str, colour: str, output_path: str = "", out: TextIO | None = None) -> None:
     """Where log records go from now on. Raises: UserError for a form, level or colour that doesn't exist, or an unwritable file."""
+    global _limit  # noqa: PLW0603
     import structlog
+
+    from actors.log_lines import LimitLines
 
     _one_of("--log-format", form, ("console", "json", "logfmt"))
     _one_of("--log-level", level, tuple(LEVELS))
@@ -180,14 +232,44 @@ def set_up_log(form: str, level: str, colour: str, output_path: str = "", out: T
     stream = sys.stderr if out is None else out
     is_coloured = colour == "force" or (colour == "auto" and stream.isatty())
     file = _RotatingFile(Path(output_path).expanduser()) if output_path else None
+    _limit = LimitLines()
     processors: list[Callable[..., Any]] = [
         structlog.contextvars.merge_contextvars,
+        _limit,
         _Renderer(form, level, is_coloured, file, stream),
     ]
     least = 10 if file is not None else LEVELS[level]
     structlog.configure(
         processors=processors, wrapper_class=structlog.make_filtering_bound_logger(least), cache_logger_on_first_use=False
     )
+    _take_over_from_libraries()
+
+
+def flush_log(*, is_end: bool = False) -> None:
+    """Say what was left out of the log, once its period is over, or in any case at the end."""
+    if _limit is not None:
+        _limit.flush(is_end=is_end)
+
+
+def _take_over_from_libraries() -> None:
+    """What they log would go to stderr as it is, and as often as they like."""
+    import logging
+
+    import structlog
+
+    class LibraryLines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            log = structlog.get_logger(topic="lib")
+            write = log.error if record.levelno >= logging.ERROR else log.warning
+            write("A library says", library=record.name, text=record.getMessage(), exc_info=(record.exc_info or (None, None))[1])
+
+        def handleError(self, record: logging.LogRecord) -> None:
+            """A message whose arguments don't fit it is the library's fault, and no reason for a traceback a line."""
+
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if type(each).__name__ == LibraryLines.__name__]:
+        root.removeHandler(handler)  # of an earlier call
+    root.addHandler(LibraryLines(logging.WARNING))
 
 
 def _one_of(flag: str, value: str, choices: tuple[str, ...]) -> None:

@@ -38,7 +38,8 @@ VERSION_HEADER: Final = "Eth-Consensus-Version"
 
 MIB: Final = 2**20
 SMALL_ANSWER: Final = MIB  # whatever has no list of validators in it
-LIST_ANSWER: Final = 32 * MIB  # 1000 validators are 0.5 MiB
+LIST_ANSWER: Final = 32 * MIB
+LIST_ENTRY: Final = 2048  # a validator is 0.5 KiB, a duty less
 BLOCK_ANSWER: Final = 64 * MIB  # 21 blobs with their cell proofs are 3 MiB as SSZ, 6 MiB as JSON
 MAX_ERROR_TEXT: Final = 400
 MAX_FAILURES: Final = 10_000
@@ -148,6 +149,11 @@ def _post_json(name: str, path: str, body: object, headers: tuple[tuple[str, str
     return Call(name, "POST", path, headers=all_headers, body=msgspec.json.encode(body), **rest)
 
 
+def list_limit(entries: int) -> int:
+    """How long an answer about so many validators may be: who asks for ten reads no million."""
+    return min(64 * 1024 + LIST_ENTRY * entries, LIST_ANSWER)
+
+
 def _decimals(numbers: Iterable[int]) -> list[str]:
     return [str(number) for number in numbers]
 
@@ -164,12 +170,12 @@ FINALITY: Final = _get("finality", "/eth/v1/beacon/states/head/finality_checkpoi
 def validators(state_id: str, ids: Sequence[str]) -> Call:
     """Validators by 0x-key or decimal index; `state_id`: a slot in decimal or `head` (any text is escaped)."""
     path = f"/eth/v1/beacon/states/{quote(state_id, safe='')}/validators"
-    return _post_json("validators", path, {"ids": list(ids)}, limit_bytes=LIST_ANSWER)
+    return _post_json("validators", path, {"ids": list(ids)}, limit_bytes=list_limit(len(ids)))
 
 
 def attester_duties(epoch: int, indices: Sequence[int]) -> Call:
     return _post_json(
-        "attester_duties", f"/eth/v1/validator/duties/attester/{epoch}", _decimals(indices), limit_bytes=LIST_ANSWER
+        "attester_duties", f"/eth/v1/validator/duties/attester/{epoch}", _decimals(indices), limit_bytes=list_limit(len(indices))
     )
 
 
@@ -180,7 +186,10 @@ def proposer_duties(epoch: int, version: int = 1) -> Call:
 
 def sync_duties(epoch: int, indices: Sequence[int]) -> Call:
     return _post_json(
-        "sync_committee_duties", f"/eth/v1/validator/duties/sync/{epoch}", _decimals(indices), limit_bytes=LIST_ANSWER
+        "sync_committee_duties",
+        f"/eth/v1/validator/duties/sync/{epoch}",
+        _decimals(indices),
+        limit_bytes=list_limit(len(indices)),
     )
 
 
@@ -508,6 +517,7 @@ class BlockEvent(msgspec.Struct, frozen=True):
 
 ChainEvent = HeadEvent | ReorgEvent | BlockEvent
 LISTENED_TOPICS: Final = ("head", "chain_reorg", "block_gossip", "block")  # 08 §10
+MAX_EVENT_BYTES: Final = 16 * 1024  # a head event has 0.5 KiB
 MINIMAL_TOPICS: Final = ("head", "chain_reorg", "block")  # what every node knows; some answer 400 to block_gossip
 
 
@@ -515,6 +525,8 @@ def decode_event(topic: str, data: bytes) -> ChainEvent | None:
     """The event, or None for a topic that the node has no use for. Raises: AnswerFault."""
     if topic not in MINIMAL_TOPICS:
         return None
+    if len(data) > MAX_EVENT_BYTES:
+        raise AnswerFault(f"an event of {len(data)} bytes")
     fields = decode_object(data)
     slot = _field_uint(fields, "slot")
     if topic == "chain_reorg":

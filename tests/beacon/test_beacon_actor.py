@@ -1,6 +1,7 @@
 """The beacon actor in front of real HTTP servers: races, submissions, fallbacks, caches, events, forwarding."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from actors.beacon import (
     CacheSeen,
     CallSeen,
     ClusterValidators,
+    EventDropped,
     FetchAttestationData,
     Forward,
     KnownChain,
@@ -79,8 +81,10 @@ async def beacon_of(
     load: bool = True,
     on_event: Callable[[ChainEvent], None] = lambda _: None,
     on_chain: Callable[[Chain], None] = lambda _: None,
+    on_dropped: Callable[[EventDropped], None] = lambda _: None,
     told: Told | None = None,
     clock: Clock | None = None,
+    timeout_s: float = 1.0,
     suffix: str = "",
     headers: tuple[tuple[str, str], ...] = (("X-Bn-Auth", "secret"),),
     user_info: str = "",
@@ -96,7 +100,7 @@ async def beacon_of(
             primaries=tuple(map(url, primaries)),
             fallbacks=tuple(map(url, fallbacks)),
             headers=headers,
-            timeout_s=1.0,
+            timeout_s=timeout_s,
             submit_timeout_s=1.0,
             cluster_keys=KEYS,
         )
@@ -109,6 +113,7 @@ async def beacon_of(
             on_call=numbers.calls.append,
             on_cache=numbers.caches.append,
             on_chain=on_chain,
+            on_dropped=on_dropped,
             wall_clock=clock or Clock(slot),
         )
         async with open_actor(mailbox, factory) as address:
@@ -627,6 +632,88 @@ async def test_a_reorg_makes_later_duties_be_read_again() -> None:
         await beacon.ask(AttesterDuties(5, (7,)))
     assert len(bn.saw(path)) == 2
     assert CacheSeen("attester_duties", "invalidated_reorg") in numbers.caches
+
+
+async def test_a_liars_flood_beside_honest_nodes_is_dropped_and_counted_and_the_honest_ones_are_heard() -> None:
+    honest, other, liar = node("honest"), node("other"), node("liar")
+    flood = b"".join(sse("chain_reorg", slot=str(1000 + n), depth=str(n)) for n in range(2000))
+    nonsense = b"event: head\ndata: {}\n\n" * 2000
+    is_flooded = trio.Event()
+    real = [sse("chain_reorg", slot="40", depth="2"), head(41)]
+    honest.answers["/eth/v1/events"] = other.answers["/eth/v1/events"] = Scripted(
+        headers={"content-type": "text/event-stream"}, chunks=[b":\n\n", *real], pause_s=0.4, is_endless=True
+    )
+    liar.answers["/eth/v1/events"] = stream(flood, nonsense)
+    events: list[ChainEvent] = []
+    dropped: Counter[tuple[str, str]] = Counter()
+
+    def on_dropped(event: EventDropped) -> None:
+        dropped[event.topic, event.reason] += 1
+        is_flooded.set()
+
+    async with beacon_of([honest, other, liar], on_event=events.append, on_dropped=on_dropped):
+        await honest.wait_until(lambda: len(events) >= 2)
+        with trio.fail_after(10):
+            await is_flooded.wait()
+        await liar.wait_until(lambda: ("head", "rate") in dropped)
+    assert set(events) == {ReorgEvent(40, 2), HeadEvent(41, b"\xbb" * 32)}
+    assert dropped["chain_reorg", "rate"] > 1900
+    assert dropped["head", "nonsense"] < 60
+    assert set(dropped) == {("chain_reorg", "rate"), ("head", "rate"), ("head", "nonsense")}
+
+
+@pytest.mark.parametrize("piece", [b":\n" * 100_000, b"\n" * 200_000, b"data: x\n\n" * 20_000])
+async def test_a_stream_is_read_no_faster_than_its_pace(piece: bytes) -> None:
+    bn = node()
+    bn.answers["/eth/v1/events"] = stream(piece, piece, piece, piece, head(1))
+    bn.answers["/eth/v1/node/version"] = Scripted(body={"data": {"version": "quick"}})
+    events: list[ChainEvent] = []
+    async with beacon_of([bn], on_event=events.append) as beacon:
+        for _ in range(20):
+            assert await beacon.ask(NodeVersion()) == "quick", "other work goes on"
+        await trio.sleep(0.5)
+    assert not events, "400 000 lines take minutes"
+
+
+async def test_a_node_that_drips_an_answer_does_not_delay_the_honest_one() -> None:
+    honest, liar = node("honest"), node("liar")
+    honest.answers[DATA] = Scripted(body=attestation_data(41))
+    liar.answers[DATA] = Scripted(chunks=[b" "] * 1000, pause_s=0.05)
+    async with beacon_of([liar, honest]) as beacon:
+        started = trio.current_time()
+        await beacon.ask(FetchAttestationData(41, 0))
+        assert trio.current_time() - started < 0.9, "the time limit is a second"
+
+
+async def test_more_validators_than_were_asked_for_are_not_read() -> None:
+    bn = node()
+    bn.answers["/eth/v1/validator/duties/attester/5"] = Scripted(
+        body={"dependent_root": "0x" + "44" * 32, "data": [{"pubkey": "0x" + "aa" * 48}] * 2000}
+    )
+    async with beacon_of([bn]) as beacon:
+        with pytest.raises(BeaconFault, match="answers with more than"):
+            await beacon.ask(AttesterDuties(5, (7,)))
+
+
+async def test_duties_that_are_dropped_while_others_are_asked_for_are_asked_for_again() -> None:
+    """Else whoever asked for two would get one, and believe that the other validator has none."""
+    bn, path = node(), "/eth/v1/validator/duties/attester/5"
+    bn.answers["/eth/v1/events"] = Scripted(404)
+
+    def answer(seen: Seen) -> Scripted:
+        whole = attester_answer(seen)
+        if seen.json == ["9"]:  # the reorganisation comes while this one is on its way
+            bn.answers["/eth/v1/events"] = stream(sse("chain_reorg", slot="40", depth="2"))
+            whole.delay_s = 3.0
+        return whole
+
+    bn.answers[path] = answer
+    seen: list[ChainEvent] = []
+    async with beacon_of([bn], on_event=seen.append, timeout_s=10.0) as beacon:
+        await beacon.ask(AttesterDuties(5, (7,)))
+        both = await beacon.ask(AttesterDuties(5, (7, 9)))
+    assert seen == [ReorgEvent(40, 2)]
+    assert sorted(int(duty.validator_index) for duty in both.duties) == [7, 9]
 
 
 async def test_a_clients_stream_is_held_when_its_upstream_goes() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from actors.beacon.chain_facts import forks_text, is_same_network, newest_chain
+from actors.beacon.chain_facts import forks_text, is_believed, is_same_network, newest_chain
 from charon_actors.eth2.chain import Chain, ForkEntry
 from charon_actors.eth2.forks import FAR_FUTURE_EPOCH, Fork
 
@@ -86,3 +86,18 @@ def test_what_the_log_says() -> None:
     assert forks_text(NEW) == (
         "0x05000001 from epoch 0, 0x06000001 from epoch 100, phase0 from epoch 0, electra from epoch 0, fulu from epoch 100"
     )
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([NEW], True),
+        ([NEW, OLD, OLD], True),  # the best one says it
+        ([OLD, NEW], False),
+        ([OLD, NEW, NEW], True),
+        ([OLD, NEW, PUT_OFF], False),
+        ([], False),
+    ],
+)
+def test_the_best_node_or_two_are_believed(told: Sequence[Chain], expected: bool) -> None:
+    assert is_believed(NEW, told) is expected

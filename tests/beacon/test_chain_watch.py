@@ -244,3 +244,35 @@ async def test_event_streams_come_from_a_synced_node() -> None:
         assert [seen for seen in synced.saw("/eth/v1/events") if "client" in seen.query]
         await answer.body.aclose()
     assert not [seen for seen in behind.saw("/eth/v1/events") if "client" in seen.query]
+
+
+@pytest.mark.usefixtures("hurry")
+async def test_forks_that_one_of_three_invents_are_not_followed_and_two_are(log: list[Any]) -> None:
+    honest, other, liar = node("honest"), node("other"), node("liar")
+    for upstream in (honest, other, liar):
+        announce(upstream, fulu_epoch=2**64 - 1)
+    told: list[Chain] = []
+    async with beacon_of([honest, other, liar], on_chain=told.append) as beacon:
+        for epoch in (9, 10, 11, 12):
+            announce(liar, fulu_epoch=epoch)
+            seen = len(liar.saw(SCHEDULE))
+            await liar.wait_until(lambda seen=seen: len(liar.saw(SCHEDULE)) > seen + 2)  # type: ignore[misc]
+        assert not told
+        assert Fork.FULU not in (await beacon.ask(LOAD)).fork_epochs
+        announce(other, fulu_epoch=12)
+        await other.wait_until(lambda: bool(told))
+    [chain] = told
+    assert chain.fork_at(12) == Fork.FULU
+    doubts = [entry for entry in log if "alone announces other forks" in entry["event"]]
+    assert doubts
+
+
+@pytest.mark.usefixtures("hurry")
+async def test_forks_that_change_without_end_are_followed_three_times_an_hour() -> None:
+    bn, told = node(), list[Chain]()
+    async with beacon_of([bn], on_chain=told.append):
+        for epoch in range(100, 112):
+            announce(bn, fulu_epoch=epoch)
+            seen = len(bn.saw(SCHEDULE))
+            await bn.wait_until(lambda seen=seen: len(bn.saw(SCHEDULE)) > seen + 2)  # type: ignore[misc]
+    assert 1 <= len(told) <= 3

@@ -88,7 +88,7 @@ async def test_open_streams_leave_connections_for_duties() -> None:
     bn.answers[DATA] = Scripted(body=attestation_data(41))
     bn.answers["/x"] = Scripted(body={})
     bn.answers["/big"] = Scripted(headers={"content-type": "text/plain"}, chunks=[b"x"], is_endless=True)
-    async with beacon_of([bn]) as beacon:
+    async with beacon_of([bn], timeout_s=5.0) as beacon:
         bn.answers[EVENTS] = Scripted(headers={"content-type": "text/event-stream"}, chunks=[b":\n\n"], is_endless=True)
         streams = [(await beacon.ask(OpenEvents(b"topics=head"))).body for _ in range(MAX_STREAMS)]
         streams += [(await beacon.ask(Forward("GET", "/big", b"", (), b""))).body for _ in range(MAX_FORWARDS - 1)]

@@ -257,7 +257,14 @@ class RelayClient:
 
     async def _attempt(self, relay_id: bytes, planned: PlannedDial) -> Connection:
         host = self._host
-        return await dial_tcp(planned.address, host.identity, relay_id, host.is_allowed, host.source_for(planned.address))
+        return await dial_tcp(
+            planned.address,
+            host.identity,
+            relay_id,
+            host.is_welcome,
+            host.source_for(planned.address),
+            host.ledger.account_of,
+        )
 
     async def _reserve(self, connection: Connection) -> ReservationGrant:
         with trio.fail_after(RESERVE_TIMEOUT_S):
@@ -439,9 +446,10 @@ class RelayClient:
                 self._host.identity,
                 outbound=False,
                 expected_peer=None,
-                is_allowed=lambda peer_id: self._host.peer_index(peer_id) is not None,
+                is_allowed=lambda peer_id: self._host.peer_index(peer_id) is not None and self._host.is_welcome(peer_id),
                 remote_address=_circuit_address(stream.connection),
                 limited=wanted.limit is not None,
+                account_of=self._host.ledger.account_of,
             )
         except DIAL_ERRORS as error:
             self._log.debug("Incoming circuit failed", error=describe(error))

@@ -30,6 +30,8 @@ ping isn't answered within 10 s: far more than a slice's debt).
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
+from charon_actors.p2p.identify import IDENTIFY_PUSH
+
 # milliseconds of the event loop, on a core of 2024; measured with tests/attacks
 READ_MS: Final = 0.04  # a wake-up of the reader, and the one of the writer that it leads to
 MESSAGE_MS: Final = 0.005  # a Noise message, besides its bytes
@@ -38,6 +40,7 @@ BYTE_MS: Final = 4.0 / 2**20  # decrypted, buffered, handed on
 OPENED_MS: Final = 0.03  # a stream until its protocol is proposed
 PROPOSAL_MS: Final = 0.05  # one that is refused
 SERVED_MS: Final = 1.0  # a stream whose protocol is agreed: its task, its handler, its answer
+RECEIVED_MS: Final = 0.01  # data of a stream, besides its frame and bytes: its reader wakes up
 PUSHED_MS: Final = 3.0  # an identify that is pushed: up to ten parts full of addresses
 
 SLICE_MS: Final = 2.0  # what one identity may do before everybody else gets a turn
@@ -59,6 +62,11 @@ C = TypeVar("C", bound=Hashable)
 
 assert SLICE_MS < PEER_BURST_MS <= RELAY_BURST_MS
 assert PEER_RATE_MS * 2 <= RELAY_RATE_MS
+
+
+def serving_cost_ms(protocol: str) -> float:
+    """Price of a stream whose protocol is agreed, besides its frames and bytes."""
+    return PUSHED_MS if protocol == IDENTIFY_PUSH else SERVED_MS
 
 
 class Credit:
@@ -95,7 +103,7 @@ class Credit:
         """The limit was reached: no new connections for the returned number of seconds."""
         if now - self._resting_until > FORGIVEN_S:
             self._rests = 0
-        length_s = min(FIRST_REST_S * 2**self._rests, MAX_REST_S)
+        length_s = min(FIRST_REST_S * (1 << self._rests), MAX_REST_S)
         self._rests = min(self._rests + 1, 16)
         self._resting_until = now + length_s
         self._strain_s, self._strained_at = 0.0, now

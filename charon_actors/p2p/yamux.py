@@ -171,6 +171,11 @@ class YamuxSession:
     def __len__(self) -> int:
         return len(self._streams)
 
+    @property
+    def is_flooded(self) -> bool:
+        """The peer does not read what it makes us say: nothing more is to be queued for its sake."""
+        return len(self._control) + len(self._ordered) >= MAX_QUEUED_FRAMES // 2
+
     def send_window(self, stream_id: int) -> int:
         """How many bytes may be sent on this stream now; 0 when it is gone or finished."""
         stream = self._streams.get(stream_id)
@@ -270,11 +275,11 @@ class YamuxSession:
         max_frames: how many frames may begin now; what stands behind them is kept for the next call (`has_input`).
         Raises: YamuxFault; a go-away frame is queued then, and the events before the fault are lost with the connection.
         """
-        if self._input:
-            data = self._input[self._offset :] + data if data or not self._offset else self._input
-            offset = 0 if data is not self._input else self._offset
-        else:
-            offset = 0
+        offset = 0
+        if self._input and data:
+            data = self._input[self._offset :] + data
+        elif self._input:
+            data, offset = self._input, self._offset
         events: list[Event] = []
         end, last = len(data), None if max_frames is None else self.frames + max_frames
         try:

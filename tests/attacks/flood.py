@@ -120,7 +120,9 @@ def tiny_messages(order: Order) -> Iterator[bytes]:
 
 
 def a_push(order: Order) -> bytes:
-    addresses = [bytes(tcp_multiaddr(f"127.0.0.{secrets.randbelow(250) + 1}", 1024 + secrets.randbelow(60000))) for _ in range(60)]
+    addresses = [
+        bytes(tcp_multiaddr(f"127.0.0.{secrets.randbelow(250) + 1}", 1024 + secrets.randbelow(60000))) for _ in range(60)
+    ]
     said = libp2p_pb2.Identify(listen_addrs=addresses, protocols=[CONSENSUS, secrets.token_hex(8)], agent_version="flood")
     return encode_delimited(said.SerializeToString())
 
@@ -266,7 +268,9 @@ def half_open(order: Order, addresses: int, places: int) -> int:
     def one(port: int, number: int) -> None:
         nonlocal opened
         with suppress(OSError):
-            sock = socket.create_connection(("127.0.0.1", port), 2, (f"127.0.0.{2 + number % addresses}" if addresses > 1 else "127.0.0.1", 0))
+            sock = socket.create_connection(
+                ("127.0.0.1", port), 2, (f"127.0.0.{2 + number % addresses}" if addresses > 1 else "127.0.0.1", 0)
+            )
             sock.setblocking(False)
             selector.register(sock, selectors.EVENT_READ, (port, number, sock))
             opened += 1

@@ -152,9 +152,16 @@ async def _sample(cluster: Cluster, seen: Noticed) -> None:
         for line in cluster.nodes[0].metrics.render().decode().splitlines() if trio.current_time() % 2 < 0.25 else ():
             if line.startswith(("charon_actors_p2p_",)):
                 name, _, value = line.rpartition(" ")
-                seen.counters[name.partition("{")[0] + "{" + ",".join(
-                    part for part in name.partition("{")[2].rstrip("}").split(",") if not part.startswith(("cluster", "nick", "charon_v"))
-                ) + "}"] = float(value)
+                seen.counters[
+                    name.partition("{")[0]
+                    + "{"
+                    + ",".join(
+                        part
+                        for part in name.partition("{")[2].rstrip("}").split(",")
+                        if not part.startswith(("cluster", "nick", "charon_v"))
+                    )
+                    + "}"
+                ] = float(value)
 
 
 def row(kind: str | None, connections: int, seen: Noticed) -> str:

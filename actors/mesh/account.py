@@ -85,20 +85,15 @@ class Account:
         A dear slice ends with a checkpoint. Raises what `work` raises. Cancelled while waiting: nothing was done.
         """
         await self._wait_for_turn(connection)
-        cost_ms = SLICE_MS  # of a slice that raises
         try:
             cost_ms = work()
-        finally:
             now = trio.current_time()
             self._credit.spend(cost_ms, now)
             self._use.add(connection, cost_ms, now)
-            if cost_ms < SLICE_MS / 2:
-                self._release()
-        if cost_ms >= SLICE_MS / 2:
-            try:
+            if cost_ms >= SLICE_MS / 2:
                 await trio.lowlevel.checkpoint()
-            finally:
-                self._release()
+        finally:
+            self._release()
 
     def enter(self, connection: Connection) -> None:
         """A connection of this identity begins to run."""
@@ -206,10 +201,13 @@ class Account:
 
     def _send_away(self) -> None:
         now = trio.current_time()
-        heavy, rest_s = self._use.heavy(now), self._credit.rest(now)
+        heavy = self._use.heavy(now) if self._credit.wait_s(now) else []  # who only dials too often may keep what it has
+        rest_s = self._credit.rest(now)
         self._count_end("credit")
         if self._lines.is_due("credit", now):
-            log.warning("Peer costs too much, its busiest connections are closed", **self._labels, rest_s=round(rest_s))
+            log.warning(
+                "Peer costs too much, it gets no new connections for a while", **self._labels, closed=len(heavy), rest_s=round(rest_s)
+            )
         for connection in heavy:
             connection.cut_off("the peer costs too much")
 

@@ -164,7 +164,7 @@ async def upgrade(
                     await on_bytes(readings)
                 output = machine.receive(data)
                 if machine.session is not None and not is_allowed(machine.session.remote_peer_id):
-                    raise PeerRefused(f"{peer_name(machine.session.remote_peer_id)} is not a peer of ours")
+                    raise PeerRefused(f"{peer_name(machine.session.remote_peer_id)} is not a peer of ours, or rests after a flood")
         if scope.cancelled_caught:
             raise HandshakeFault(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s")
     except BaseException as error:

@@ -8,9 +8,9 @@ holds at most `burst`. What is behind a circuit pays for the member there, once 
     in credit              everything, at once, SLICE_MS at a time                       it spends more than comes in
     in debt                the reader doesn't read until the debt is paid; TCP slows     time (a slice: 20 ms)
                            the sender down. Whoever has used least goes first
-    strained               that went on for STRAIN_LIMIT_S: the connections that used    the rest is over; the next one
-                           a HEAVY share are closed, and the identity rests: no new      is twice as long, up to MAX_REST_S,
-                           connection from it or to it                                   and back to the first after FORGIVEN_S
+    strained               that went on for STRAIN_LIMIT_S: the identity rests, no new   the rest is over; the next one
+                           connection from it or to it; if it is in debt, those that     is twice as long, up to MAX_REST_S,
+                           used a HEAVY share of it are closed                           and back to the first after FORGIVEN_S
 
 Back-pressure comes first because it is kind: an honest peer in a burst is slowed down and loses nothing. Strain counts the seconds in
 which somebody waited for credit, and falls by STRAIN_RELIEF a second while nobody does. A connection that uses little of a strained

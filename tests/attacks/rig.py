@@ -35,6 +35,7 @@ class Noticed(msgspec.Struct):
     rss_mb: float = 0.0
     peak_rss_mb: float = 0.0
     counters: dict[str, float] = {}
+    failures: list[str] = []
 
     def rtt_ms(self, percent: float) -> float:
         if not self.rtts_s:
@@ -99,6 +100,7 @@ async def attacked(state_dir: Path, kind: str | None, connections: int, slots: i
             seen.lost_of_3 = missing
         else:
             lost.update(missing)
+            seen.failures += [f"node {node.index}: {failure}" for failure in node.failures]
             expected.update(node.expected)
     seen.lost, seen.expected = dict(lost), dict(expected)
     return seen
@@ -186,6 +188,7 @@ if __name__ == "__main__":  # python -m tests.attacks.rig kind:connections…
             try:
                 seen = trio.run(attacked, Path(folder), None if kind == "none" else kind, int(count or 1))
                 print(row(kind, int(count or 1), seen), flush=True)  # noqa: T201
-                print(seen.counters, flush=True)
+                print(seen.counters, flush=True)  # noqa: T201
+                print(*seen.failures[:12], sep="\n", flush=True)  # noqa: T201
             except BaseException as error:
                 print(kind, count, repr(error)[:300], flush=True)  # noqa: T201

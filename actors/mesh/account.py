@@ -80,7 +80,7 @@ class Account:
     # ---- credit ----
 
     async def pay(self, connection: Connection, work: Callable[[], float]) -> None:
-        """Do one slice of `work`, which returns its price in milliseconds, when it is this connection's turn and the account is out of debt.
+        """Do one slice of `work`, which returns its price in milliseconds, when it is this connection's turn and nothing is owed.
 
         A dear slice ends with a checkpoint. Raises what `work` raises. Cancelled while waiting: nothing was done.
         """
@@ -206,7 +206,10 @@ class Account:
         self._count_end("credit")
         if self._lines.is_due("credit", now):
             log.warning(
-                "Peer costs too much, it gets no new connections for a while", **self._labels, closed=len(heavy), rest_s=round(rest_s)
+                "Peer costs too much, it gets no new connections for a while",
+                **self._labels,
+                closed=len(heavy),
+                rest_s=round(rest_s),
             )
         for connection in heavy:
             connection.cut_off("the peer costs too much")

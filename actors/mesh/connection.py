@@ -28,7 +28,7 @@ from typing import Final
 
 import trio
 
-from actors.mesh.account import Account, Ledger
+from actors.mesh.account import Account
 from actors.mesh.opening import Agreed, Openings
 from actors.mesh.stream import (
     ConnectionLost,
@@ -39,12 +39,9 @@ from actors.mesh.stream import (
     StreamFault,
     StreamReset,
 )
-from charon_actors.crypto import Entropy, k1_public_key
 from charon_actors.p2p.connection import (
-    HANDSHAKE_TIMEOUT_S,
     KEEPALIVE_ANSWER_S,
     KEEPALIVE_INTERVAL_S,
-    Upgrade,
 )
 from charon_actors.p2p.credit import (
     BYTE_MS,
@@ -59,8 +56,8 @@ from charon_actors.p2p.credit import (
 )
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.p2p.multistream import Initiator, MultistreamFault, NotSupported
-from charon_actors.p2p.noise import MAX_PLAINTEXT_BYTES, NoiseFault, NoiseSession, PeerMismatch
-from charon_actors.p2p.peer_id import PeerId, peer_id_of, peer_name
+from charon_actors.p2p.noise import MAX_PLAINTEXT_BYTES, NoiseFault, NoiseSession
+from charon_actors.p2p.peer_id import peer_name
 from charon_actors.p2p.yamux import (
     GO_AWAY_NORMAL,
     MAX_UNACKNOWLEDGED,
@@ -81,16 +78,12 @@ from charon_actors.p2p.yamux import (
 __all__ = [
     "Connection",
     "ConnectionLost",
-    "HandshakeFault",
-    "HostIdentity",
     "MessageFault",
-    "PeerRefused",
     "ProtocolNotSupported",
     "Stream",
     "StreamEnded",
     "StreamFault",
     "StreamReset",
-    "upgrade",
 ]
 
 READ_BYTES: Final = 131_072
@@ -107,92 +100,8 @@ CLOSE_TIMEOUT_S: Final = 0.5  # to send what is queued and the go-away, and to s
 HANDLER_GRACE_S: Final = 5.0  # 03 §5.2: what a handler has; it may have read its message before the connection went
 
 
-class HandshakeFault(Exception):
-    """The upgrade failed; the raw stream is closed."""
-
-
-class PeerRefused(HandshakeFault):
-    """The peer proved an identity that is not the expected one, or is not allowed."""
-
-
-class HostIdentity:
-    """What a handshake needs of us: the secp256k1 key (32 bytes), the peer id made from it, and a source of randomness."""
-
-    def __init__(self, private_key: bytes, entropy: Entropy) -> None:
-        self.private_key, self.entropy = private_key, entropy
-        self.peer_id = peer_id_of(k1_public_key(private_key))
-
-    def __repr__(self) -> str:  # the key stays out of logs
-        return f"HostIdentity({peer_name(self.peer_id)})"
-
-
-async def upgrade(
-    raw: trio.abc.Stream,
-    identity: HostIdentity,
-    *,
-    outbound: bool,
-    expected_peer: PeerId | None,
-    is_allowed: Callable[[PeerId], bool],
-    remote_address: Multiaddr,
-    limited: bool = False,
-    account_of: Callable[[PeerId], Account] | None = None,
-    on_bytes: Callable[[int], Awaitable[None]] | None = None,
-) -> "Connection":
-    """Authenticate the other end of `raw`, agree on yamux, and return the connection; the caller then runs it.
-
-    outbound: did we dial (for circuits: open)? expected_peer: the dialed id. is_allowed: the gate, asked once with the proven id.
-    account_of: who pays for what the peer does; None: nobody counts, for tools. on_bytes: called with the number of each reading (from
-    1) when bytes have come, before anything is done with them; it may wait, and it may raise HandshakeFault.
-    Raises: PeerRefused, HandshakeFault (also after 15 s). Whatever is raised, cancellation too: `raw` is closed.
-    """
-    machine = Upgrade(identity.private_key, identity.entropy, is_dialer=outbound, expected_peer=expected_peer)
-    received = sent = readings = 0
-    try:
-        with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
-            output = machine.opening()
-            while True:
-                if output:
-                    await raw.send_all(output)
-                    sent += len(output)
-                if machine.is_done:
-                    break
-                data = await raw.receive_some(READ_BYTES)
-                if not data:
-                    raise HandshakeFault("the peer closed the connection during the handshake")
-                received, readings = received + len(data), readings + 1
-                if on_bytes is not None:
-                    await on_bytes(readings)
-                output = machine.receive(data)
-                if machine.session is not None and not is_allowed(machine.session.remote_peer_id):
-                    raise PeerRefused(f"{peer_name(machine.session.remote_peer_id)} is not a peer of ours, or rests after a flood")
-        if scope.cancelled_caught:
-            raise HandshakeFault(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s")
-    except BaseException as error:
-        await _abort(raw)
-        match error:
-            case PeerMismatch():
-                raise PeerRefused(str(error)) from None
-            case NoiseFault() | MultistreamFault():
-                raise HandshakeFault(str(error)) from None
-            case trio.BrokenResourceError() | trio.ClosedResourceError():
-                raise HandshakeFault("the peer broke the connection during the handshake") from None
-        raise
-    assert machine.session is not None, "an upgrade is done after the handshake"
-    connection = Connection(
-        raw,
-        machine.session,
-        machine.early_plaintext,
-        outbound=outbound,
-        remote_address=remote_address,
-        limited=limited,
-        account=(account_of or Ledger(is_limited=False).account_of)(machine.session.remote_peer_id),
-    )
-    connection.received_bytes, connection.sent_bytes = received, sent
-    return connection
-
-
 class Connection:
-    """Made by `upgrade`; works while `run` runs.
+    """Made by `upgrade` (`upgrade.py`); works while `run` runs.
 
     peer_id: proven. outbound, limited: as given to `upgrade`. relayed: through a circuit. rtt_s: last measured round trip, 0 before.
     sent_bytes, received_bytes: on the wire. closed: set when it is of no more use. streams: those open on our side, by yamux id.
@@ -273,12 +182,12 @@ class Connection:
                     machinery.start_soon(self._keep_alive)
                     machinery.start_soon(self._expire_openings)
                 self._end()
-                await _abort(self._raw)
+                await abort(self._raw)
                 handlers.cancel_scope.deadline = trio.current_time() + HANDLER_GRACE_S
         finally:
             self._end()
             self.account.leave(self)
-            await _abort(self._raw)
+            await abort(self._raw)
         if self._reason is not None:
             raise ConnectionLost(self._reason)
 
@@ -341,7 +250,7 @@ class Connection:
         self.close()
         try:
             if self._machinery is None:
-                await _abort(self._raw)
+                await abort(self._raw)
             await self.closed.wait()
         except trio.Cancelled:
             if self._machinery is not None:
@@ -629,7 +538,7 @@ class _Lingering:
         self.until, self.received_bytes = until, received_bytes
 
 
-async def _abort(raw: trio.abc.Stream) -> None:
+async def abort(raw: trio.abc.Stream) -> None:
     with contextlib.suppress(trio.BrokenResourceError, OSError):
         await trio.aclose_forcefully(raw)
 

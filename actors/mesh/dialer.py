@@ -20,7 +20,8 @@ import structlog
 import trio
 
 from actors.mesh.account import Account
-from actors.mesh.connection import Connection, HandshakeFault, HostIdentity, upgrade
+from actors.mesh.connection import Connection
+from actors.mesh.upgrade import HandshakeFault, HostIdentity, upgrade
 from charon_actors.p2p.dial import MAX_PARALLEL_DIALS, TCP_CONNECT_TIMEOUT_S, PlannedDial
 from charon_actors.p2p.multiaddr import Multiaddr, named_address, tcp_endpoint
 

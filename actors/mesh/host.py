@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from actors.mesh.account import Ledger
 from actors.mesh.board import Board
-from actors.mesh.connection import HostIdentity
 from actors.mesh.events import MeshEvents
 from actors.mesh.handlers import Handler
 from actors.mesh.identify import Introduction
+from actors.mesh.upgrade import HostIdentity
 from charon_actors.crypto import Entropy
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.p2p.peerinfo import PeerInfo

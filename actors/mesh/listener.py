@@ -24,11 +24,12 @@ import trio
 
 from actors.change_log import ChangeLog
 from actors.mailbox import Address
-from actors.mesh.connection import Connection, PeerRefused, upgrade
+from actors.mesh.connection import Connection
 from actors.mesh.dialer import DIAL_ERRORS, describe, tune
 from actors.mesh.host import Host
 from actors.mesh.peer import Message as PeerMessage
 from actors.mesh.relay import hand_over
+from actors.mesh.upgrade import PeerRefused, upgrade
 from charon_actors.errors import UserError
 from charon_actors.p2p.admission import FIRST_BYTES_S, NEXT_BYTES_S, Admission, Place
 from charon_actors.p2p.multiaddr import tcp_endpoint, tcp_multiaddr

@@ -27,7 +27,6 @@ from actors.mailbox import Address, Mailbox, run_incarnation
 from actors.mesh.account import MEMBER_BYTES, Ledger
 from actors.mesh.addresses import advertised_addresses
 from actors.mesh.board import Board, RelayFacts
-from actors.mesh.connection import HostIdentity
 from actors.mesh.events import MeshEvents, NoEvents
 from actors.mesh.handlers import Handlers
 from actors.mesh.host import Host, MeshPeer
@@ -53,6 +52,7 @@ from actors.mesh.relay import Message as RelayMessage
 from actors.mesh.relay import RelayClient, is_url
 from actors.mesh.resolver import ResolveFault, check_url, decode_entry, relay_headers
 from actors.mesh.stream import Stream
+from actors.mesh.upgrade import HostIdentity
 from charon_actors.crypto import Entropy, k1_public_key
 from charon_actors.enr import Record
 from charon_actors.errors import Retryable, UserError

@@ -9,9 +9,9 @@ Restart     starts without connections: the old ones are closed with the incarna
 Source      specification 03-p2p, sections 2.2 to 2.4, 3.4, 3.5, 5.3, 6, 7
 
 Theory of operation. A connection that comes up is kept (the peer counts them, and a relayed one is a spare) while there is a place for
-it (`places.py`), and pays for what it makes us do (`account.py`); streams go over the
-best one: not one that floods, not limited before limited, direct before relayed, then the newest. One task dials whenever there is none, one dials
-directly every minute while there are only relayed ones, and each send waits for a connection until its own deadline.
+it (`places.py`), and pays for what it makes us do (`account.py`); streams go over the best one: not one that floods, not limited before
+limited, direct before relayed, then the newest. One task dials whenever there is none, one dials directly every minute while there
+are only relayed ones, and each send waits for a connection until its own deadline.
 
     address book      from ENR and configuration: for ever · from identify: while connected and 15 min after, 20 at most
     relays            every relay that we are connected to; v1.11: only the peer with the smaller id dials through relays, but when the
@@ -32,7 +32,7 @@ import trio
 from actors.change_log import ChangeLog
 from actors.mailbox import Inbox, Mail, Reply
 from actors.mesh.board import PeerFacts
-from actors.mesh.connection import Connection, ConnectionLost, MessageFault, ProtocolNotSupported, StreamEnded, upgrade
+from actors.mesh.connection import Connection, ConnectionLost, MessageFault, ProtocolNotSupported, StreamEnded
 from actors.mesh.dialer import DialFault, DialOutcome, describe, dial, dial_tcp
 from actors.mesh.handlers import BugLog, close_quietly
 from actors.mesh.host import Host, MeshPeer
@@ -71,6 +71,7 @@ from actors.mesh.ping import (
 from actors.mesh.places import who_leaves
 from actors.mesh.send_log import SendLog
 from actors.mesh.stream import Stream
+from actors.mesh.upgrade import upgrade
 from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import AddressBackoff, Backoff
 from charon_actors.p2p.dial import DIAL_TIMEOUT_S, RELAY_DELAY_S, PlannedDial, plan_dials

@@ -31,7 +31,7 @@ import trio
 from actors.change_log import ChangeLog
 from actors.mailbox import Address, Inbox, Mail, Reply
 from actors.mesh.board import RelayFacts
-from actors.mesh.connection import Connection, ConnectionLost, upgrade
+from actors.mesh.connection import Connection, ConnectionLost
 from actors.mesh.dialer import DIAL_ERRORS, DialFault, describe, dial, dial_tcp
 from actors.mesh.handlers import BugLog, close_quietly
 from actors.mesh.host import Host
@@ -51,6 +51,7 @@ from actors.mesh.resolver import (
     resolve,
 )
 from actors.mesh.stream import Stream
+from actors.mesh.upgrade import upgrade
 from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import Backoff
 from charon_actors.p2p.dial import DIAL_TIMEOUT_S, PlannedDial, plan_dials

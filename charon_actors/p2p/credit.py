@@ -31,6 +31,7 @@ from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
 from charon_actors.p2p.identify import IDENTIFY_PUSH
+from charon_actors.p2p.relay_messages import STOP
 
 # milliseconds of the event loop, on a core of 2024; measured with tests/attacks
 READ_MS: Final = 0.04  # a wake-up of the reader, and the one of the writer that it leads to
@@ -41,6 +42,7 @@ OPENED_MS: Final = 0.03  # a stream until its protocol is proposed
 PROPOSAL_MS: Final = 0.05  # one that is refused
 SERVED_MS: Final = 1.0  # a stream whose protocol is agreed: its task, its handler, its answer
 RECEIVED_MS: Final = 0.01  # data of a stream, besides its frame and bytes: its reader wakes up
+CIRCUIT_MS: Final = 3.0  # a circuit that a relay announces: a handshake with whoever is behind it, who has proved nothing yet
 PUSHED_MS: Final = 3.0  # an identify that is pushed: up to ten parts full of addresses
 
 SLICE_MS: Final = 2.0  # what one identity may do before everybody else gets a turn
@@ -66,7 +68,7 @@ assert PEER_RATE_MS * 2 <= RELAY_RATE_MS
 
 def serving_cost_ms(protocol: str) -> float:
     """Price of a stream whose protocol is agreed, besides its frames and bytes."""
-    return PUSHED_MS if protocol == IDENTIFY_PUSH else SERVED_MS
+    return {IDENTIFY_PUSH: PUSHED_MS, STOP: CIRCUIT_MS}.get(protocol, SERVED_MS)
 
 
 class Credit:

@@ -11,15 +11,7 @@ import trio
 import trio.testing
 
 from actors.mesh.account import MEMBER_BYTES
-from actors.mesh.connection import (
-    MAX_HANDLERS,
-    QUEUE_MARK_BYTES,
-    Connection,
-    HandshakeFault,
-    HostIdentity,
-    PeerRefused,
-    upgrade,
-)
+from actors.mesh.connection import MAX_HANDLERS, QUEUE_MARK_BYTES, Connection
 from actors.mesh.stream import (
     PIECE_BYTES,
     ConnectionLost,
@@ -30,6 +22,7 @@ from actors.mesh.stream import (
     StreamFault,
     StreamReset,
 )
+from actors.mesh.upgrade import HandshakeFault, HostIdentity, PeerRefused, upgrade
 from charon_actors.p2p.framing import encode_delimited, encode_fixed64, encode_uvarint, take_fixed64
 from charon_actors.p2p.multiaddr import decode_multiaddr
 from charon_actors.p2p.multistream import encode_token

@@ -10,7 +10,7 @@ holds at most `burst`. What is behind a circuit pays for the member there, once 
                            the sender down. Whoever has used least goes first
     strained               that went on for STRAIN_LIMIT_S: the identity rests, no new   the rest is over; the next one
                            connection from it or to it; if it is in debt, those that     is twice as long, up to MAX_REST_S,
-                           used a HEAVY share of it are closed                           and back to the first after FORGIVEN_S
+                           used a HEAVY share are closed                                 and back to the first after FORGIVEN_S
 
 Back-pressure comes first because it is kind: an honest peer in a burst is slowed down and loses nothing. Strain counts the seconds in
 which somebody waited for credit, and falls by STRAIN_RELIEF a second while nobody does. A connection that uses little of a strained
@@ -53,7 +53,7 @@ RELAY_BURST_MS: Final = 3000.0
 
 STRAIN_LIMIT_S: Final = 15.0
 STRAIN_RELIEF: Final = 0.25
-HEAVY_SHARE: Final = 0.25  # of what the identity's connections have used lately
+HEAVY_SHARE: Final = 0.25  # of what the identity's busiest connection has used lately
 REFUSED_STRAIN_S: Final = 0.5  # a connection beyond the peer's number of places; honest peers don't repeat that
 FIRST_REST_S: Final = 30.0
 MAX_REST_S: Final = 900.0
@@ -142,7 +142,7 @@ class Use(Generic[C]):
         self._used.pop(who, None)
 
     def heavy(self, now: float) -> list[C]:
-        """Those with a HEAVY_SHARE of all that was used: up to four."""
+        """The busiest one, and those with a HEAVY share of what it has used."""
         used = {who: self.of(who, now) for who in self._used}
-        total = sum(used.values())
-        return [who for who, used_ms in used.items() if total > 0 and used_ms >= HEAVY_SHARE * total]
+        most = max(used.values(), default=0.0)
+        return [who for who, used_ms in used.items() if most > 0 and used_ms >= HEAVY_SHARE * most]

@@ -22,7 +22,7 @@ Limits: the constants below, and OTHERS identities that aren't members (relays; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -110,9 +110,10 @@ class Account:
         return self._credit.rests_for_s(trio.current_time())
 
     def note_refused(self) -> None:
-        """It came with more connections than it has places."""
-        if self._credit.strain(REFUSED_STRAIN_S, trio.current_time()):
-            self._send_away()
+        """It came with more connections than it has places. Who only does that keeps the connections it has."""
+        now = trio.current_time()
+        if self._credit.strain(REFUSED_STRAIN_S, now):
+            self._send_away(self._use.heavy(now) if self._credit.wait_s(now) else ())
 
     def is_suspect(self, connection: Connection) -> bool:
         """Does this connection use a heavy share of an account that is in trouble?"""
@@ -196,12 +197,12 @@ class Account:
 
     def _note_pause(self, seconds: float) -> None:
         self._ledger.events.count("charon_actors_p2p_paused_seconds_total", self._labels, seconds)
-        if self._credit.strain(seconds, trio.current_time()):
-            self._send_away()
-
-    def _send_away(self) -> None:
         now = trio.current_time()
-        heavy = self._use.heavy(now) if self._credit.wait_s(now) else []  # who only dials too often may keep what it has
+        if self._credit.strain(seconds, now):
+            self._send_away(self._use.heavy(now))
+
+    def _send_away(self, heavy: Sequence[Connection]) -> None:
+        now = trio.current_time()
         rest_s = self._credit.rest(now)
         self._count_end("credit")
         if self._lines.is_due("credit", now):

@@ -88,6 +88,7 @@ __all__ = [
 
 READ_BYTES: Final = 131_072
 WRITE_BYTES: Final = 4 * MAX_PLAINTEXT_BYTES  # plaintext of one socket write
+WRITE_FRAMES: Final = 1024  # of one socket write: a millisecond of work, for who makes us answer many small frames
 QUEUE_MARK_BYTES: Final = 512 * 1024
 FRAMES_A_LOOK: Final = 64  # between two looks at what they have cost
 WRITE_TIMEOUT_S: Final = 60.0  # for one socket write
@@ -356,7 +357,7 @@ class Connection:
                     self._output = trio.Event()
                     await self._output.wait()
                     continue
-                wire = self._noise.encrypt(self._session.take_output(WRITE_BYTES))
+                wire = self._noise.encrypt(self._session.take_output(WRITE_BYTES, WRITE_FRAMES))
                 if self.has_room:
                     self.progress.unpark_all()
                 with trio.move_on_after(WRITE_TIMEOUT_S) as scope:

@@ -38,7 +38,7 @@ READ_MS: Final = 0.04  # a wake-up of the reader, and the one of the writer that
 MESSAGE_MS: Final = 0.005  # a Noise message, besides its bytes
 FRAME_MS: Final = 0.006  # a yamux frame, with the answer that it may ask for
 BYTE_MS: Final = 4.0 / 2**20  # decrypted, buffered, handed on
-OPENED_MS: Final = 0.03  # a stream until its protocol is proposed
+OPENED_MS: Final = 0.02  # a stream until its protocol is proposed
 PROPOSAL_MS: Final = 0.05  # one that is refused
 SERVED_MS: Final = 1.0  # a stream whose protocol is agreed: its task, its handler, its answer
 RECEIVED_MS: Final = 0.01  # data of a stream, besides its frame and bytes: its reader wakes up
@@ -59,6 +59,7 @@ FIRST_REST_S: Final = 30.0
 MAX_REST_S: Final = 900.0
 FORGIVEN_S: Final = 3600.0
 USE_HALF_LIFE_S: Final = 10.0
+ROUNDING_MS: Final = 1e-3  # a debt that no clock could wait for
 
 C = TypeVar("C", bound=Hashable)
 
@@ -88,7 +89,7 @@ class Credit:
     def wait_s(self, now: float) -> float:
         """Seconds until the account is out of debt; 0 when it is."""
         self._fill(now)
-        return max(0.0, -self._balance_ms / self._rate_ms)
+        return -self._balance_ms / self._rate_ms if self._balance_ms < -ROUNDING_MS else 0.0
 
     def strain_s(self, now: float) -> float:
         """Seconds of waiting that count now."""

@@ -250,12 +250,12 @@ class YamuxSession:
         """Tell the peer, behind all that is queued, that the session is over."""
         self._queue(self._ordered, encode_frame(GO_AWAY, 0, 0, code))
 
-    def take_output(self, limit_bytes: int) -> bytes:
+    def take_output(self, limit_bytes: int, max_frames: int = MAX_QUEUED_FRAMES) -> bytes:
         """Remove and return whole frames, at most `limit_bytes` of them but at least one; b"" when there is none."""
         frames: list[bytes] = []
         size = 0
         for queue in (self._control, self._ordered):
-            while queue and (not frames or size + len(queue[0]) <= limit_bytes):
+            while queue and len(frames) < max_frames and (not frames or size + len(queue[0]) <= limit_bytes):
                 frames.append(queue.popleft())
                 size += len(frames[-1])
         self.output_bytes -= size

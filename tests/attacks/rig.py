@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -37,7 +38,6 @@ class Noticed(msgspec.Struct):
     peak_rss_mb: float = 0.0
     counters: dict[str, float] = {}
     failures: list[str] = []
-    rendered_at: int = 0
 
     def rtt_ms(self, percent: float) -> float:
         if not self.rtts_s:
@@ -149,27 +149,18 @@ async def _ping(cluster: Cluster, one: int, other: int, seen: Noticed) -> None:
 
 
 async def _sample(cluster: Cluster, seen: Noticed) -> None:
-    cpu_s, began = time.process_time(), trio.current_time()
-    while True:
-        await trio.sleep(0.25)
-        seen.peak_rss_mb = max(seen.peak_rss_mb, rss_mb())
-        seen.cpu = (time.process_time() - cpu_s) / (trio.current_time() - began)
-        for line in (
-            cluster.nodes[0].metrics.render().decode().splitlines() if seen.rendered_at != int(trio.current_time() / 8) else ()
-        ):
-            seen.rendered_at = int(trio.current_time() / 8)  # rendering takes 20 ms of everybody's time
-            if line.startswith(("charon_actors_p2p_",)):
+    cpu_s, began, node = time.process_time(), trio.current_time(), cluster.nodes[0]
+    try:
+        while True:
+            await trio.sleep(0.1)
+            seen.peak_rss_mb = max(seen.peak_rss_mb, rss_mb())
+            seen.cpu = (time.process_time() - cpu_s) / (trio.current_time() - began)
+    finally:
+        for line in node.metrics.render().decode().splitlines():  # once: it takes 20 ms of everybody's time
+            if line.startswith("charon_actors_p2p_"):
                 name, _, value = line.rpartition(" ")
-                seen.counters[
-                    name.partition("{")[0]
-                    + "{"
-                    + ",".join(
-                        part
-                        for part in name.partition("{")[2].rstrip("}").split(",")
-                        if not part.startswith(("cluster", "nick", "charon_v"))
-                    )
-                    + "}"
-                ] = float(value)
+                labels = re.findall(r'(peer|reason|result)="([^"]*)"', name)
+                seen.counters[" ".join([name.partition("{")[0], *(value for _, value in labels)])] = float(value)
 
 
 def row(kind: str | None, connections: int, seen: Noticed) -> str:

@@ -31,6 +31,7 @@ import trio
 from actors.change_log import ChangeLog
 from actors.mesh.events import MeshEvents, NoEvents
 from charon_actors.p2p.credit import (
+    CUT_STRAIN_S,
     PEER_BURST_MS,
     PEER_RATE_MS,
     REFUSED_STRAIN_S,
@@ -69,6 +70,7 @@ class Account:
     ) -> None:
         self.held_bytes = 0
         self._ledger, self._labels, self._limit_bytes = ledger, {"peer": name}, limit_bytes
+        self._is_limited = rate_ms < UNLIMITED_MS
         self._credit = Credit(trio.current_time(), rate_ms=rate_ms, burst_ms=burst_ms)
         self._use: Use[Connection] = Use()
         self._connections: dict[Connection, None] = {}
@@ -138,7 +140,7 @@ class Account:
         self._ledger.held_bytes += count
         if count > 0:
             while self.held_bytes > self._limit_bytes and self.cut_largest():
-                pass
+                self._strain_by(CUT_STRAIN_S)
             self._ledger.relieve()
 
     def cut_largest(self) -> bool:
@@ -197,8 +199,11 @@ class Account:
 
     def _note_pause(self, seconds: float) -> None:
         self._ledger.events.count("charon_actors_p2p_paused_seconds_total", self._labels, seconds)
+        self._strain_by(seconds)
+
+    def _strain_by(self, seconds: float) -> None:
         now = trio.current_time()
-        if self._credit.strain(seconds, now):
+        if self._is_limited and self._credit.strain(seconds, now):
             self._send_away(self._use.heavy(now))
 
     def _send_away(self, heavy: Sequence[Connection]) -> None:

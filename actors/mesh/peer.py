@@ -10,8 +10,9 @@ Source      specification 03-p2p, sections 2.2 to 2.4, 3.4, 3.5, 5.3, 6, 7
 
 Theory of operation. A connection that comes up is kept (the peer counts them, and a relayed one is a spare) while there is a place for
 it (`places.py`), and pays for what it makes us do (`account.py`); streams go over the best one: not one that floods, not limited before
-limited, direct before relayed, then the newest. One task dials whenever there is none, one dials directly every minute while there
-are only relayed ones, and each send waits for a connection until its own deadline.
+limited, direct before relayed, then the oldest of those on which something came within 3 s (so that a thief of the peer's key, who comes
+later, doesn't get our messages instead of the peer), else the newest. One task dials whenever there is none, one dials directly every
+minute while there are only relayed ones, and each send waits for a connection until its own deadline.
 
     address book      from ENR and configuration: for ever · from identify: while connected and 15 min after, 20 at most
     relays            every relay that we are connected to; v1.11: only the peer with the smaller id dials through relays, but when the
@@ -91,6 +92,7 @@ from charon_actors.p2p.peerinfo import (
 from charon_actors.p2p.relay_messages import may_route_through_relays
 from charon_actors.profile import Profile
 
+IN_USE_S: Final = 3.0  # members ping every second over the connection that they use
 MAX_IN_FLIGHT: Final = 512
 MAX_IN_FLIGHT_BYTES: Final = 128 * 1024 * 1024
 MAX_INBOUND_STREAMS: Final = 512
@@ -354,12 +356,20 @@ class Peer:
         while True:
             changed = self._changed
             alive = [connection for connection in self._connections if not connection.closed.is_set()]
-            if alive:  # the dict is in order of age, and max() takes the first of equals
-                return max(reversed(alive), key=self._rank)
+            if alive:
+                now = trio.current_time()
+                return alive[max(range(len(alive)), key=lambda place: self._rank(place, alive[place], now))]
             await changed.wait()
 
-    def _rank(self, connection: Connection) -> tuple[bool, bool, bool]:
-        return not self._account.is_suspect(connection), not connection.limited, not connection.relayed
+    def _rank(self, age_order: int, connection: Connection, now: float) -> tuple[bool, bool, bool, bool, int]:
+        is_in_use = now - connection.last_received_at < IN_USE_S
+        return (
+            not self._account.is_suspect(connection),
+            not connection.limited,
+            not connection.relayed,
+            is_in_use,
+            -age_order if is_in_use else age_order,  # of those in use the oldest, else the newest
+        )
 
     # connections
 

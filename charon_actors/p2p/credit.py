@@ -55,6 +55,7 @@ STRAIN_LIMIT_S: Final = 15.0
 STRAIN_RELIEF: Final = 0.25
 HEAVY_SHARE: Final = 0.25  # of what the identity's busiest connection has used lately
 REFUSED_STRAIN_S: Final = 0.5  # a connection beyond the peer's number of places; honest peers don't repeat that
+CUT_STRAIN_S: Final = 1.0  # a stream that was reset because the identity holds too much; honest peers never come near that
 FIRST_REST_S: Final = 30.0
 MAX_REST_S: Final = 900.0
 FORGIVEN_S: Final = 3600.0

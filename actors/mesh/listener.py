@@ -34,7 +34,7 @@ from charon_actors.errors import UserError
 from charon_actors.p2p.admission import FIRST_BYTES_S, NEXT_BYTES_S, Admission, Place
 from charon_actors.p2p.multiaddr import tcp_endpoint, tcp_multiaddr
 
-ACCEPTS_A_SECOND: Final = 250.0  # whoever connects faster waits in the kernel's queue
+ACCEPTS_A_SECOND: Final = 100.0  # whoever connects faster waits in the kernel's queue
 BACKLOG: Final = 256
 CALM_S: Final = 10.0  # between two lines of a kind: strangers can cause them at will
 REST_S: Final = 0.1  # when the process has no file descriptor left

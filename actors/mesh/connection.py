@@ -345,7 +345,7 @@ class Connection:
                 plaintext = next_plaintext
                 cost_ms += MESSAGE_MS
             before, refused = session.frames, self._openings.refused
-            for event in session.receive(plaintext, FRAMES_A_LOOK):
+            for event in session.receive(plaintext, max_frames=FRAMES_A_LOOK):
                 cost_ms += self._handle(event, serve)
             cost_ms += FRAME_MS * (session.frames - before) + PROPOSAL_MS * (self._openings.refused - refused)
         return cost_ms

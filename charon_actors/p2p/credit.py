@@ -17,7 +17,7 @@ which somebody waited for credit, and falls by STRAIN_RELIEF a second while nobo
 account keeps its place: a member whose key somebody else floods with goes on working over its own connection.
 
     honest, per peer                                                          costs        of a second's rate
-    a busy slot: 12 duties, 4 messages each, a new stream a message           50 ms a slot        4 %
+    a busy slot: 12 duties, 4 votes each, a new stream a message              100 ms a slot       8 %
     a ping a second, its stream, identify, keepalive                          2 ms a second       2 %
     DKG: a sync message every 100 ms                                          0.3 ms a second     1 %
     1000 partial signatures one by one, as some validator clients submit      1000 ms             from the burst
@@ -42,9 +42,11 @@ OPENED_MS: Final = 0.02  # a stream until its protocol is proposed
 PROPOSAL_MS: Final = 0.05  # one that is refused
 SERVED_MS: Final = 1.0  # a stream whose protocol is agreed: its task, its handler, its answer
 RECEIVED_MS: Final = 0.01  # data of a stream, besides its frame and bytes: its reader wakes up
+VOTED_MS: Final = 2.0  # a consensus message: decoded, its signatures checked
 CIRCUIT_MS: Final = 3.0  # a circuit that a relay announces: a handshake with whoever is behind it, who has proved nothing yet
 PUSHED_MS: Final = 3.0  # an identify that is pushed: up to ten parts full of addresses
 
+CONSENSUS: Final = "/charon/consensus/qbft/2.0.0"
 SLICE_MS: Final = 2.0  # what one identity may do before everybody else gets a turn
 PEER_RATE_MS: Final = 100.0  # a second: 10 % of the loop
 PEER_BURST_MS: Final = 1500.0
@@ -70,7 +72,7 @@ assert PEER_RATE_MS * 2 <= RELAY_RATE_MS
 
 def serving_cost_ms(protocol: str) -> float:
     """Price of a stream whose protocol is agreed, besides its frames and bytes."""
-    return {IDENTIFY_PUSH: PUSHED_MS, STOP: CIRCUIT_MS}.get(protocol, SERVED_MS)
+    return {IDENTIFY_PUSH: PUSHED_MS, STOP: CIRCUIT_MS, CONSENSUS: VOTED_MS}.get(protocol, SERVED_MS)
 
 
 class Credit:

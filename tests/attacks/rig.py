@@ -172,26 +172,29 @@ def row(kind: str | None, connections: int, seen: Noticed) -> str:
     )
 
 
-if __name__ == "__main__":  # python -m tests.attacks.rig kind:connections…
+if __name__ == "__main__":  # python -m tests.attacks.rig [--json] [--slots N] kind:connections …
+    import argparse
     import logging
     import tempfile
 
     import structlog
 
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true", help="what was noticed, as JSON, instead of rows of a table")
+    parser.add_argument("--slots", type=int, default=6)
+    parser.add_argument("floods", nargs="+")
+    options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    with suppress(PermissionError):  # what else runs on the machine is not the flood
+    with suppress(OSError):  # what else runs on the machine is not the flood: this process first, the flood as everybody
         os.setsid()
+    with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, -15)
-        with suppress(OSError):
-            Path("/proc/self/autogroup").write_text("-15")
-    for text in sys.argv[1:]:
+        Path("/proc/self/autogroup").write_text("-15")
+    for text in options.floods:
         kind, _, count = text.partition(":")
         shared = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nor are the other programs that write to the disk
         with tempfile.TemporaryDirectory(dir=shared) as folder:
-            try:
-                seen = trio.run(attacked, Path(folder), None if kind == "none" else kind, int(count or 1))
-                print(row(kind, int(count or 1), seen), flush=True)  # noqa: T201
-                print(seen.counters, flush=True)  # noqa: T201
-                print(*seen.failures[:12], sep="\n", flush=True)  # noqa: T201
-            except BaseException as error:
-                print(kind, count, repr(error)[:300], flush=True)  # noqa: T201
+            noticed = trio.run(attacked, Path(folder), None if kind == "none" else kind, int(count or 1), options.slots)
+        said = msgspec.json.encode(noticed).decode() if options.json else row(kind, int(count or 1), noticed)
+        sys.stdout.write(said + "\n")
+        sys.stdout.flush()

@@ -375,7 +375,7 @@ async def test_opens_wait_for_a_peer_that_accepts_nothing_and_go_on_when_one_is_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with connected() as pair:
-        monkeypatch.setattr(pair.server._session, "receive", lambda _data, _frames: [])
+        monkeypatch.setattr(pair.server._session, "receive", lambda _data, max_frames: [])
         scopes = []
 
         async def open_one() -> None:

@@ -17,14 +17,14 @@ from charon_actors.p2p.credit import (
 )
 from charon_actors.p2p.identify import IDENTIFY_PUSH
 
-CONSENSUS = "/charon/consensus/qbft/2.0.0"
+CONSENSUS, PARTIALS = "/charon/consensus/qbft/2.0.0", "/charon/parsigex/2.0.0"
 HOUR_S = 3600.0
 
 
-def message_ms(size: int) -> float:
+def message_ms(size: int, protocol: str = CONSENSUS) -> float:
     """A stream with one message, as Go sends it: SYN, header and proposal, length, body, FIN."""
     frames = 5 + size // 16384
-    return OPENED_MS + serving_cost_ms(CONSENSUS) + frames * FRAME_MS + size * BYTE_MS
+    return OPENED_MS + serving_cost_ms(protocol) + frames * FRAME_MS + size * BYTE_MS
 
 
 def waits(loads: list[tuple[float, float]]) -> float:
@@ -45,7 +45,7 @@ def test_busy_slots_for_an_hour_never_wait() -> None:
 
 def test_a_thousand_partial_signatures_one_by_one_never_wait() -> None:
     """signatures/peers.py expects that of some validator clients: at once, and again an epoch of 32 slots later."""
-    assert waits([(epoch * 384.0, message_ms(400)) for epoch in range(3) for _ in range(1000)]) == 0.0
+    assert waits([(epoch * 384.0, message_ms(400, PARTIALS)) for epoch in range(3) for _ in range(1000)]) == 0.0
 
 
 @pytest.mark.parametrize("size", [16 * 2**20, 32 * 2**20, 128 * 2**20])

@@ -6,7 +6,6 @@ table comes from `python -m tests.attacks.rig none:1 syn_rst:16 …` (docs/bench
 """
 
 import sys
-from subprocess import PIPE
 
 import msgspec
 import pytest
@@ -23,7 +22,7 @@ BUDGETS_MB = 3 * 2 * 64.0 + 64.0  # three victims in this process, a message is 
 async def attacked(kind: str, connections: int, slots: int) -> Noticed:
     """The cluster in a process of its own, too: it goes first on the machine where that is allowed, and pytest prints no logs for it."""
     command = [sys.executable, "-m", "tests.attacks.rig", "--json", "--slots", str(slots), f"{kind}:{connections}"]
-    done = await trio.run_process(command, stdin=b"", stdout=PIPE, cwd=ROOT)
+    done = await trio.run_process(command, capture_stdout=True, cwd=ROOT)
     return msgspec.json.decode(done.stdout, type=Noticed)
 
 

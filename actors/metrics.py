@@ -89,6 +89,10 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _family("counter", "charon_actors_p2p_sends_refused_total", "peer reason", "Detached sends that were refused or failed"),
     _family("counter", "charon_actors_p2p_handler_crash_total", "peer protocol", "Handlers that failed by a fault of ours"),
     _family("counter", "charon_actors_p2p_handshakes_total", "result", "Inbound handshakes by result"),
+    _family(
+        "counter", "charon_actors_p2p_paused_seconds_total", "peer", "Seconds in which a peer beyond its credit was not read"
+    ),
+    _family("counter", "charon_actors_p2p_cut_off_total", "peer reason", "Peers cut off, by credit, memory or places"),
     _family("gauge", "p2p_relay_connections", "peer", "1 while a reservation at the relay is held"),
     _family("gauge", "app_peerinfo_clock_offset_seconds", "peer", "Clock of the peer minus ours"),
     _family("gauge", "app_peerinfo_version", "peer version", "Constant 1, labelled with the peer's version"),

@@ -30,7 +30,7 @@ import trio
 from actors.dkg import CeremonyActor, CeremonyOptions, Message, ceremony_handlers
 from actors.http_server import split_endpoint
 from actors.mailbox import Mailbox, Policy, run_incarnation
-from actors.mesh import Mesh, MeshConfig, build_mesh, mesh_peers, open_listen_sockets
+from actors.mesh import MEMBER_BYTES, Mesh, MeshConfig, build_mesh, mesh_peers, open_listen_sockets
 from charon_actors.cluster.data_directory import write_key_lock
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.key_lock import REWRITE_INTERVAL_S, KeyLock
@@ -133,6 +133,7 @@ async def run_ceremony(
                 is_pinging=False,
                 is_polling_peerinfo=False,
                 use_listen_port=config.use_listen_port,
+                member_bytes=max(MEMBER_BYTES, 2 * ceremony.longest_messages_bytes),
             ),
             ceremony_handlers(mailbox.address, ceremony, config.options.timeout_s),
             entropy=entropy,

@@ -10,6 +10,7 @@ Everything between two of these children is a message (`messages.py`) or a publi
 Source: specification 03-p2p; architecture §1.
 """
 
+from actors.mesh.account import MEMBER_BYTES
 from actors.mesh.events import MeshEvents, NoEvents
 from actors.mesh.handlers import Handler, Handlers, one_way, request_response
 from actors.mesh.host import MeshPeer
@@ -27,6 +28,7 @@ from actors.mesh.messages import (
 )
 
 __all__ = [
+    "MEMBER_BYTES",
     "AnswerFault",
     "Handler",
     "Handlers",

@@ -8,23 +8,28 @@ Cancelled   a user task may be cancelled at every await without harm: user tasks
 Ends        `run` returns after `close`, raises ConnectionLost when the peer, the wire or its rules ended it
 Source      specification 03-p2p, sections 2.1, 9, 10 and 11.1 to 11.4
 
-Why these three tasks (each rule was paid for, specification 03 §9):
+Why these tasks (each rule was paid for, specification 03 §9):
 
-    reader      decrypts and hands out, and never waits for whoever reads a stream: flow control is per stream
+    reader      decrypts and hands out, and never waits for whoever reads a stream: flow control is per stream. It waits for the
+                credit of the peer (`account.py`): what it has read is worked through in slices, each of them paid for
     writer      alone encrypts and writes, takes many frames at once; cancelled only when the connection ends, so no nonce and no
                 half frame is ever lost
     keepalive   pings every 30 s; a peer from which nothing at all comes for 10 s after a ping is gone, though TCP does not know
+    openings    ends the streams for which no protocol is agreed in time; a stream gets a task when that is done (`opening.py`)
 
-Limits: 512 inbound streams, 1024 handlers, 256 unacknowledged outbound streams, 512 KiB in the queue before senders wait, 32 MiB
-unread (the stream that goes above is reset), 1024 streams that we have closed and the peer has not, each for 120 s and 64 KiB.
+Limits: 512 inbound streams, 1024 handlers, 256 unacknowledged outbound streams, 512 KiB in the queue before senders wait, 1024
+streams that we have closed and the peer has not, each for 120 s and 64 KiB; credit and memory by peer, not by connection.
 """
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import trio
 
+from actors.mesh.account import Account
+from actors.mesh.opening import Agreed, Openings
 from actors.mesh.stream import (
     ConnectionLost,
     MessageFault,
@@ -34,18 +39,25 @@ from actors.mesh.stream import (
     StreamFault,
     StreamReset,
 )
-from charon_actors.crypto import Entropy, k1_public_key
 from charon_actors.p2p.connection import (
-    HANDSHAKE_TIMEOUT_S,
     KEEPALIVE_ANSWER_S,
     KEEPALIVE_INTERVAL_S,
-    NEGOTIATION_TIMEOUT_S,
-    Upgrade,
+)
+from charon_actors.p2p.credit import (
+    BYTE_MS,
+    FRAME_MS,
+    MESSAGE_MS,
+    OPENED_MS,
+    PROPOSAL_MS,
+    READ_MS,
+    RECEIVED_MS,
+    SLICE_MS,
+    serving_cost_ms,
 )
 from charon_actors.p2p.multiaddr import Multiaddr
-from charon_actors.p2p.multistream import Initiator, MultistreamFault, NotSupported, Responder
-from charon_actors.p2p.noise import MAX_PLAINTEXT_BYTES, NoiseFault, NoiseSession, PeerMismatch
-from charon_actors.p2p.peer_id import PeerId, peer_id_of, peer_name
+from charon_actors.p2p.multistream import Initiator, MultistreamFault, NotSupported
+from charon_actors.p2p.noise import MAX_PLAINTEXT_BYTES, NoiseFault, NoiseSession
+from charon_actors.p2p.peer_id import peer_name
 from charon_actors.p2p.yamux import (
     GO_AWAY_NORMAL,
     MAX_UNACKNOWLEDGED,
@@ -66,22 +78,19 @@ from charon_actors.p2p.yamux import (
 __all__ = [
     "Connection",
     "ConnectionLost",
-    "HandshakeFault",
-    "HostIdentity",
     "MessageFault",
-    "PeerRefused",
     "ProtocolNotSupported",
     "Stream",
     "StreamEnded",
     "StreamFault",
     "StreamReset",
-    "upgrade",
 ]
 
 READ_BYTES: Final = 131_072
 WRITE_BYTES: Final = 4 * MAX_PLAINTEXT_BYTES  # plaintext of one socket write
+WRITE_FRAMES: Final = 1024  # of one socket write: a millisecond of work, for who makes us answer many small frames
 QUEUE_MARK_BYTES: Final = 512 * 1024
-MAX_UNREAD_BYTES: Final = 32 * 2**20
+FRAMES_A_LOOK: Final = 64  # between two looks at what they have cost
 WRITE_TIMEOUT_S: Final = 60.0  # for one socket write
 OWN_DELAY_S: Final = 1.0
 MAX_HANDLERS: Final = 1024  # a handler outlives its stream; opening and resetting in turns must not make them endless
@@ -92,83 +101,12 @@ CLOSE_TIMEOUT_S: Final = 0.5  # to send what is queued and the go-away, and to s
 HANDLER_GRACE_S: Final = 5.0  # 03 §5.2: what a handler has; it may have read its message before the connection went
 
 
-class HandshakeFault(Exception):
-    """The upgrade failed; the raw stream is closed."""
-
-
-class PeerRefused(HandshakeFault):
-    """The peer proved an identity that is not the expected one, or is not allowed."""
-
-
-class HostIdentity:
-    """What a handshake needs of us: the secp256k1 key (32 bytes), the peer id made from it, and a source of randomness."""
-
-    def __init__(self, private_key: bytes, entropy: Entropy) -> None:
-        self.private_key, self.entropy = private_key, entropy
-        self.peer_id = peer_id_of(k1_public_key(private_key))
-
-    def __repr__(self) -> str:  # the key stays out of logs
-        return f"HostIdentity({peer_name(self.peer_id)})"
-
-
-async def upgrade(
-    raw: trio.abc.Stream,
-    identity: HostIdentity,
-    *,
-    outbound: bool,
-    expected_peer: PeerId | None,
-    is_allowed: Callable[[PeerId], bool],
-    remote_address: Multiaddr,
-    limited: bool = False,
-) -> "Connection":
-    """Authenticate the other end of `raw`, agree on yamux, and return the connection; the caller then runs it.
-
-    outbound: did we dial (for circuits: open)? expected_peer: the dialed id. is_allowed: the gate, asked once with the proven id.
-    Raises: PeerRefused, HandshakeFault (also after 15 s). Whatever is raised, cancellation too: `raw` is closed.
-    """
-    machine = Upgrade(identity.private_key, identity.entropy, is_dialer=outbound, expected_peer=expected_peer)
-    received = sent = 0
-    try:
-        with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
-            output = machine.opening()
-            while True:
-                if output:
-                    await raw.send_all(output)
-                    sent += len(output)
-                if machine.is_done:
-                    break
-                data = await raw.receive_some(READ_BYTES)
-                if not data:
-                    raise HandshakeFault("the peer closed the connection during the handshake")
-                received += len(data)
-                output = machine.receive(data)
-                if machine.session is not None and not is_allowed(machine.session.remote_peer_id):
-                    raise PeerRefused(f"{peer_name(machine.session.remote_peer_id)} is not a peer of ours")
-        if scope.cancelled_caught:
-            raise HandshakeFault(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s")
-    except BaseException as error:
-        await _abort(raw)
-        match error:
-            case PeerMismatch():
-                raise PeerRefused(str(error)) from None
-            case NoiseFault() | MultistreamFault():
-                raise HandshakeFault(str(error)) from None
-            case trio.BrokenResourceError() | trio.ClosedResourceError():
-                raise HandshakeFault("the peer broke the connection during the handshake") from None
-        raise
-    assert machine.session is not None, "an upgrade is done after the handshake"
-    connection = Connection(
-        raw, machine.session, machine.early_plaintext, outbound=outbound, remote_address=remote_address, limited=limited
-    )
-    connection.received_bytes, connection.sent_bytes = received, sent
-    return connection
-
-
 class Connection:
-    """Made by `upgrade`; works while `run` runs.
+    """Made by `upgrade` (`upgrade.py`); works while `run` runs.
 
     peer_id: proven. outbound, limited: as given to `upgrade`. relayed: through a circuit. rtt_s: last measured round trip, 0 before.
     sent_bytes, received_bytes: on the wire. closed: set when it is of no more use. streams: those open on our side, by yamux id.
+    account: who pays. last_received_at: when the last byte came.
     """
 
     def __init__(
@@ -179,8 +117,10 @@ class Connection:
         *,
         outbound: bool,
         remote_address: Multiaddr,
-        limited: bool = False,
+        limited: bool,
+        account: Account,
     ) -> None:
+        self.account = account
         self.peer_id, self.remote_address = noise.remote_peer_id, remote_address
         self.outbound, self.limited, self.relayed = outbound, limited, remote_address.has_circuit
         self.rtt_s = 0.0
@@ -191,6 +131,8 @@ class Connection:
         self._raw, self._noise, self._early = raw, noise, early_plaintext
         self._session = YamuxSession(is_client=outbound)
         self._streams: dict[int, Stream] = {}
+        self._openings = Openings(self._session, tuple)
+        self._opened = trio.Event()
         self._lingering: dict[int, _Lingering] = {}
         self._output = trio.Event()
         self._machinery: trio.CancelScope | None = None
@@ -198,7 +140,9 @@ class Connection:
         self._reason: str | None = None  # why it was lost; None when we closed it
         self._close_reason = "closed"
         self._pings = self._serving = 0
-        self._ping_sent_at = self._last_received_at = 0.0
+        self._plaintext: bytes | None = None  # decrypted and not yet given to yamux
+        self._slice_ms, self._is_drained = 0.0, True
+        self._ping_sent_at = self.last_received_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Connection {'to' if self.outbound else 'from'} {peer_name(self.peer_id)}>"
@@ -225,22 +169,26 @@ class Connection:
         Returns after `close`. Raises: ConnectionLost. Cancelled: aborts at once.
         """
         assert self._machinery is None, "a connection runs once"
+        self._openings = Openings(self._session, protocols)
+        self.account.enter(self)
         try:
             async with trio.open_nursery() as handlers:
                 async with trio.open_nursery() as machinery:
                     self._machinery = machinery.cancel_scope
                     if self.closed.is_set():
                         return
-                    self._last_received_at = trio.current_time()
-                    machinery.start_soon(self._read, handlers, on_stream, protocols)
+                    self.last_received_at = trio.current_time()
+                    machinery.start_soon(self._read, lambda stream: handlers.start_soon(self._serve, on_stream, stream))
                     machinery.start_soon(self._write)
                     machinery.start_soon(self._keep_alive)
+                    machinery.start_soon(self._expire_openings)
                 self._end()
-                await _abort(self._raw)
+                await abort(self._raw)
                 handlers.cancel_scope.deadline = trio.current_time() + HANDLER_GRACE_S
         finally:
             self._end()
-            await _abort(self._raw)
+            self.account.leave(self)
+            await abort(self._raw)
         if self._reason is not None:
             raise ConnectionLost(self._reason)
 
@@ -294,12 +242,16 @@ class Connection:
         self._session.go_away(GO_AWAY_NORMAL)
         self._begin_closing()
 
+    def cut_off(self, reason: str) -> None:
+        """End it at once, without a word; `run` raises ConnectionLost with the reason."""
+        self._lose(reason)
+
     async def aclose(self) -> None:
         """`close`, and wait for the end. Cancelled: aborted."""
         self.close()
         try:
             if self._machinery is None:
-                await _abort(self._raw)
+                await abort(self._raw)
             await self.closed.wait()
         except trio.Cancelled:
             if self._machinery is not None:
@@ -312,6 +264,9 @@ class Connection:
     def has_room(self) -> bool:
         """May user tasks queue more?"""
         return self._session.output_bytes < QUEUE_MARK_BYTES
+
+    def hold(self, count: int) -> None:
+        self.account.hold(count)
 
     def send_window(self, stream_id: int) -> int:
         return self._session.send_window(stream_id)
@@ -348,37 +303,26 @@ class Connection:
 
     # ---- the tasks ----
 
-    async def _read(
-        self,
-        handlers: trio.Nursery,
-        on_stream: Callable[[Stream], Awaitable[None]],
-        protocols: Callable[[], Sequence[str]],
-    ) -> None:
-        plaintexts = [self._early]
-        self._early = b""
+    async def _read(self, serve: Callable[[Stream], None]) -> None:
+        self._plaintext, self._early = self._early, b""
+        work = partial(self._work, serve)
+        cost_ms = 0.0
         try:
             while True:
-                for plaintext in plaintexts:
-                    for event in self._session.receive(plaintext):
-                        if not isinstance(event, Opened):
-                            self._handle(event)
-                        elif self._serving >= MAX_HANDLERS:
-                            self._session.reset(event.stream_id, RESOURCE_LIMIT)
-                        else:
-                            self._serving += 1
-                            stream = Stream(self, event.stream_id, is_outbound=False)
-                            self._streams[event.stream_id] = stream
-                            handlers.start_soon(self._serve, stream, on_stream, protocols)
-                self._output.set()  # answers, credit
-                if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.has_room:
-                    self.progress.unpark_all()
+                self._slice_ms, self._is_drained = cost_ms, False
+                while not self._is_drained:
+                    await self.account.pay(self, work)
+                    self._output.set()  # answers, credit
+                    if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.has_room:
+                        self.progress.unpark_all()
                 data = await self._raw.receive_some(READ_BYTES)
                 if not data:
                     self._lose("the peer closed the connection")
                     return
+                cost_ms = READ_MS + len(data) * BYTE_MS
                 self.received_bytes += len(data)
-                self._last_received_at = trio.current_time()
-                plaintexts = self._noise.receive(data)
+                self.last_received_at = trio.current_time()
+                self._noise.feed(data)
         except YamuxFault as fault:
             self._reason = self._reason or f"the peer broke the rules: {fault}"
             self._begin_closing()  # the go-away is queued
@@ -387,6 +331,25 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lose(f"the connection broke: {error.__cause__ or error}")
 
+    def _work(self, serve: Callable[[Stream], None]) -> float:
+        """One slice of what has been read; its price in milliseconds."""
+        cost_ms, self._slice_ms = self._slice_ms, 0.0
+        session = self._session
+        while cost_ms < SLICE_MS:
+            plaintext = b""
+            if not session.has_input:
+                next_plaintext, self._plaintext = self._plaintext or self._noise.take(), None
+                if next_plaintext is None:
+                    self._is_drained = True
+                    break
+                plaintext = next_plaintext
+                cost_ms += MESSAGE_MS
+            before, refused = session.frames, self._openings.refused
+            for event in session.receive(plaintext, max_frames=FRAMES_A_LOOK):
+                cost_ms += self._handle(event, serve)
+            cost_ms += FRAME_MS * (session.frames - before) + PROPOSAL_MS * (self._openings.refused - refused)
+        return cost_ms
+
     async def _write(self) -> None:
         try:
             while True:
@@ -394,7 +357,7 @@ class Connection:
                     self._output = trio.Event()
                     await self._output.wait()
                     continue
-                wire = self._noise.encrypt(self._session.take_output(WRITE_BYTES))
+                wire = self._noise.encrypt(self._session.take_output(WRITE_BYTES, WRITE_FRAMES))
                 if self.has_room:
                     self.progress.unpark_all()
                 with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
@@ -415,10 +378,10 @@ class Connection:
             self._session.ping(self._pings)
             self._output.set()
             await trio.sleep(KEEPALIVE_ANSWER_S)
-            if self._last_received_at < self._ping_sent_at:
+            if self.last_received_at < self._ping_sent_at:
                 # We may be the one that stood still; the reader then finds the answer in the socket now.
                 await trio.sleep(OWN_DELAY_S)
-            if self._last_received_at < self._ping_sent_at:
+            if self.last_received_at < self._ping_sent_at:
                 self._lose(f"the peer has been silent for {KEEPALIVE_ANSWER_S:g} s after a ping")
                 return
             await trio.sleep(KEEPALIVE_INTERVAL_S - KEEPALIVE_ANSWER_S)
@@ -426,21 +389,19 @@ class Connection:
             for stream_id in [key for key, lingering in self._lingering.items() if lingering.until <= now]:
                 self._cut_off(stream_id)
 
-    async def _serve(
-        self,
-        stream: Stream,
-        on_stream: Callable[[Stream], Awaitable[None]],
-        protocols: Callable[[], Sequence[str]],
-    ) -> None:
+    async def _expire_openings(self) -> None:
+        while True:
+            self._opened = trio.Event()
+            if self._openings.next_end is None:
+                await self._opened.wait()
+                continue
+            await trio.sleep_until(self._openings.next_end)
+            self._openings.expire(trio.current_time())
+            self._output.set()
+
+    async def _serve(self, on_stream: Callable[[Stream], Awaitable[None]], stream: Stream) -> None:
         try:
-            with trio.move_on_after(NEGOTIATION_TIMEOUT_S) as scope:
-                await self._negotiate(stream, Responder(protocols()))
-            if scope.cancelled_caught:
-                stream.reset(NEGOTIATION_FAILED)
-                return
             await on_stream(stream)
-        except MultistreamFault:
-            stream.reset(NEGOTIATION_FAILED)
         except (StreamFault, trio.ClosedResourceError):
             stream.reset()
         except BaseException:
@@ -450,32 +411,36 @@ class Connection:
             self._serving -= 1
             stream.close()
 
-    async def _negotiate(self, stream: Stream, negotiation: Initiator | Responder, early: bytes | None = None) -> None:
-        """Agree on the stream's protocol. An initiator opens at once; a responder's header goes out with its first answer."""
+    async def _negotiate(self, stream: Stream, negotiation: Initiator, early: bytes | None) -> None:
+        """Agree on the protocol of a stream that we opened."""
         output = negotiation.opening()
         if early is not None:
             await stream.send_all(output + early)
             await stream.send_eof()
-            output = b""
-        elif isinstance(negotiation, Initiator):
+        else:
             await stream.send_all(output)
-            output = b""
         while negotiation.selected is None:
             data = await stream.receive_some()
             if not data:
                 raise StreamEnded("the peer ended the stream before a protocol was agreed")
-            output += negotiation.receive(data)
+            output = negotiation.receive(data)
             if output:
                 await stream.send_all(output)
-                output = b""
         stream.protocol = negotiation.selected
         stream.push_back(negotiation.leftover)
 
     # ---- inside ----
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event, serve: Callable[[Stream], None]) -> float:
+        """What it costs besides its frame, in milliseconds."""
         match event:
             case Received(stream_id, data):
+                if stream_id in self._openings:
+                    if self._serving >= MAX_HANDLERS:
+                        self._openings.end(stream_id, RESOURCE_LIMIT)
+                        return PROPOSAL_MS
+                    agreed = self._openings.feed(stream_id, data, trio.current_time())
+                    return 0.0 if agreed is None else self._begin_serving(stream_id, agreed, serve)
                 stream = self._streams.get(stream_id)
                 if stream is None:  # closed by us: the peer gets no credit for it, and a reset if it goes on
                     lingering = self._lingering.get(stream_id)
@@ -483,20 +448,24 @@ class Connection:
                         lingering.received_bytes += len(data)
                         if lingering.received_bytes > LINGER_BYTES:
                             self._cut_off(stream_id)
-                    return
-                if self.unread_bytes + len(data) > MAX_UNREAD_BYTES:
-                    self._session.reset(stream_id, RESOURCE_LIMIT)
-                    self._break_stream(stream_id, lambda: StreamReset(RESOURCE_LIMIT, by_peer=False))
-                    return
+                    return 0.0
                 self.unread_bytes += len(data)
                 stream.feed(data)
+                return RECEIVED_MS
+            case Opened(stream_id):
+                self._openings.begin(stream_id, trio.current_time())
+                self._opened.set()
+                return OPENED_MS
             case Finished(stream_id):
                 self._lingering.pop(stream_id, None)
-                if stream_id in self._streams:
+                if stream_id in self._openings:
+                    self._openings.end(stream_id)
+                elif stream_id in self._streams:
                     self._streams[stream_id].end()
             case Killed(stream_id, code, by_peer):
                 self._lingering.pop(stream_id, None)
-                self._break_stream(stream_id, lambda: StreamReset(code, by_peer=by_peer))
+                if not self._openings.forget(stream_id):
+                    self._break_stream(stream_id, lambda: StreamReset(code, by_peer=by_peer))
             case Credited(stream_id):
                 if stream_id in self._streams:
                     self._streams[stream_id].credited()
@@ -505,6 +474,24 @@ class Connection:
                     self.rtt_s = self._session.rtt_s = trio.current_time() - self._ping_sent_at
             case GoneAway(code):
                 self._lose("the peer ended the session" + (f", code {code:#x}" if code else ""))
+        return 0.0
+
+    def _begin_serving(self, stream_id: int, agreed: Agreed, serve: Callable[[Stream], None]) -> float:
+        self._serving += 1
+        stream = self._streams[stream_id] = Stream(self, stream_id, is_outbound=False)
+        stream.protocol = agreed.protocol
+        stream.sent_bytes, stream.received_bytes = agreed.sent_bytes, agreed.received_bytes - len(agreed.leftover)
+        serve(stream)
+        if agreed.leftover:
+            self.unread_bytes += len(agreed.leftover)
+            stream.feed(agreed.leftover)
+        return serving_cost_ms(agreed.protocol)
+
+    def cut_stream(self, stream: Stream) -> None:
+        """For the account: this stream holds too much."""
+        self._session.reset(stream.stream_id, RESOURCE_LIMIT)
+        stream.cut(lambda: StreamReset(RESOURCE_LIMIT, by_peer=False))
+        self._output.set()
 
     def _break_stream(self, stream_id: int, fault: Callable[[], StreamFault]) -> None:
         stream = self._streams.get(stream_id)
@@ -552,7 +539,7 @@ class _Lingering:
         self.until, self.received_bytes = until, received_bytes
 
 
-async def _abort(raw: trio.abc.Stream) -> None:
+async def abort(raw: trio.abc.Stream) -> None:
     with contextlib.suppress(trio.BrokenResourceError, OSError):
         await trio.aclose_forcefully(raw)
 

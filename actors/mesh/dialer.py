@@ -19,7 +19,9 @@ import msgspec
 import structlog
 import trio
 
-from actors.mesh.connection import Connection, HandshakeFault, HostIdentity, upgrade
+from actors.mesh.account import Account
+from actors.mesh.connection import Connection
+from actors.mesh.upgrade import HandshakeFault, HostIdentity, upgrade
 from charon_actors.p2p.dial import MAX_PARALLEL_DIALS, TCP_CONNECT_TIMEOUT_S, PlannedDial
 from charon_actors.p2p.multiaddr import Multiaddr, named_address, tcp_endpoint
 
@@ -110,8 +112,10 @@ async def dial_tcp(
     expected_peer: bytes,
     is_allowed: Callable[[bytes], bool],
     source: tuple[str, int] | None = None,
+    account_of: Callable[[bytes], Account] | None = None,
 ) -> Connection:
-    """A connection to `expected_peer` at a plain TCP address. source: local (ip, port) to dial from, where possible.
+    """A connection to `expected_peer` at a plain TCP address. source: local (ip, port) to dial from, where possible. is_allowed,
+    account_of: as of `upgrade`.
 
     Raises: DialFault or one of DIAL_ERRORS.
     """
@@ -123,7 +127,13 @@ async def dial_tcp(
     if limit.cancelled_caught:
         raise DialFault(f"no answer within {TCP_CONNECT_TIMEOUT_S:g} s")
     return await upgrade(
-        raw, identity, outbound=True, expected_peer=expected_peer, is_allowed=is_allowed, remote_address=address.transport
+        raw,
+        identity,
+        outbound=True,
+        expected_peer=expected_peer,
+        is_allowed=is_allowed,
+        remote_address=address.transport,
+        account_of=account_of,
     )
 
 

@@ -24,7 +24,9 @@
     app_peerinfo_dv_client                   gauge     peer, dv_client
     charon_actors_p2p_sends_refused_total    count     peer, reason                    ours: refused or failed detached sends
     charon_actors_p2p_handler_crash_total    count     peer, protocol                  ours: a handler raised something unexpected
-    charon_actors_p2p_handshakes_total       count     result                          ours: inbound: accepted, refused, failed, limited
+    charon_actors_p2p_handshakes_total       count     result                          ours: inbound: accepted, refused, failed, silent …
+    charon_actors_p2p_paused_seconds_total   count     peer                            ours: a peer beyond its credit was not read
+    charon_actors_p2p_cut_off_total          count     peer, reason                    ours: by credit, memory, places
 
 `clear(name, labels)` removes the series of `name` whose labels contain `labels`, before a labelled text is set anew.
 Implementations must return at once and not raise: an exception is a crash of the child that reported.

@@ -1,14 +1,15 @@
-"""What all children of one mesh share: who we are, whom we let in, what we serve. Nothing here changes but the board."""
+"""What all children of one mesh share: who we are, whom we let in, what we serve. Nothing here changes but the board and the ledger."""
 
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from actors.mesh.account import Ledger
 from actors.mesh.board import Board
-from actors.mesh.connection import HostIdentity
 from actors.mesh.events import MeshEvents
 from actors.mesh.handlers import Handler
 from actors.mesh.identify import Introduction
+from actors.mesh.upgrade import HostIdentity
 from charon_actors.crypto import Entropy
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.p2p.peerinfo import PeerInfo
@@ -36,6 +37,7 @@ class Host:
     handlers: Mapping[str, Handler]  # for peers of the cluster; relays are served built-in protocols only
     introduction: Introduction
     board: Board
+    ledger: Ledger
     events: MeshEvents
     profile: Profile
     own_info: Callable[[], PeerInfo]  # what peerinfo answers, with the time of the moment
@@ -50,6 +52,10 @@ class Host:
     def is_allowed(self, peer_id: bytes) -> bool:
         """The gate (03 §2.1): nodes of the cluster but ourselves, and relays by their id of the moment."""
         return self.peer_index(peer_id) is not None or self.board.relay_of(peer_id) is not None
+
+    def is_welcome(self, peer_id: bytes) -> bool:
+        """The gate for a new connection: allowed, and not resting after a flood."""
+        return self.is_allowed(peer_id) and not self.ledger.is_resting(peer_id)
 
     def peer_index(self, peer_id: bytes) -> int | None:
         """Index of another node of the cluster with this id."""

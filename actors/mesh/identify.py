@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
-from actors.mesh.connection import Connection, HostIdentity
+from actors.mesh.connection import Connection
 from actors.mesh.handlers import PEER_ERRORS, close_quietly
 from actors.mesh.stream import Stream
+from actors.mesh.upgrade import HostIdentity
 from charon_actors.p2p.identify import (
     IDENTIFY,
     IDENTIFY_PUSH,

@@ -3,7 +3,7 @@
 Accepts     nothing; it has no mailbox
 Owns        connections until they are adopted. Not the sockets: they are opened once, outside, and stay bound over restarts
 May touch   sockets; peer and relay children (Adopt)
-Limits      MAX_HANDSHAKES handshakes at a time, MAX_HANDSHAKES_PER_HOST of one address (IPv6: of one /64); more are closed at once
+Limits      places and pace of handshakes: `charon_actors.p2p.admission`, by address (IPv6: by /64); ACCEPTS_A_SECOND
 Cancelled   handshakes end, adopted connections live on with their peer's child
 Restart     accepts again; connections in the kernel's queue wait meanwhile
 Source      specification 03-p2p, sections 2 and 2.1
@@ -12,10 +12,10 @@ The gate looks at the peer id that the handshake has proved, never at an address
 the moment. Whoever else comes sees a finished handshake and then a reset, as from Charon.
 """
 
+import contextlib
 import errno
 import ipaddress
 import socket
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,16 +24,17 @@ import trio
 
 from actors.change_log import ChangeLog
 from actors.mailbox import Address
-from actors.mesh.connection import Connection, PeerRefused, upgrade
+from actors.mesh.connection import Connection
 from actors.mesh.dialer import DIAL_ERRORS, describe, tune
 from actors.mesh.host import Host
 from actors.mesh.peer import Message as PeerMessage
 from actors.mesh.relay import hand_over
+from actors.mesh.upgrade import PeerRefused, upgrade
 from charon_actors.errors import UserError
-from charon_actors.p2p.multiaddr import tcp_multiaddr
+from charon_actors.p2p.admission import FIRST_BYTES_S, NEXT_BYTES_S, Admission, Place
+from charon_actors.p2p.multiaddr import tcp_endpoint, tcp_multiaddr
 
-MAX_HANDSHAKES: Final = 256
-MAX_HANDSHAKES_PER_HOST: Final = 32
+ACCEPTS_A_SECOND: Final = 100.0  # whoever connects faster waits in the kernel's queue
 BACKLOG: Final = 256
 CALM_S: Final = 10.0  # between two lines of a kind: strangers can cause them at will
 REST_S: Final = 0.1  # when the process has no file descriptor left
@@ -64,7 +65,8 @@ class Listener:
 
     def __init__(self, sockets: Sequence[socket.socket], host: Host, peers: dict[int, Address[PeerMessage]]) -> None:
         self._sockets, self._host, self._peers = sockets, host, peers
-        self._handshakes: Counter[str] = Counter()
+        self._admission = Admission(_endpoints(host))
+        self._scopes: dict[Place, trio.CancelScope] = {}
         self._lines, self._strangers = ChangeLog(calm_s=CALM_S), ChangeLog(calm_s=CALM_S)
 
     async def run(self) -> None:
@@ -75,6 +77,7 @@ class Listener:
             await trio.sleep_forever()
 
     async def _accept(self, listening: trio.socket.SocketType, nursery: trio.Nursery) -> None:
+        next_at = trio.current_time()
         while True:
             try:
                 sock, remote = await listening.accept()
@@ -86,21 +89,27 @@ class Listener:
                 elif error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):
                     raise
                 continue
-            origin = _origin(str(remote[0]))
-            if self._handshakes.total() >= MAX_HANDSHAKES or self._handshakes[origin] >= MAX_HANDSHAKES_PER_HOST:
-                self._count("limited")
-                sock.close()
-                continue
-            self._handshakes[origin] += 1
-            nursery.start_soon(self._welcome, sock, (str(remote[0]), int(remote[1])), origin)
+            place, leaving = self._admission.enter(_origin(str(remote[0])), int(remote[1]))
+            if leaving is not None:
+                self._scopes.pop(leaving).cancel()
+                self._count("dropped")
+            scope = self._scopes[place] = trio.CancelScope()
+            nursery.start_soon(self._welcome, sock, (str(remote[0]), int(remote[1])), place, scope)
+            next_at = max(next_at, trio.current_time() - 1) + 1 / ACCEPTS_A_SECOND
+            await trio.sleep_until(next_at)
 
-    async def _welcome(self, sock: trio.socket.SocketType, remote: tuple[str, int], origin: str) -> None:
+    async def _welcome(
+        self, sock: trio.socket.SocketType, remote: tuple[str, int], place: Place, scope: trio.CancelScope
+    ) -> None:
         connection: Connection | None = None
         try:
-            connection = await self._shake_hands(sock, remote)
+            with scope:
+                connection = await self._shake_hands(sock, remote, place, scope)
+            if scope.cancelled_caught and place in self._scopes:
+                self._count("silent")
         except PeerRefused as error:
             self._count("refused")
-            if self._strangers.is_due(origin, trio.current_time()):
+            if self._strangers.is_due(place.address, trio.current_time()):
                 log.info("Refused a stranger", address=str(tcp_multiaddr(*remote)), reason=describe(error))
         except DIAL_ERRORS as error:
             self._count("failed")
@@ -110,25 +119,39 @@ class Listener:
             if self._lines.is_due(type(error), trio.current_time()):
                 log.exception("Incoming handshake failed unexpectedly", address=str(tcp_multiaddr(*remote)))
         finally:
-            self._handshakes[origin] -= 1
-            if not self._handshakes[origin]:
-                del self._handshakes[origin]
+            self._scopes.pop(place, None)
+            self._admission.leave(place)
             if connection is None:
                 sock.close()
         if connection is not None:
             self._count("accepted")
+            self._admission.remember(place.address)
             await self._hand_over(connection)
 
-    async def _shake_hands(self, sock: trio.socket.SocketType, remote: tuple[str, int]) -> Connection:
+    async def _shake_hands(
+        self, sock: trio.socket.SocketType, remote: tuple[str, int], place: Place, scope: trio.CancelScope
+    ) -> Connection:
+        async def on_bytes(readings: int) -> None:
+            if readings == 1:
+                place.stage, scope.deadline = 1, float("inf")  # `upgrade` has its own limit
+                while wait_s := self._admission.begin(place, trio.current_time()):
+                    await trio.sleep(wait_s)
+            scope.deadline = trio.current_time() + NEXT_BYTES_S
+
+        scope.deadline = trio.current_time() + FIRST_BYTES_S
         tune(sock)
-        return await upgrade(
+        connection = await upgrade(
             trio.SocketStream(sock),
             self._host.identity,
             outbound=False,
             expected_peer=None,
-            is_allowed=self._host.is_allowed,
+            is_allowed=self._host.is_welcome,
             remote_address=tcp_multiaddr(*remote),
+            account_of=self._host.ledger.account_of,
+            on_bytes=on_bytes,
         )
+        scope.deadline = float("inf")
+        return connection
 
     async def _hand_over(self, connection: Connection) -> None:
         index = self._host.peer_index(connection.peer_id)
@@ -140,6 +163,18 @@ class Listener:
 
     def _count(self, result: str) -> None:
         self._host.events.count("charon_actors_p2p_handshakes_total", {"result": result})
+
+
+def _endpoints(host: Host) -> frozenset[tuple[str, int]]:
+    """Where peers listen, as far as that is known without asking DNS."""
+    found = set()
+    for peer in host.peers:
+        for address in peer.addresses:
+            endpoint = tcp_endpoint(address)
+            if endpoint is not None:
+                with contextlib.suppress(ValueError):
+                    found.add((_origin(endpoint[0]), endpoint[1]))
+    return frozenset(found)
 
 
 def _origin(host: str) -> str:

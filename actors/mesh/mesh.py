@@ -24,9 +24,9 @@ import structlog
 import trio
 
 from actors.mailbox import Address, Mailbox, run_incarnation
+from actors.mesh.account import MEMBER_BYTES, Ledger
 from actors.mesh.addresses import advertised_addresses
 from actors.mesh.board import Board, RelayFacts
-from actors.mesh.connection import HostIdentity
 from actors.mesh.events import MeshEvents, NoEvents
 from actors.mesh.handlers import Handlers
 from actors.mesh.host import Host, MeshPeer
@@ -52,6 +52,7 @@ from actors.mesh.relay import Message as RelayMessage
 from actors.mesh.relay import RelayClient, is_url
 from actors.mesh.resolver import ResolveFault, check_url, decode_entry, relay_headers
 from actors.mesh.stream import Stream
+from actors.mesh.upgrade import HostIdentity
 from charon_actors.crypto import Entropy, k1_public_key
 from charon_actors.enr import Record
 from charon_actors.errors import Retryable, UserError
@@ -79,6 +80,7 @@ class MeshConfig:
     private_key: ENR key, 32 bytes. peers: all operators, ourselves included, in the lock's order. relays: the texts of
     `--p2p-relays`. cluster_hash, cluster_uuid: for the relays' load balancer (03 §3.1). lock_hash: 32 bytes, in a DKG the definition
     hash. is_pinging, is_polling_peerinfo: false in a DKG. use_listen_port: dial from the listen port (`--p2p-disable-reuseport`).
+    member_bytes: of unread and unfinished messages that one peer may have here.
     """
 
     private_key: bytes = field(repr=False)
@@ -100,6 +102,7 @@ class MeshConfig:
     is_polling_peerinfo: bool = True
     use_listen_port: bool = True
     force_direct_interval_s: float = 60.0
+    member_bytes: int = MEMBER_BYTES
 
 
 class Mesh:
@@ -253,6 +256,7 @@ def build_mesh(
             wall_clock=wall_clock,
         ),
         board=board,
+        ledger=Ledger(events, [(peer.peer_id, peer.name) for peer in config.peers], member_bytes=config.member_bytes),
         events=events,
         profile=config.profile,
         own_info=lambda: msgspec.structs.replace(info, sent_at_s=wall_clock()),

@@ -8,9 +8,11 @@ Cancelled   at any await: streams are reset, connections closed, nothing stays o
 Restart     starts without connections: the old ones are closed with the incarnation; it dials again at once
 Source      specification 03-p2p, sections 2.2 to 2.4, 3.4, 3.5, 5.3, 6, 7
 
-Theory of operation. Every connection that comes up is kept (the peer counts them, and a relayed one is a spare); streams go over the
-best one: not limited before limited, direct before relayed, then the newest. One task dials whenever there is none, one dials
-directly every minute while there are only relayed ones, and each send waits for a connection until its own deadline.
+Theory of operation. A connection that comes up is kept (the peer counts them, and a relayed one is a spare) while there is a place for
+it (`places.py`), and pays for what it makes us do (`account.py`); streams go over the best one: not one that floods, not limited before
+limited, direct before relayed, then the oldest of those on which something came within 3 s (so that a thief of the peer's key, who comes
+later, doesn't get our messages instead of the peer), else the newest. One task dials whenever there is none, one dials directly every
+minute while there are only relayed ones, and each send waits for a connection until its own deadline.
 
     address book      from ENR and configuration: for ever · from identify: while connected and 15 min after, 20 at most
     relays            every relay that we are connected to; v1.11: only the peer with the smaller id dials through relays, but when the
@@ -31,7 +33,7 @@ import trio
 from actors.change_log import ChangeLog
 from actors.mailbox import Inbox, Mail, Reply
 from actors.mesh.board import PeerFacts
-from actors.mesh.connection import Connection, ConnectionLost, MessageFault, ProtocolNotSupported, StreamEnded, upgrade
+from actors.mesh.connection import Connection, ConnectionLost, MessageFault, ProtocolNotSupported, StreamEnded
 from actors.mesh.dialer import DialFault, DialOutcome, describe, dial, dial_tcp
 from actors.mesh.handlers import BugLog, close_quietly
 from actors.mesh.host import Host, MeshPeer
@@ -55,6 +57,7 @@ from actors.mesh.messages import (
     SendTimeout,
     StreamLost,
 )
+from actors.mesh.pace import LinePace
 from actors.mesh.peerinfo import PeerInfoLog, report, serve_peerinfo
 from actors.mesh.ping import (
     BACKOFF_BASE_S,
@@ -66,8 +69,10 @@ from actors.mesh.ping import (
     ping_once,
     serve_ping,
 )
+from actors.mesh.places import who_leaves
 from actors.mesh.send_log import SendLog
 from actors.mesh.stream import Stream
+from actors.mesh.upgrade import upgrade
 from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import AddressBackoff, Backoff
 from charon_actors.p2p.dial import DIAL_TIMEOUT_S, RELAY_DELAY_S, PlannedDial, plan_dials
@@ -87,7 +92,7 @@ from charon_actors.p2p.peerinfo import (
 from charon_actors.p2p.relay_messages import may_route_through_relays
 from charon_actors.profile import Profile
 
-MAX_CONNECTIONS: Final = 16
+IN_USE_S: Final = 3.0  # members ping every second over the connection that they use
 MAX_IN_FLIGHT: Final = 512
 MAX_IN_FLIGHT_BYTES: Final = 128 * 1024 * 1024
 MAX_INBOUND_STREAMS: Final = 512
@@ -125,6 +130,7 @@ class Peer:
         self._learnt: dict[Multiaddr, None] = {}
         self._backoff = AddressBackoff[Multiaddr]()
         self._dial_failures: dict[Multiaddr, str] = {}
+        self._account, self._lines = host.ledger.account_of(peer.peer_id), LinePace()
         self._dial_log, self._send_log, self._info_log = ChangeLog(), SendLog(), PeerInfoLog()
         self._identify: HostIdentify | None = None
         self._identified: set[Connection] = set()
@@ -350,26 +356,43 @@ class Peer:
         while True:
             changed = self._changed
             alive = [connection for connection in self._connections if not connection.closed.is_set()]
-            if alive:  # the dict is in order of age, and max() takes the first of equals
-                return max(reversed(alive), key=lambda connection: (not connection.limited, not connection.relayed))
+            if alive:
+                now = trio.current_time()
+                return alive[max(range(len(alive)), key=lambda place: self._rank(place, alive[place], now))]
             await changed.wait()
+
+    def _rank(self, age_order: int, connection: Connection, now: float) -> tuple[bool, bool, bool, bool, int]:
+        is_in_use = now - connection.last_received_at < IN_USE_S
+        return (
+            not self._account.is_suspect(connection),
+            not connection.limited,
+            not connection.relayed,
+            is_in_use,
+            -age_order if is_in_use else age_order,  # of those in use the oldest, else the newest
+        )
 
     # connections
 
     def _own(self, connection: Connection, dialed: Multiaddr | None = None) -> None:
-        self._connections[connection] = trio.current_time()
+        now = trio.current_time()
+        leaving = who_leaves(connection, self._connections, now)
+        if leaving is not None:
+            leaving.close("too many connections of this peer")
+            self._host.events.count("charon_actors_p2p_cut_off_total", {**self._labels, "reason": "places"})
+            if leaving is connection:
+                self._account.note_refused()
+                return
+        self._connections[connection] = now
         self._host.events.count("p2p_peer_connection_total", self._labels)
-        self._log.info(
-            "Connected to peer",
-            address=named_address(str(connection.remote_address)),
-            direction="outbound" if connection.outbound else "inbound",
-            type="relay" if connection.relayed else "direct",
-        )
+        if self._lines.is_due(now):
+            self._log.info(
+                "Connected to peer",
+                address=named_address(str(connection.remote_address)),
+                direction="outbound" if connection.outbound else "inbound",
+                type="relay" if connection.relayed else "direct",
+            )
         self._announce()
         self._nursery.start_soon(self._run_connection, connection, dialed)
-        if len(self._connections) > MAX_CONNECTIONS:
-            oldest = next(iter(self._connections))
-            oldest.close("too many connections of this peer")
 
     async def _run_connection(self, connection: Connection, dialed: Multiaddr | None) -> None:
         reason = "closed"
@@ -388,7 +411,8 @@ class Peer:
             if not self._connections:
                 self._alone_since = trio.current_time()
             self._announce()
-        self._log.info("Connection to peer ended", reason=reason, type="relay" if connection.relayed else "direct")
+        if self._lines.is_due(trio.current_time()):
+            self._log.info("Connection to peer ended", reason=reason, type="relay" if connection.relayed else "direct")
 
     def _announce(self) -> None:
         relayed = sum(connection.relayed for connection in self._connections)
@@ -480,8 +504,9 @@ class Peer:
                 await changed.wait()
                 continue
             now = trio.current_time()
-            if now < self._rest_until:
-                await trio.sleep_until(self._rest_until)
+            rest_until = max(self._rest_until, now + self._account.rests_for_s)
+            if now < rest_until:
+                await trio.sleep_until(rest_until)
                 continue
             addresses = candidates(now)
             ready = [address for address in addresses if self._backoff.free_from(address, now) <= now]
@@ -564,7 +589,12 @@ class Peer:
             return await self._dial_circuit(planned.address)
         host = self._host
         return await dial_tcp(
-            planned.address, host.identity, self._peer.peer_id, host.is_allowed, host.source_for(planned.address)
+            planned.address,
+            host.identity,
+            self._peer.peer_id,
+            host.is_welcome,
+            host.source_for(planned.address),
+            host.ledger.account_of,
         )
 
     async def _dial_circuit(self, address: Multiaddr) -> Connection:
@@ -582,9 +612,10 @@ class Peer:
                 self._host.identity,
                 outbound=True,
                 expected_peer=self._peer.peer_id,
-                is_allowed=self._host.is_allowed,
+                is_allowed=self._host.is_welcome,
                 remote_address=circuit.remote_address,
                 limited=circuit.is_limited,
+                account_of=self._host.ledger.account_of,
             )
         except BaseException:
             circuit.pipe.reset()  # `upgrade` has closed it; a reset frees the relay's side, too

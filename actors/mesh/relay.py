@@ -31,7 +31,7 @@ import trio
 from actors.change_log import ChangeLog
 from actors.mailbox import Address, Inbox, Mail, Reply
 from actors.mesh.board import RelayFacts
-from actors.mesh.connection import Connection, ConnectionLost, upgrade
+from actors.mesh.connection import Connection, ConnectionLost
 from actors.mesh.dialer import DIAL_ERRORS, DialFault, describe, dial, dial_tcp
 from actors.mesh.handlers import BugLog, close_quietly
 from actors.mesh.host import Host
@@ -51,6 +51,7 @@ from actors.mesh.resolver import (
     resolve,
 )
 from actors.mesh.stream import Stream
+from actors.mesh.upgrade import upgrade
 from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import Backoff
 from charon_actors.p2p.dial import DIAL_TIMEOUT_S, PlannedDial, plan_dials
@@ -257,7 +258,14 @@ class RelayClient:
 
     async def _attempt(self, relay_id: bytes, planned: PlannedDial) -> Connection:
         host = self._host
-        return await dial_tcp(planned.address, host.identity, relay_id, host.is_allowed, host.source_for(planned.address))
+        return await dial_tcp(
+            planned.address,
+            host.identity,
+            relay_id,
+            host.is_welcome,
+            host.source_for(planned.address),
+            host.ledger.account_of,
+        )
 
     async def _reserve(self, connection: Connection) -> ReservationGrant:
         with trio.fail_after(RESERVE_TIMEOUT_S):
@@ -439,9 +447,10 @@ class RelayClient:
                 self._host.identity,
                 outbound=False,
                 expected_peer=None,
-                is_allowed=lambda peer_id: self._host.peer_index(peer_id) is not None,
+                is_allowed=lambda peer_id: self._host.peer_index(peer_id) is not None and self._host.is_welcome(peer_id),
                 remote_address=_circuit_address(stream.connection),
                 limited=wanted.limit is not None,
+                account_of=self._host.ledger.account_of,
             )
         except DIAL_ERRORS as error:
             self._log.debug("Incoming circuit failed", error=describe(error))

@@ -27,13 +27,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from charon_actors.p2p.framing import FramingFault, encode_uvarint, take_delimited
-from charon_actors.p2p.yamux import MAX_FRAME_BYTES, RESOURCE_LIMIT
+from charon_actors.p2p.yamux import MAX_FRAME_BYTES
 
 if TYPE_CHECKING:
     from actors.mesh.connection import Connection
 
 PIECE_BYTES: Final = 16_384
-MAX_ASSEMBLING_BYTES: Final = 256 * 2**20  # unfinished messages of all streams of a connection; the largest one is 128 MiB
 
 
 class StreamFault(trio.BrokenResourceError):
@@ -68,7 +67,7 @@ class Stream(trio.abc.HalfCloseableStream):
     """Made by `Connection.open_stream` and for each stream that the peer opens.
 
     protocol: the negotiated id. connection: where it runs. is_outbound: did we open it? sent_bytes, received_bytes: payload, with
-    the multistream tokens.
+    the multistream tokens. What it holds counts for the account of the peer (`account.py`), which may cut it off.
     """
 
     def __init__(self, connection: Connection, stream_id: int, *, is_outbound: bool) -> None:
@@ -130,14 +129,12 @@ class Stream(trio.abc.HalfCloseableStream):
                 except FramingFault as fault:
                     raise MessageFault(str(fault)) from None
                 if message is not None:
+                    self.connection.hold(len(self._buffer) - before)
                     self._credit(before - len(self._buffer))
                     return message
                 if self._raise_if_no_more_comes():
                     raise StreamEnded("the peer ended the stream before a whole message had come")
                 self._credit_all()
-                if self.connection.assembling_bytes > MAX_ASSEMBLING_BYTES:
-                    self.reset(RESOURCE_LIMIT)
-                    raise MessageFault("too many unfinished large messages on this connection")
                 await self._readable.park()
         finally:
             self._is_reading = False
@@ -230,17 +227,30 @@ class Stream(trio.abc.HalfCloseableStream):
         """Bytes that came and for which the peer has no credit back."""
         return len(self._buffer) - self._credited
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that came and were not read, or belong to a message that isn't whole."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> None:
         """Bytes from the peer, in order."""
         self.received_bytes += len(data)
         self._buffer += data
         self._readable.unpark_all()
+        self.connection.hold(len(data))  # last: it may be this stream that has to go
 
     def push_back(self, data: bytes) -> None:
         """Bytes that were read too far during the negotiation; they are read again."""
         self._buffer[:0] = data
         self._credited += len(data)
         self.connection.assembling_bytes += len(data)
+        self.connection.hold(len(data))
+
+    def cut(self, fault: Callable[[], StreamFault]) -> None:
+        """It holds too much: as `break_off`, and what was buffered is gone."""
+        self._fault = fault
+        self._drop_all()
+        self.break_off(fault)
 
     def end(self) -> None:
         """The peer has finished sending."""
@@ -313,6 +323,7 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def _drop(self, count: int) -> None:
         del self._buffer[:count]
+        self.connection.hold(-count)
         self._credit(count)
 
     def _credit(self, taken: int) -> None:
@@ -331,9 +342,13 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def _close_locally(self) -> None:
         self._is_closed = True
-        self.connection.assembling_bytes -= self._credited
-        self.connection.unread_bytes -= len(self._buffer) - self._credited
-        self._credited = 0
-        self._buffer = bytearray()
+        self._drop_all()
         self._readable.unpark_all()
         self._writable.unpark_all()
+
+    def _drop_all(self) -> None:
+        self.connection.assembling_bytes -= self._credited
+        self.connection.unread_bytes -= len(self._buffer) - self._credited
+        self.connection.hold(-len(self._buffer))
+        self._credited = 0
+        self._buffer = bytearray()

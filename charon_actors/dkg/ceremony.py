@@ -188,6 +188,11 @@ class Ceremony:
         operators, threshold = len(self.definition.operators), self.definition.threshold
         return 4096 + 100 * operators + self.definition.num_validators * (160 + 52 * threshold)
 
+    @property
+    def longest_messages_bytes(self) -> int:
+        """What a peer may honestly have on the way at once: a message of each kind."""
+        return self.shares_limit_bytes + self.broadcast_limit_bytes + self.exchange.limit_bytes
+
     # key generation
 
     def make_round1(self) -> Round1:

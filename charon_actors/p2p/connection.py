@@ -14,6 +14,7 @@ Limits: those of multistream and noise; the caller's clock ends an upgrade after
 Errors: MultistreamFault, NoiseFault (PeerMismatch). Source: specification 03-p2p, sections 2.1, 2.3, 11.1 and 11.2.
 """
 
+from functools import partial
 from typing import Final
 
 from charon_actors.crypto import Entropy
@@ -35,7 +36,10 @@ class Upgrade:
 
     def __init__(self, identity_private_key: bytes, entropy: Entropy, *, is_dialer: bool, expected_peer: PeerId | None) -> None:
         self._security = self._negotiation(is_dialer, NOISE_PROTOCOL)
-        self._noise = NoiseHandshake(identity_private_key, entropy, is_initiator=is_dialer, expected_peer=expected_peer)
+        self._make_noise = partial(
+            NoiseHandshake, identity_private_key, entropy, is_initiator=is_dialer, expected_peer=expected_peer
+        )
+        self._noise: NoiseHandshake | None = None  # its keys are made when somebody is there who wants them
         self._muxer = self._negotiation(is_dialer, YAMUX_PROTOCOL)
         self._muxer_started = False
         self.is_done = False
@@ -47,7 +51,7 @@ class Upgrade:
 
     @property
     def session(self) -> NoiseSession | None:
-        return self._noise.session
+        return None if self._noise is None else self._noise.session
 
     def opening(self) -> bytes:
         """What to send before anything is received."""
@@ -61,14 +65,15 @@ class Upgrade:
             reply += self._security.receive(data)
             if self._security.selected is None:
                 return reply
+            self._noise = self._make_noise()
             reply += self._noise.opening()
             data = self._security.leftover
-        if self.session is None:
+        assert self._noise is not None, "it begins when security is agreed"
+        if self._noise.session is None:
             reply += self._noise.receive(data)
-            if self.session is None:
-                return reply
             data = b""
-        return reply + self._settle_muxer(self.session, self.session.receive(data))
+        session = self._noise.session
+        return reply if session is None else reply + self._settle_muxer(session, session.receive(data))
 
     def _settle_muxer(self, session: NoiseSession, plaintexts: list[bytes]) -> bytes:
         plaintext = b"".join(plaintexts)

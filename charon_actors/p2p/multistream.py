@@ -127,13 +127,14 @@ class Initiator(_End):
 class Responder(_End):
     """Accepts the first proposal that is in `protocols`. Send `opening()` at once, then what each `receive` returns.
 
-    selected: the agreed protocol, None until then. leftover: bytes behind the agreement, meaningful once there is one.
+    selected: the agreed protocol, None until then. leftover: bytes behind the agreement, meaningful once there is one. proposals: how
+    many have come.
     """
 
     def __init__(self, protocols: Collection[str]) -> None:
         super().__init__()
         self._protocols = protocols
-        self._proposals = 0
+        self.proposals = 0
 
     def opening(self) -> bytes:
         """The header; `charon test peers` waits for it without sending anything."""
@@ -144,8 +145,8 @@ class Responder(_End):
         self._buffer += data
         reply = b""
         while self.selected is None and (token := self._next_proposal_or_answer()) is not None:
-            self._proposals += 1
-            if self._proposals > MAX_PROPOSALS:
+            self.proposals += 1
+            if self.proposals > MAX_PROPOSALS:
                 raise MultistreamFault(f"more than {MAX_PROPOSALS} proposals")
             if token in self._protocols:
                 self.selected = token

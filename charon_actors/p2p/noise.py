@@ -64,7 +64,7 @@ class NoiseSession:
     def __init__(self, send_key: bytes, receive_key: bytes, remote_peer_id: PeerId, muxer: str | None, early: bytes) -> None:
         self._send, self._receive = ChaCha20Poly1305(send_key), ChaCha20Poly1305(receive_key)
         self._sent = self._received = 0
-        self._buffer = bytearray(early)
+        self._buffer, self._offset = bytes(early), 0
         self.remote_peer_id, self.muxer = remote_peer_id, muxer
 
     def encrypt(self, plaintext: bytes | bytearray | memoryview) -> bytes:
@@ -81,24 +81,31 @@ class NoiseSession:
 
     def receive(self, data: bytes | bytearray) -> list[bytes]:
         """Plaintexts of the noise messages that `data` completes, in order. Raises: NoiseFault, which is final."""
-        self._buffer += data
-        buffer, offset, plaintexts = self._buffer, 0, []
-        with memoryview(buffer) as view:
-            while len(buffer) - offset >= 2:
-                end = offset + 2 + (buffer[offset] << 8 | buffer[offset + 1])
-                if len(buffer) < end:
-                    break
-                if end - offset < 2 + TAG_BYTES or self._received > _LAST_NONCE:
-                    raise NoiseFault("a message is too short, or the nonces are used up")
-                try:
-                    plaintexts.append(self._receive.decrypt(_nonce(self._received), view[offset + 2 : end], None))
-                except InvalidTag:
-                    raise NoiseFault("a message does not decrypt") from None
-                self._received += 1
-                offset = end
-        if offset:
-            del buffer[:offset]
+        self.feed(data)
+        plaintexts = []
+        while (plaintext := self.take()) is not None:
+            plaintexts.append(plaintext)
         return plaintexts
+
+    def feed(self, data: bytes | bytearray) -> None:
+        """Keep wire bytes, to be taken one message at a time."""
+        self._buffer, self._offset = self._buffer[self._offset :] + data, 0
+
+    def take(self) -> bytes | None:
+        """The plaintext of the next message, None while it isn't complete. Raises: NoiseFault, which is final."""
+        buffer, start = self._buffer, self._offset + 2
+        if len(buffer) < start or len(buffer) < (end := start + int.from_bytes(buffer[start - 2 : start], "big")):
+            return None
+        if end - start < TAG_BYTES or self._received > _LAST_NONCE:
+            raise NoiseFault("a message is too short, or the nonces are used up")
+        try:
+            with memoryview(buffer) as view:
+                plaintext = self._receive.decrypt(_nonce(self._received), view[start:end], None)
+        except InvalidTag:
+            raise NoiseFault("a message does not decrypt") from None
+        self._received += 1
+        self._offset = end
+        return plaintext
 
 
 class NoiseHandshake:

@@ -140,7 +140,7 @@ def encode_frame(kind: int, flags: int, stream_id: int, length: int, payload: by
 class YamuxSession:
     """Both queues, all windows and ids of one connection. `is_client`: did we dial (in the sense of the security handshake)?
 
-    rtt_s: the last measured round trip, set by the owner; 0 turns window tuning off.
+    rtt_s: the last measured round trip, set by the owner; 0 turns window tuning off. frames: that the peer has sent so far.
     """
 
     def __init__(self, *, is_client: bool, max_inbound_streams: int = MAX_INBOUND_STREAMS) -> None:
@@ -152,11 +152,12 @@ class YamuxSession:
         self._max_inbound_streams = max_inbound_streams
         self._control: deque[bytes] = deque()
         self._ordered: deque[bytes] = deque()
-        self._buffer = bytearray()
+        self._input, self._offset = b"", 0
         self._payload_left = 0
         self._payload_of = 0
         self._payload_is_last = False
         self._extra_window = 0
+        self.frames = 0
         self.rtt_s = 0.0
         self.output_bytes = 0
         self.unacknowledged = 0
@@ -169,6 +170,11 @@ class YamuxSession:
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    @property
+    def is_flooded(self) -> bool:
+        """The peer does not read what it makes us say: nothing more is to be queued for its sake."""
+        return len(self._control) + len(self._ordered) >= MAX_QUEUED_FRAMES // 2
 
     def send_window(self, stream_id: int) -> int:
         """How many bytes may be sent on this stream now; 0 when it is gone or finished."""
@@ -244,12 +250,12 @@ class YamuxSession:
         """Tell the peer, behind all that is queued, that the session is over."""
         self._queue(self._ordered, encode_frame(GO_AWAY, 0, 0, code))
 
-    def take_output(self, limit_bytes: int) -> bytes:
+    def take_output(self, limit_bytes: int, max_frames: int = MAX_QUEUED_FRAMES) -> bytes:
         """Remove and return whole frames, at most `limit_bytes` of them but at least one; b"" when there is none."""
         frames: list[bytes] = []
         size = 0
         for queue in (self._control, self._ordered):
-            while queue and (not frames or size + len(queue[0]) <= limit_bytes):
+            while queue and len(frames) < max_frames and (not frames or size + len(queue[0]) <= limit_bytes):
                 frames.append(queue.popleft())
                 size += len(frames[-1])
         self.output_bytes -= size
@@ -257,16 +263,25 @@ class YamuxSession:
 
     # ---- what the peer does ----
 
-    def receive(self, data: bytes) -> list[Event]:
+    @property
+    def has_input(self) -> bool:
+        """Is there something that `receive` was given and has not come to yet?"""
+        left = len(self._input) - self._offset
+        return left >= _HEADER.size or (left > 0 and self._payload_left > 0)
+
+    def receive(self, data: bytes, max_frames: int | None = None) -> list[Event]:
         """Events in the order in which the peer caused them; payload is handed on as it comes, not frame by frame.
 
+        max_frames: how many frames may begin now; what stands behind them is kept for the next call (`has_input`).
         Raises: YamuxFault; a go-away frame is queued then, and the events before the fault are lost with the connection.
         """
-        if self._buffer:
-            self._buffer += data
-            data, self._buffer = bytes(self._buffer), bytearray()
+        offset = 0
+        if self._input and data:
+            data = self._input[self._offset :] + data
+        elif self._input:
+            data, offset = self._input, self._offset
         events: list[Event] = []
-        offset, end = 0, len(data)
+        end, last = len(data), None if max_frames is None else self.frames + max_frames
         try:
             while True:
                 if self._payload_left:
@@ -275,15 +290,16 @@ class YamuxSession:
                     chunk = data[offset : offset + self._payload_left]
                     offset += len(chunk)
                     self._payload(chunk, events)
-                elif end - offset < _HEADER.size:
-                    self._buffer += data[offset:]
+                elif end - offset < _HEADER.size or self.frames == last:
                     break
                 else:
+                    self.frames += 1
                     self._frame(events, *_HEADER.unpack_from(data, offset))
                     offset += _HEADER.size
         except YamuxFault:
             self.go_away(GO_AWAY_PROTOCOL)
             raise
+        self._input, self._offset = (data, offset) if offset < end else (b"", 0)
         return events
 
     def _frame(self, events: list[Event], version: int, kind: int, flags: int, stream_id: int, length: int) -> None:

@@ -7,9 +7,10 @@ import trio
 import trio.testing
 
 from actors.change_log import ChangeLog
-from actors.mesh.connection import Connection, HostIdentity
+from actors.mesh.connection import Connection
 from actors.mesh.dialer import DialFault, DialOutcome, dial, dial_tcp
 from actors.mesh.send_log import SendLog
+from actors.mesh.upgrade import HostIdentity
 from charon_actors.p2p.dial import MAX_PARALLEL_DIALS, PlannedDial, plan_dials
 from charon_actors.p2p.multiaddr import Multiaddr, decode_multiaddr
 from tests.mesh.rig import key_of

@@ -11,9 +11,10 @@ import pytest
 import trio
 
 from actors.mesh import ProtocolRefused, StreamLost
-from actors.mesh.connection import Connection, ConnectionLost, HostIdentity, Stream, upgrade
+from actors.mesh.connection import Connection, ConnectionLost, Stream
 from actors.mesh.handlers import close_quietly
 from actors.mesh.peer import EARLY_BYTES
+from actors.mesh.upgrade import HostIdentity, upgrade
 from charon_actors.p2p.framing import encode_delimited
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH
 from charon_actors.p2p.multiaddr import tcp_multiaddr

@@ -10,16 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from actors.mesh.connection import (
-    MAX_HANDLERS,
-    MAX_UNREAD_BYTES,
-    QUEUE_MARK_BYTES,
-    Connection,
-    HandshakeFault,
-    HostIdentity,
-    PeerRefused,
-    upgrade,
-)
+from actors.mesh.account import MEMBER_BYTES
+from actors.mesh.connection import MAX_HANDLERS, QUEUE_MARK_BYTES, Connection
 from actors.mesh.stream import (
     PIECE_BYTES,
     ConnectionLost,
@@ -30,6 +22,7 @@ from actors.mesh.stream import (
     StreamFault,
     StreamReset,
 )
+from actors.mesh.upgrade import HandshakeFault, HostIdentity, PeerRefused, upgrade
 from charon_actors.p2p.framing import encode_delimited, encode_fixed64, encode_uvarint, take_fixed64
 from charon_actors.p2p.multiaddr import decode_multiaddr
 from charon_actors.p2p.multistream import encode_token
@@ -313,20 +306,20 @@ async def test_a_deaf_stream_stops_its_sender_but_nobody_else() -> None:
 
 async def test_unread_data_of_many_deaf_streams_is_bounded() -> None:
     async with connected() as pair:
-        streams = [await pair.client.open_stream(["/deaf"]) for _ in range(200)]
-        resets = 0
+        streams = [await pair.client.open_stream(["/deaf"]) for _ in range(300)]
+        for stream in streams:
+            with suppress(StreamReset):
+                await stream.send_all(bytes(4 * 65524))
+            await trio.testing.wait_all_tasks_blocked()
+            assert pair.server.unread_bytes == pair.server.account.held_bytes <= MEMBER_BYTES
+        assert pair.server.unread_bytes > MEMBER_BYTES - 262144
+        codes = []
         for stream in streams:
             try:
-                await stream.send_all(bytes(4 * 65524))
-            except StreamReset:
-                resets += 1
-            await trio.testing.wait_all_tasks_blocked()
-            assert pair.server.unread_bytes <= MAX_UNREAD_BYTES
-        await trio.testing.wait_all_tasks_blocked()
-        for stream in streams[-3:]:
-            with pytest.raises(StreamReset) as caught:
                 await stream.send_all(b"x")
-            assert caught.value.code == 0x1002
+            except StreamReset as reset:
+                codes.append(reset.code)
+        assert codes == [0x1002] * (300 - MEMBER_BYTES // (4 * 65524))
         echo = await pair.client.open_stream(["/echo"])
         await echo.send_all(b"alive")
 
@@ -382,7 +375,7 @@ async def test_opens_wait_for_a_peer_that_accepts_nothing_and_go_on_when_one_is_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with connected() as pair:
-        monkeypatch.setattr(pair.server._session, "receive", lambda _: [])
+        monkeypatch.setattr(pair.server._session, "receive", lambda _data, max_frames: [])
         scopes = []
 
         async def open_one() -> None:

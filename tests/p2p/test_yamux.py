@@ -1,7 +1,9 @@
 """yamux against the vectors (specification 03-p2p, section 11.4), two machines against each other, and hostile bytes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from charon_actors.p2p.yamux import (
     SYN,
     WINDOW_UPDATE,
     Credited,
+    Event,
     Finished,
     GoneAway,
     Killed,
@@ -315,3 +318,54 @@ class TwoMachines(RuleBasedStateMachine):
 
 TestTwoMachines = TwoMachines.TestCase
 TestTwoMachines.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 5), st.randoms(use_true_random=False))
+def test_in_slices_the_same_happens_as_at_once(choices: list[int], max_frames: int, random: Random) -> None:
+    kinds = [
+        encode_frame(WINDOW_UPDATE, SYN, 1, 0),
+        encode_frame(DATA, 0, 1, 5, b"hello"),
+        encode_frame(DATA, FIN, 1, 300, bytes(300)),
+        encode_frame(DATA, SYN, 3, 7, b"at once"),
+        encode_frame(WINDOW_UPDATE, RST, 3, 9),
+        encode_frame(WINDOW_UPDATE, 0, 1, 77),
+        encode_frame(PING, SYN, 0, 5),
+        encode_frame(DATA, 0, 9, 3, b"???"),
+        encode_frame(DATA, 0, 1, 0),
+    ]
+    wire = b"".join(kinds[choice % len(kinds)] for choice in choices)
+    whole, sliced = server(), server()
+
+    def outcome(run: Callable[[], list[Event]]) -> tuple[list[Event], str]:
+        events: list[Event] = []
+        try:
+            events += run()
+        except YamuxFault as fault:
+            return [], str(fault)
+        return events, ""
+
+    def in_slices() -> list[Event]:
+        events, rest = [], wire
+        while rest or sliced.has_input:
+            count = random.randrange(len(rest) + 1)
+            before = sliced.frames
+            events += sliced.receive(rest[:count], max_frames)
+            assert sliced.frames - before <= max_frames
+            rest = rest[count:]
+        return events
+
+    def joined(events: list[Event]) -> list[Event]:
+        """Payload is handed on as it comes: how it is cut is not part of what happened."""
+        out: list[Event] = []
+        for event in events:
+            last = out[-1] if out else None
+            if isinstance(event, Received) and isinstance(last, Received) and last.stream_id == event.stream_id:
+                out[-1] = Received(event.stream_id, last.data + event.data)
+            else:
+                out.append(event)
+        return out
+
+    (at_once, fault), (later, late_fault) = outcome(lambda: whole.receive(wire)), outcome(in_slices)
+    assert (joined(at_once), fault) == (joined(later), late_fault)
+    assert whole.take_output(2**20) == sliced.take_output(2**20)
+    assert whole.frames == sliced.frames

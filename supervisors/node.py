@@ -65,6 +65,7 @@ CLIENT_INTERVAL_S: Final = 600.0  # 08 §2
 QUIET_AT: Final = 0.7  # of a slot: attestations are mostly out by then, and the next slot's duties can still be resolved
 GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the version text has Go's names (07 §5.15)
 SLASHING_FILE: Final = "slashing-protection.sqlite"
+LISTEN_EPOCHS: Final = 2  # after a loss of records; as long as an edited cluster has to wait (01 §1.2)
 
 
 class NodeConfig(msgspec.Struct, frozen=True):
@@ -75,6 +76,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     peer_addresses: more addresses by peer index, tried besides those of the ENRs. graffiti: none, one for all
     validators or one each in the lock's order, up to 32 bytes, 28 if graffiti_names_client. validator_api_tls: None for plain HTTP.
     key_lock: the private key's lock file, taken already and kept fresh while the node runs; None: no lock.
+    is_slashing_record_lost: the operator says so; see actors/slashing_store.py for what that does, and doesn't.
     """
 
     lock: Lock
@@ -100,6 +102,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     graffiti_names_client: bool = False
     validator_api_tls: validator_api_room.Tls | None = None
     key_lock: Path | None = None
+    is_slashing_record_lost: bool = False
     profile: Profile = Profile.V1_10
 
     def __repr__(self) -> str:
@@ -240,6 +243,7 @@ class _Building:
         self._places = {validator.public_key: place for place, validator in enumerate(config.lock.validators)}
         self._requests_of_epoch = 0
         self._was_client_there = True
+        self._is_listening = False
         self._mailboxes: dict[str, Any] = {
             "identity": Mailbox[identity_room.Message]("identity", 64),
             "crypto_workers": Mailbox[crypto_workers.Message]("crypto_workers"),
@@ -386,7 +390,16 @@ class _Building:
         return identity_room.Identity(config.private_key, config.state_dir, endpoint)
 
     def _slashing(self, chain: Chain) -> slashing.SlashingGuard:
-        return slashing.SlashingGuard(self._config.state_dir / SLASHING_FILE, chain.genesis_validators_root)
+        return slashing.SlashingGuard(
+            self._config.state_dir / SLASHING_FILE,
+            chain.genesis_validators_root,
+            is_lost=self._config.is_slashing_record_lost,
+            listen_s=LISTEN_EPOCHS * chain.slots_per_epoch * chain.slot_duration_s,
+            on_listening=self._listening,
+        )
+
+    def _listening(self, left_s: float) -> None:
+        self._is_listening = left_s > 0
 
     def _consensus(self, chain: Chain) -> consensus_room.Consensus:
         return consensus_room.Consensus(
@@ -642,6 +655,8 @@ class _Building:
             return 8, "beacon node far behind"
         if are_peers_missing:
             return 4, "quorum peers not connected"
+        if self._is_listening:
+            return 9, "slashing record was lost, only listening for two epochs"
         if self._is_client_missing(epoch):
             return 5, "vc not connected"
         return 1, "ok"

@@ -65,6 +65,7 @@ CLIENT_INTERVAL_S: Final = 600.0  # 08 §2
 QUIET_AT: Final = 0.7  # of a slot: attestations are mostly out by then, and the next slot's duties can still be resolved
 GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the version text has Go's names (07 §5.15)
 SLASHING_FILE: Final = "slashing-protection.sqlite"
+PARTICIPATION_FILE: Final = "consensus-participation"
 LISTEN_EPOCHS: Final = 2  # after a loss of records; as long as an edited cluster has to wait (01 §1.2)
 
 
@@ -413,6 +414,7 @@ class _Building:
             wall_clock=self._clock,
             metrics=ConsensusMetrics(self._node.metrics),
             peer_names=[peer.name for peer in self._peers],
+            store=consensus_room.ParticipationFile(self._config.state_dir / PARTICIPATION_FILE, chain.genesis_validators_root),
         )
 
     def _signatures(self, chain: Chain) -> signatures_room.Signatures:

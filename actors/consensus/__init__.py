@@ -13,6 +13,7 @@ from actors.consensus.messages import (
     QbftReceived,
     UnsupportedDuty,
 )
+from actors.consensus.participation import ParticipationFile, ParticipationStore
 
 __all__ = [
     "PROTOCOL",
@@ -24,6 +25,8 @@ __all__ = [
     "Message",
     "Metrics",
     "NoMetrics",
+    "ParticipationFile",
+    "ParticipationStore",
     "ProposeValue",
     "QbftReceived",
     "UnsupportedDuty",

@@ -79,7 +79,8 @@ def killed_after(path: Path, records: int) -> None:
 def test_a_dangling_link_is_refused_and_begins_nothing(tmp_path: Path) -> None:
     """The disk with the record isn't mounted: 60 votes would be forgotten, and a conflicting one allowed."""
     disk, data = tmp_path / "disk", tmp_path / "data"
-    disk.mkdir(), data.mkdir()
+    disk.mkdir()
+    data.mkdir()
     path = data / NAME
     path.symlink_to(disk / "record.sqlite")
     with pytest.raises(UserError, match=r"is a link to .*record\.sqlite, which is not there"):
@@ -92,7 +93,8 @@ def test_a_dangling_link_is_refused_and_begins_nothing(tmp_path: Path) -> None:
 
 def test_a_record_behind_a_link_leaves_its_trace_beside_the_link(tmp_path: Path) -> None:
     disk, data = tmp_path / "disk", tmp_path / "data"
-    disk.mkdir(), data.mkdir()
+    disk.mkdir()
+    data.mkdir()
     path = data / NAME
     signed(disk / NAME, range(1, 5))
     (disk / TRACE).rename(data / TRACE)
@@ -118,7 +120,8 @@ def test_a_record_behind_a_link_leaves_its_trace_beside_the_link(tmp_path: Path)
 def test_the_main_file_alone_holds_everything_that_was_answered(tmp_path: Path) -> None:
     """60 records, kill -9, and only the file that everybody thinks is the record is copied, with its trace."""
     here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir(), there.mkdir()
+    here.mkdir()
+    there.mkdir()
     killed_after(here / NAME, 60)
     db = sqlite3.connect(f"file:{here / NAME}?mode=ro&immutable=1", uri=True)  # looks at no journal
     assert db.execute("SELECT COUNT(*) FROM votes").fetchone() == (60,)

@@ -64,7 +64,7 @@ class Operating(RuleBasedStateMachine):
         assert self.store is not None
         self.target += 1
         write = TwinFile.write
-        TwinFile.write = _dies  # type: ignore[method-assign]
+        TwinFile.write = _dies  # type: ignore[method-assign, assignment]
         try:
             self.store.record([vote(key, self.target)])
         except OSError:
@@ -80,7 +80,7 @@ class Operating(RuleBasedStateMachine):
         assert self.store is not None
         self.target += 1
         write = TwinFile.write
-        TwinFile.write = _dies  # type: ignore[method-assign]
+        TwinFile.write = _dies  # type: ignore[method-assign, assignment]
         try:
             self.store.record([vote(0, self.target)])
         except OSError:

@@ -8,7 +8,6 @@ PASSING: Final = frozenset(
         errno.ENOSPC,  # full, until somebody makes room
         errno.EDQUOT,
         errno.EIO,  # a cable, a controller, a network disk
-        errno.EROFS,  # what a file system becomes after an EIO, and what a mount is for a moment
         errno.ESTALE,
         errno.ETIMEDOUT,
         errno.EAGAIN,

@@ -38,7 +38,6 @@ from actors import crypto_workers, http_server, slashing
 from actors.mailbox import Address, Mailbox, run_incarnation
 from actors.mesh import Mesh, MeshConfig, build_mesh, mesh_peers, one_way, open_listen_sockets
 from actors.metrics import Metrics, Readiness, monitoring_app
-from charon_actors.cluster.data_directory import write_key_lock
 from charon_actors.cluster.key_lock import KeyLock
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.peers import peers_of
@@ -52,6 +51,7 @@ from charon_actors.eth2.networks import Network
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.profile import Profile
+from supervisors.key_lock_keeper import keep_key_lock
 from supervisors.node_tree import node_tree
 from supervisors.supervisor import Body, Crashed, Event, GaveUpRestarting, Life, Staged, run_supervisor
 
@@ -60,7 +60,6 @@ log = structlog.get_logger(topic="app-start")
 QUORUM_CHECKS: Final = 6  # 10 §2: peers are missing only after that many looks
 FAR_BEHIND_SLOTS: Final = 320
 EARLY_CHECK_INTERVAL_S: Final = 1.0
-KEY_LOCK_INTERVAL_S: Final = 1.0
 CLIENT_INTERVAL_S: Final = 600.0  # 08 §2
 QUIET_AT: Final = 0.7  # of a slot: attestations are mostly out by then, and the next slot's duties can still be resolved
 GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the version text has Go's names (07 §5.15)
@@ -344,16 +343,13 @@ class _Building:
             "readiness": self._watch_readiness,
         }
         if config.key_lock is not None:
-            bodies["private_key_lock"] = partial(self._keep_key_lock, config.key_lock)
+            bodies["private_key_lock"] = partial(keep_key_lock, config.key_lock, self._key_lock)
         return node, bodies, list(network)
 
     # one body an actor
 
-    async def _keep_key_lock(self, path: Path) -> None:
-        """Rewrite it every second: that is how another instance sees that the key is in use (01 §1.2)."""
-        while True:
-            write_key_lock(path, KeyLock("charon run", self._clock(), "0x" + self._config.lock.lock_hash.hex()))
-            await trio.sleep(KEY_LOCK_INTERVAL_S)
+    def _key_lock(self) -> KeyLock:
+        return KeyLock("charon run", self._clock(), "0x" + self._config.lock.lock_hash.hex())
 
     def _once_the_chain_is_known(self, name: str, make: Callable[[Chain], Any], *, needs_forks: bool = True) -> Body:
         """A body that waits for a beacon node, while mail for the actor waits in its mailbox.

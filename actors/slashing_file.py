@@ -21,7 +21,7 @@ empty file is never a new one, but a damaged one. Blocking: every call may wait 
 """
 
 import sqlite3
-from collections.abc import Iterator
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ import msgspec
 
 from actors.twin_file import sync_folder
 from charon_actors.errors import UserError
-from charon_actors.slashing import AttestationEntry, BlockEntry, Digest, Minimum, State
+from charon_actors.slashing import Digest, Minimum, State
 
 APPLICATION_ID: Final = 0x43415350  # "CASP"
 SCHEMA_VERSION: Final = 2
@@ -170,12 +170,19 @@ def upgrade_file(db: sqlite3.Connection, meta: Meta) -> None:
 
 
 def digest_of(db: sqlite3.Connection, floor: Minimum) -> bytes:
-    """Of everything that stands in the file, row by row: some 2 µs each."""
+    """Of everything that stands in the file, row by row: some 2 µs each. Raises: sqlite3.Error; also for what no record holds."""
     digest = Digest()
-    for entry in _entries(db):
-        digest.add(entry)
-    for pubkey, *low in db.execute("SELECT pubkey, low_slot, low_source, low_target FROM keys"):
-        digest.add_key(pubkey, Minimum(*low))
+    try:
+        for key_id, pubkey, *low in db.execute("SELECT id, pubkey, low_slot, low_source, low_target FROM keys"):
+            digest.add_key(pubkey, Minimum(*low))
+            digest.add_blocks(pubkey, db.execute("SELECT signing_root, slot FROM blocks WHERE key_id = ?", (key_id,)))
+            digest.add_votes(pubkey, db.execute("SELECT signing_root, source, target FROM votes WHERE key_id = ?", (key_id,)))
+        for table in ("blocks", "votes"):
+            (orphans,) = db.execute(f"SELECT COUNT(*) FROM {table} WHERE key_id NOT IN (SELECT id FROM keys)").fetchone()  # noqa: S608
+            if orphans:
+                raise sqlite3.DatabaseError(f"{table} of no key")
+    except (TypeError, AttributeError, OverflowError, struct.error):
+        raise sqlite3.DatabaseError("a value of another kind") from None
     if floor != Minimum():
         digest.add_key(b"", floor)
     return digest.value
@@ -193,10 +200,3 @@ def highest_in(db: sqlite3.Connection, floor: Minimum) -> Minimum:
         "SELECT MAX(x) FROM (SELECT MAX(target) x FROM votes UNION ALL SELECT MAX(low_target) FROM keys)"
     ).fetchone()
     return Minimum(slot, source, target).joined(floor)
-
-
-def _entries(db: sqlite3.Connection) -> Iterator[BlockEntry | AttestationEntry]:
-    for row in db.execute("SELECT pubkey, signing_root, slot FROM blocks JOIN keys ON keys.id = key_id"):
-        yield BlockEntry(*row)
-    for row in db.execute("SELECT pubkey, signing_root, source, target FROM votes JOIN keys ON keys.id = key_id"):
-        yield AttestationEntry(*row)

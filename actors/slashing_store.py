@@ -331,7 +331,6 @@ def open_store(path: Path, genesis_validators_root: bytes, *, is_lost: bool = Fa
 class _Opening:
     def __init__(self, path: Path, genesis_validators_root: bytes, is_lost: bool, listen_s: float) -> None:
         self._path, self._root, self._is_lost, self._listen_s = path, genesis_validators_root, is_lost, listen_s
-        self._where = f"slashing protection database {path}"
         self._trace_path = path.with_suffix(".trace")
         self._trace: TwinFile | None = None
         self._db: sqlite3.Connection | None = None
@@ -346,20 +345,22 @@ class _Opening:
                 self._trace.close()
             match error:
                 case BlockingIOError():
-                    raise UserError(self._where, _IN_USE, _STOP_THE_OTHER) from None
+                    raise UserError(record_at(self._path), _IN_USE, _STOP_THE_OTHER) from None
                 case sqlite3.DatabaseError():
-                    raise _as_told(self._where, error) from None
+                    raise _as_told(record_at(self._path), error) from None
                 case OSError() if may_pass(error):
-                    raise DiskRefuses(f"{self._where} can't be opened: {error}") from None
+                    raise DiskRefuses(f"{record_at(self._path)} can't be opened: {error}") from None
                 case OSError():
-                    raise UserError(self._where, f"cannot be opened: {error}", "check the folder and its permissions") from None
+                    raise UserError(
+                        record_at(self._path), f"cannot be opened: {error}", "check the folder and its permissions"
+                    ) from None
             raise
 
     def _open(self) -> SlashingStore:
         for path in (self._path, self._trace_path):
             if path.is_symlink() and not path.exists():
                 raise UserError(
-                    self._where,
+                    record_at(self._path),
                     f"{path} is a link to {os.readlink(path)}, which is not there",
                     f"mount or restore what it leads to; if it is lost for good, remove the link and {_SAY_SO}",
                 )
@@ -379,7 +380,7 @@ class _Opening:
             case _ if self._is_lost:
                 self._keep_after_loss(record, trace)
             case _:
-                raise UserError(self._where, _words(verdict), _LOST)
+                raise UserError(record_at(self._path), _why_refused(verdict), _LOST)
         has_begun_anew = verdict is not Verdict.UPGRADE and verdict is not Verdict.INTACT and self._is_lost
         assert self._db is not None, "every way here has opened the record"
         assert self._trace is not None, "and left a trace"
@@ -395,7 +396,7 @@ class _Opening:
             return decode_trace(self._trace.content)
         except (TwinFault, TraceFault) as fault:
             if not self._is_lost:
-                raise UserError(self._where, f"its trace {self._trace_path.name} is damaged: {fault}", _LOST) from None
+                raise UserError(record_at(self._path), f"its trace {self._trace_path.name} is damaged: {fault}", _LOST) from None
         if self._trace is not None:
             self._trace.close()
             self._trace = None
@@ -407,7 +408,7 @@ class _Opening:
         if not self._path.exists():
             leftovers = [path for path in map(self._beside, SIDE_FILES) if path.exists()]
             if leftovers and not self._is_lost:
-                raise UserError(self._where, "is missing, though its journal is there", _LOST)
+                raise UserError(record_at(self._path), "is missing, though its journal is there", _LOST)
             for path in leftovers:
                 _move_aside(path)
             return None
@@ -427,7 +428,7 @@ class _Opening:
     def _opened(self) -> State:
         self._path.chmod(0o600)
         db = self._db = connect(self._path)
-        version = take_file(db, self._where, self._root)
+        version = take_file(db, record_at(self._path), self._root)
         if version == 1:
             return State(None, 1, digest_of(db, Minimum()))
         meta = read_meta(db)
@@ -500,6 +501,10 @@ class _Opening:
         self._trace = create_twin(self._trace_path, encode_trace(trace))
 
 
+def record_at(path: Path) -> str:
+    return f"slashing protection database {path}"
+
+
 def _move_aside(path: Path) -> None:
     """Under another name in the same folder; nothing is ever deleted. Raises: OSError."""
     for number in range(MAX_ASIDE):
@@ -516,18 +521,16 @@ _IN_USE = "is in use by another process"
 _STOP_THE_OTHER = "stop the other node; never run two with the same keys"
 
 
-def _words(verdict: Verdict) -> str:
-    match verdict:
-        case Verdict.MISSING:
-            return "is missing, though this node has signed with it"
-        case Verdict.OLDER:
-            return "is an older copy, which has forgotten what was signed since"
-        case Verdict.FOREIGN:
-            return "is not the one that this node has signed with last"
-        case Verdict.UNTRACED:
-            return "has come without its trace, so nobody can tell whether it is the newest"
-        case _:
-            return "is not what this node has left: it was edited, or mixed from two copies"
+def _why_refused(verdict: Verdict) -> str:
+    if verdict is Verdict.MISSING:
+        return "is missing, though this node has signed with it"
+    if verdict is Verdict.OLDER:
+        return "is an older copy, which has forgotten what was signed since"
+    if verdict is Verdict.FOREIGN:
+        return "is not the one that this node has signed with last"
+    if verdict is Verdict.UNTRACED:
+        return "has come without its trace, so nobody can tell whether it is the newest"
+    return "is not what this node has left: it was edited, or mixed from two copies"
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

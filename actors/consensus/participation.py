@@ -60,7 +60,6 @@ class ParticipationFile:
 
     def __init__(self, path: Path, genesis_validators_root: bytes) -> None:
         self._path, self._root = path, genesis_validators_root
-        self._where = f"consensus participation file {path}"
         self._file: TwinFile | None = None
         self._thread = trio.CapacityLimiter(1)
 
@@ -73,11 +72,13 @@ class ParticipationFile:
             except OSError as error:
                 if isinstance(error, BlockingIOError):
                     remedy = "stop the other node; never run two with the same keys"
-                    raise UserError(self._where, "is in use by another process", remedy) from None
+                    raise UserError(participation_at(self._path), "is in use by another process", remedy) from None
                 if not may_pass(error):
-                    raise UserError(self._where, f"cannot be opened: {error.strerror}", "check its permissions") from None
+                    raise UserError(
+                        participation_at(self._path), f"cannot be opened: {error.strerror}", "check its permissions"
+                    ) from None
                 if warnings.is_due(str(error), trio.current_time()):
-                    log.warning("Consensus can't begin, trying again", reason=f"{self._where}: {error.strerror}")
+                    log.warning("Consensus can't begin, trying again", reason=f"{participation_at(self._path)}: {error.strerror}")
             await trio.sleep(LOAD_AGAIN_S)
 
     async def put(self, participation: Participation) -> None:
@@ -98,12 +99,16 @@ class ParticipationFile:
         except FileNotFoundError:
             if self._path.is_symlink():
                 raise UserError(
-                    self._where, "is a link that leads nowhere", "mount or restore what it leads to, or remove the link"
+                    participation_at(self._path),
+                    "is a link that leads nowhere",
+                    "mount or restore what it leads to, or remove the link",
                 ) from None
             return Participation()
         except (TwinFault, ParticipationFault) as fault:
             raise UserError(
-                self._where, f"is damaged: {fault}", "delete it, unless this machine's clock was set back since the node ran last"
+                participation_at(self._path),
+                f"is damaged: {fault}",
+                "delete it, unless this machine's clock was set back since the node ran last",
             ) from None
 
     def _put(self, content: bytes) -> None:
@@ -115,3 +120,7 @@ class ParticipationFile:
     async def _in_thread(self, function: Callable[..., T], *args: object) -> T:
         """Not abandoned when cancelled: one write at a time."""
         return await trio.to_thread.run_sync(function, *args, limiter=self._thread)
+
+
+def participation_at(path: Path) -> str:
+    return f"consensus participation file {path}"

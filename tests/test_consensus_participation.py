@@ -313,3 +313,22 @@ def test_whatever_was_said_before_a_kill_is_on_disk(tmp_path: Path, said: int) -
     assert os.path.getsize(path) == 8192
     found = on_disk(path)
     assert all(found.covers(Duty(slot, DutyType.PROPOSER)) for slot in slots)
+
+
+async def test_a_peer_cannot_have_slots_marked_that_are_not_there_yet() -> None:
+    """Then the slots before them would fall silent."""
+    begin_s = CHAIN.slot_start_s(SLOT)
+    store, wire, clock = Refusing(), Wire(), Clock(begin_s - 1.0)
+    store.is_full = False
+    async with life(clock, store, wire) as consensus:
+        await trio.sleep(0.05)
+        for slot in range(SLOT + 1, SLOT + 60):
+            for kind in (DutyType.AGGREGATOR, DutyType.ATTESTER, DutyType.PROPOSER):
+                for content in commits(Duty(slot, kind), [1], b"early"):
+                    consensus.tell(QbftReceived(1, content))
+        await settled()
+        assert store.tries == 0
+        clock.now_s = begin_s
+        consensus.tell(ProposeValue(BLOCK, value_of(b"ours")))
+        await wire.has_sent(2)
+        assert store.tries == 1

@@ -25,9 +25,8 @@ has run (`listened`), by no clock that could be set; so a restart neither shorte
 source and target that the trace remembers, a history begun after a loss signs nothing, ever. So is_lost may stay set: it never takes
 an intact record's place, and listens once a loss.
 
-Pruning: the newest KEPT_VOTES attestations and KEPT_BLOCKS blocks of a key stay; older ones go into its watermark in the same
-transaction (rules.py says why that is safe). An import only raises watermarks.
-Limits: KEPT_… rows a key plus PRUNE_SLACK; MAX_KEYS keys. Blocking: every call may wait for the disk; not thread-safe.
+An import only raises watermarks.
+Limits: MAX_KEYS keys; those of `slashing_history.py` a key. Blocking: every call may wait for the disk; not thread-safe.
 """
 
 import os
@@ -51,13 +50,12 @@ from actors.slashing_file import (
     upgrade_file,
     write_meta,
 )
+from actors.slashing_history import StoredHistory
 from actors.twin_file import TwinFault, TwinFile, create_twin, open_twin
 from charon_actors.errors import Retryable, UserError
 from charon_actors.passing_errors import may_pass
 from charon_actors.slashing import (
     Allowed,
-    AttestationEntry,
-    BlockEntry,
     Conflict,
     Digest,
     Entry,
@@ -75,9 +73,6 @@ from charon_actors.slashing import (
     judge,
 )
 
-KEPT_VOTES: Final = 512  # more than two days of mainnet epochs
-KEPT_BLOCKS: Final = 128
-PRUNE_SLACK: Final = 64  # so that most transactions needn't prune
 MAX_KEYS: Final = 100_000
 LISTEN_S: Final = 768.0  # two epochs of mainnet
 MAX_ASIDE: Final = 100  # damaged files that were moved aside
@@ -136,7 +131,7 @@ class SlashingStore:
             for entry in entries:
                 if entry.signing_root is None or len(entry.signing_root) != 32 or len(entry.pubkey) != 48:
                     raise ValueError("an entry to be signed has a signing root of 32 bytes and a public key of 48")
-                history = _StoredHistory(self._db, self._key_id(entry.pubkey, digest), entry.pubkey, digest)
+                history = StoredHistory(self._db, self._key_id(entry.pubkey, digest), entry.pubkey, digest)
                 match check(history, entry):
                     case Conflict() as conflict:
                         raise SlashableFault(conflict)
@@ -161,7 +156,7 @@ class SlashingStore:
             by_key.setdefault(entry.pubkey, []).append(entry)
         with self._transaction() as digest:
             for pubkey, entries in by_key.items():
-                _StoredHistory(self._db, self._key_id(pubkey, digest), pubkey, digest).raise_minimum(entries)
+                StoredHistory(self._db, self._key_id(pubkey, digest), pubkey, digest).raise_minimum(entries)
         self._leave_trace(interchange.entries)
         return len(interchange.entries)
 
@@ -169,7 +164,7 @@ class SlashingStore:
         """All histories; a watermark becomes an entry without a signing root."""
         entries: list[Entry] = []
         for key_id, pubkey in self._db.execute("SELECT id, pubkey FROM keys ORDER BY id").fetchall():
-            entries.extend(_StoredHistory(self._db, key_id, pubkey, Digest()).entries())
+            entries.extend(StoredHistory(self._db, key_id, pubkey, Digest()).entries())
         return Interchange(self._root, tuple(entries))
 
     def _key_id(self, pubkey: bytes, digest: Digest) -> int:
@@ -216,105 +211,6 @@ class SlashingStore:
         if trace != self._traced:
             self._trace.write(encode_trace(trace))
             self._traced = trace
-
-
-class _StoredHistory:
-    """One key's history in the database; the `History` of rules.py."""
-
-    def __init__(self, db: sqlite3.Connection, key_id: int, pubkey: bytes, digest: Digest) -> None:
-        self._db, self._key_id, self._pubkey, self._digest = db, key_id, pubkey, digest
-
-    def minimum(self) -> Minimum:
-        row = self._db.execute("SELECT low_slot, low_source, low_target FROM keys WHERE id = ?", (self._key_id,))
-        return Minimum(*row.fetchone())
-
-    def blocks_at(self, slot: int) -> list[BlockEntry]:
-        return self._blocks("AND slot = ?", slot)
-
-    def lowest_slot(self) -> int | None:
-        return self._lowest("SELECT MIN(slot) FROM blocks WHERE key_id = ?")
-
-    def attestations_to(self, target_epoch: int) -> list[AttestationEntry]:
-        return self._votes("AND target = ?", target_epoch)
-
-    def surrounded_by(self, source_epoch: int, target_epoch: int) -> AttestationEntry | None:
-        found = self._votes("AND source > ? AND target < ? LIMIT 1", source_epoch, target_epoch, index="votes_by_source")
-        return next(iter(found), None)
-
-    def surrounding(self, source_epoch: int, target_epoch: int) -> AttestationEntry | None:
-        found = self._votes("AND source < ? AND target > ? LIMIT 1", source_epoch, target_epoch, index="votes_by_target")
-        return next(iter(found), None)
-
-    def lowest_source(self) -> int | None:
-        return self._lowest("SELECT MIN(source) FROM votes WHERE key_id = ?")
-
-    def lowest_target(self) -> int | None:
-        return self._lowest("SELECT MIN(target) FROM votes WHERE key_id = ?")
-
-    def add(self, entry: Entry) -> None:
-        self._digest.add(entry)
-        match entry:
-            case BlockEntry():
-                row = (self._key_id, entry.slot, entry.signing_root)
-                self._db.execute("INSERT INTO blocks (key_id, slot, signing_root) VALUES (?, ?, ?)", row)
-            case AttestationEntry():
-                vote = (self._key_id, entry.target_epoch, entry.source_epoch, entry.signing_root)
-                self._db.execute("INSERT INTO votes (key_id, target, source, signing_root) VALUES (?, ?, ?, ?)", vote)
-
-    def raise_minimum(self, entries: Iterable[Entry]) -> None:
-        minimum = before = self.minimum()
-        for entry in entries:
-            minimum = minimum.raised_by(entry)
-        if minimum != before:
-            self._digest.remove_key(self._pubkey, before)
-            self._digest.add_key(self._pubkey, minimum)
-            row = (minimum.slot, minimum.source_epoch, minimum.target_epoch, self._key_id)
-            self._db.execute("UPDATE keys SET low_slot = ?, low_source = ?, low_target = ? WHERE id = ?", row)
-
-    def prune(self) -> None:
-        """Move the oldest records into the watermark, once there are PRUNE_SLACK more than are kept."""
-        (blocks,) = self._db.execute("SELECT COUNT(*) FROM blocks WHERE key_id = ?", (self._key_id,)).fetchone()
-        if blocks > KEPT_BLOCKS + PRUNE_SLACK:
-            cut = self._lowest(
-                f"SELECT slot FROM blocks WHERE key_id = ? ORDER BY slot DESC LIMIT 1 OFFSET {KEPT_BLOCKS}"  # noqa: S608 – a constant
-            )
-            self._forget(self._blocks("AND slot <= ?", cut))
-            self._db.execute("DELETE FROM blocks WHERE key_id = ? AND slot <= ?", (self._key_id, cut))
-        (votes,) = self._db.execute("SELECT COUNT(*) FROM votes WHERE key_id = ?", (self._key_id,)).fetchone()
-        if votes > KEPT_VOTES + PRUNE_SLACK:
-            cut = self._lowest(
-                f"SELECT target FROM votes WHERE key_id = ? ORDER BY target DESC LIMIT 1 OFFSET {KEPT_VOTES}"  # noqa: S608 – a constant
-            )
-            self._forget(self._votes("AND target <= ?", cut))
-            self._db.execute("DELETE FROM votes WHERE key_id = ? AND target <= ?", (self._key_id, cut))
-
-    def _forget(self, entries: Sequence[Entry]) -> None:
-        self.raise_minimum(entries)
-        for entry in entries:
-            self._digest.remove(entry)
-
-    def entries(self) -> list[Entry]:
-        blocks: list[Entry] = list(self._blocks("ORDER BY slot"))
-        votes: list[Entry] = list(self._votes("ORDER BY target"))
-        minimum = self.minimum()
-        if minimum.slot is not None:
-            blocks.insert(0, BlockEntry(self._pubkey, None, minimum.slot))
-        if minimum.source_epoch is not None and minimum.target_epoch is not None:
-            votes.insert(0, AttestationEntry(self._pubkey, None, minimum.source_epoch, minimum.target_epoch))
-        return [*dict.fromkeys(blocks), *dict.fromkeys(votes)]
-
-    def _blocks(self, condition: str, *values: int | None) -> list[BlockEntry]:
-        query = f"SELECT signing_root, slot FROM blocks WHERE key_id = ? {condition}"  # noqa: S608 – conditions of this file
-        return [BlockEntry(self._pubkey, *row) for row in self._db.execute(query, (self._key_id, *values))]
-
-    def _votes(self, condition: str, *values: int | None, index: str = "votes_by_target") -> list[AttestationEntry]:
-        """index: the one that a new vote is near the end of; SQLite can't know, and would read the whole history."""
-        query = f"SELECT signing_root, source, target FROM votes INDEXED BY {index} WHERE key_id = ? {condition}"  # noqa: S608
-        return [AttestationEntry(self._pubkey, *row) for row in self._db.execute(query, (self._key_id, *values))]
-
-    def _lowest(self, query: str) -> int | None:
-        row = self._db.execute(query, (self._key_id,)).fetchone()
-        return None if row is None or row[0] is None else int(row[0])
 
 
 def open_store(path: Path, genesis_validators_root: bytes, *, is_lost: bool = False, listen_s: float = LISTEN_S) -> SlashingStore:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from actors.slashing_store import KEPT_VOTES, open_store
+from actors.slashing_history import KEPT_VOTES
+from actors.slashing_store import open_store
 from actors.twin_file import create_twin
 from charon_actors.slashing import AttestationEntry
 

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-import actors.slashing_store as store_module
+import actors.slashing_history as store_module
 from actors.slashing_store import SlashingStore, open_store
 from actors.twin_file import TwinFile
 from charon_actors.errors import UserError

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-import actors.slashing_store as store_module
+import actors.slashing_history as store_module
 from actors.slashing_store import SlashingStore, open_store
 from charon_actors.errors import UserError
 from charon_actors.slashing import (

@@ -4,31 +4,37 @@ Accepts     FetchRecord, Readdress (ask)
 Owns        the node record and the file it is kept in
 May touch   that file. Not: the cluster's lock, whose ENR names the key only and never changes
 Mailbox     64, policy `reject`
-Cancelled   only while it waits for mail: a record is on disk before anybody is told of it
+Cancelled   at any time: a record is on disk before anybody is told of it
 Restart     from disk
 Source      EIP-778; specification 02-enr-discovery §1; architecture §4 (own ENR sequence before the first packet)
 
 A record says where we can be reached. When that changed, a new record with the next sequence number replaces the old one, so that
 peers who keep old records for ever can tell which is newer. A file that is damaged, or that another key has signed, is the
-operator's to decide about: it is never overwritten.
+operator's to decide about: it is never overwritten. While the disk is full, or fails, it keeps trying, once in WRITE_AGAIN_S, and
+nobody is told anything.
 """
 
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 import structlog
+import trio
 
+from actors.change_log import ChangeLog
 from actors.mailbox import Inbox, Request
+from actors.twin_file import sync_folder
 from charon_actors.cluster.staging import write_file
 from charon_actors.crypto import k1_public_key
 from charon_actors.enr import EnrFault, Record, decode_enr, new_record
 from charon_actors.errors import UserError
+from charon_actors.passing_errors import may_pass
 
 log = structlog.get_logger(topic="p2p")
 
 RECORD_FILE = "node-record.enr"
 MAX_RECORD_BYTES = 4096
+WRITE_AGAIN_S: Final = 1.0
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -60,15 +66,16 @@ class Identity:
 
     def __init__(self, private_key: bytes, directory: Path, endpoint: Endpoint) -> None:
         self._private_key, self._path, self._endpoint = private_key, directory / RECORD_FILE, endpoint
+        self._thread = trio.CapacityLimiter(1)
 
     async def run(self, inbox: Inbox[Message]) -> None:
-        record = self._readdressed(self._load(), self._endpoint)
+        record = await self._readdressed(self._load(), self._endpoint)
         async for mail in inbox:
             match mail.message:
                 case FetchRecord() as request:
                     mail.reply_to(request).send(record)
                 case Readdress(endpoint) as news:
-                    record = self._readdressed(record, endpoint)
+                    record = await self._readdressed(record, endpoint)
                     mail.reply_to(news).send(record)
                 case unknown:
                     assert_never(unknown)
@@ -90,27 +97,35 @@ class Identity:
             raise UserError(str(self._path), "the node record of another key", "move it back to the node it belongs to")
         return record
 
-    def _readdressed(self, record: Record | None, endpoint: Endpoint) -> Record:
+    async def _readdressed(self, record: Record | None, endpoint: Endpoint) -> Record:
         if record is not None and endpoint_of(record) == endpoint:
             return record
         new = new_record(
             self._private_key, seq=1 if record is None else record.seq + 1, ip=endpoint.ip, tcp=endpoint.tcp, udp=endpoint.udp
         )
-        self._write(new)
+        warnings = ChangeLog(repeat_s=60.0)
+        while True:
+            try:
+                await trio.to_thread.run_sync(self._write, new, limiter=self._thread)
+                break
+            except OSError as error:
+                if not may_pass(error):
+                    raise UserError(
+                        str(self._path), f"can't be written ({error.strerror})", "mend the permissions or the disk"
+                    ) from error
+                if warnings.is_due(error.errno, trio.current_time()):
+                    log.warning("The node record can't be written, trying again", file=str(self._path), reason=error.strerror)
+            await trio.sleep(WRITE_AGAIN_S)
         log.info("New node record", seq=new.seq, ip=endpoint.ip, tcp=endpoint.tcp)
         return new
 
     def _write(self, record: Record) -> None:
-        """On disk before anybody is told: a sequence number that is lost would be used twice."""
+        """On disk before anybody is told, the name as well: a sequence number that is lost would be used twice. Raises OSError."""
         staged = self._path.with_suffix(".new")
-        try:
-            staged.unlink(missing_ok=True)
-            write_file(staged, record.encode().encode("ascii"), 0o644)
-            staged.replace(self._path)
-        except OSError as error:
-            raise UserError(
-                str(self._path), f"can't be written ({error.strerror})", "mend the permissions or the disk"
-            ) from error
+        staged.unlink(missing_ok=True)
+        write_file(staged, record.encode().encode("ascii"), 0o644)
+        staged.replace(self._path)
+        sync_folder(self._path.parent)
 
 
 def endpoint_of(record: Record) -> Endpoint:

@@ -31,9 +31,8 @@ from actors.dkg import CeremonyActor, CeremonyOptions, Message, ceremony_handler
 from actors.http_server import split_endpoint
 from actors.mailbox import Mailbox, Policy, run_incarnation
 from actors.mesh import MEMBER_BYTES, Mesh, MeshConfig, build_mesh, mesh_peers, open_listen_sockets
-from charon_actors.cluster.data_directory import write_key_lock
 from charon_actors.cluster.definition import Definition
-from charon_actors.cluster.key_lock import REWRITE_INTERVAL_S, KeyLock
+from charon_actors.cluster.key_lock import KeyLock
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.peers import peers_of
 from charon_actors.crypto import Entropy
@@ -43,6 +42,7 @@ from charon_actors.eth2.networks import Network
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.profile import Profile
+from supervisors.key_lock_keeper import keep_key_lock
 from supervisors.node_tree import network_supervisor
 from supervisors.supervisor import Body, Crashed, Event, Supervisor, Worker, run_supervisor
 
@@ -158,7 +158,7 @@ async def run_ceremony(
         bodies: dict[str, Body] = dict(network)
         bodies["dkg"] = partial(_take_part, mesh, partial(run_incarnation, mailbox, make_actor))
         if config.key_lock is not None:
-            bodies["private_key_lock"] = partial(_keep_key_lock, config.key_lock, wall_clock)
+            bodies["private_key_lock"] = partial(keep_key_lock, config.key_lock, lambda: KeyLock(COMMAND, wall_clock()))
         tree = ceremony_tree(list(network), has_key_lock=config.key_lock is not None)
         random = Random(int.from_bytes(entropy(8), "big"))
         await run_supervisor(tree, bodies, on_event=outcome.note, jitter=random.random)
@@ -197,10 +197,3 @@ async def _take_part(mesh: Mesh, run_actor: Callable[[], Awaitable[None]]) -> No
         nursery.start_soon(mesh.wait_for_relays)
         await run_actor()
         nursery.cancel_scope.cancel()
-
-
-async def _keep_key_lock(path: Path, wall_clock: Callable[[], float]) -> None:
-    """Rewrite it every second: that is how another instance sees that the key is in use (01 §1.2)."""
-    while True:
-        write_key_lock(path, KeyLock(COMMAND, wall_clock()))
-        await trio.sleep(REWRITE_INTERVAL_S)

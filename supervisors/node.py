@@ -38,7 +38,6 @@ from actors import crypto_workers, http_server, slashing
 from actors.mailbox import Address, Mailbox, run_incarnation
 from actors.mesh import Mesh, MeshConfig, build_mesh, mesh_peers, one_way, open_listen_sockets
 from actors.metrics import Metrics, Readiness, monitoring_app
-from charon_actors.cluster.data_directory import write_key_lock
 from charon_actors.cluster.key_lock import KeyLock
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.peers import peers_of
@@ -52,6 +51,7 @@ from charon_actors.eth2.networks import Network
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.profile import Profile
+from supervisors.key_lock_keeper import keep_key_lock
 from supervisors.node_tree import node_tree
 from supervisors.supervisor import Body, Crashed, Event, GaveUpRestarting, Life, Staged, run_supervisor
 
@@ -60,12 +60,13 @@ log = structlog.get_logger(topic="app-start")
 QUORUM_CHECKS: Final = 6  # 10 §2: peers are missing only after that many looks
 FAR_BEHIND_SLOTS: Final = 320
 EARLY_CHECK_INTERVAL_S: Final = 1.0
-KEY_LOCK_INTERVAL_S: Final = 1.0
 CLIENT_INTERVAL_S: Final = 600.0  # 08 §2
 QUIET_AT: Final = 0.7  # of a slot: attestations are mostly out by then, and the next slot's duties can still be resolved
 GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the version text has Go's names (07 §5.15)
 SLASHING_FILE: Final = "slashing-protection.sqlite"
-RECORDS: Final = (SLASHING_FILE,)  # what must not be left behind when the state moves
+RECORDS: Final = (SLASHING_FILE, "slashing-protection.trace")  # never left behind when the state moves
+PARTICIPATION_FILE: Final = "consensus-participation"
+LISTEN_EPOCHS: Final = 2  # after a loss of records; as long as an edited cluster has to wait (01 §1.2)
 
 
 class NodeConfig(msgspec.Struct, frozen=True):
@@ -77,6 +78,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     validators or one each in the lock's order, up to 32 bytes, 28 if graffiti_names_client. validator_api_tls: None for plain HTTP.
     key_lock: the private key's lock file, taken already and kept fresh while the node runs; None: no lock.
     allow_foreign_fee_recipient: sign blocks that pay somebody else than the lock says.
+    is_slashing_record_lost: the operator says so; see actors/slashing_store.py for what that does, and doesn't.
     """
 
     lock: Lock
@@ -102,6 +104,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     graffiti_names_client: bool = False
     validator_api_tls: validator_api_room.Tls | None = None
     key_lock: Path | None = None
+    is_slashing_record_lost: bool = False
     profile: Profile = Profile.V1_10
     allow_foreign_fee_recipient: bool = False
 
@@ -243,6 +246,7 @@ class _Building:
         self._places = {validator.public_key: place for place, validator in enumerate(config.lock.validators)}
         self._requests_of_epoch = 0
         self._was_client_there = True
+        self._is_listening = False
         self._mailboxes: dict[str, Any] = {
             "identity": Mailbox[identity_room.Message]("identity", 64),
             "crypto_workers": Mailbox[crypto_workers.Message]("crypto_workers"),
@@ -343,16 +347,13 @@ class _Building:
             "readiness": self._watch_readiness,
         }
         if config.key_lock is not None:
-            bodies["private_key_lock"] = partial(self._keep_key_lock, config.key_lock)
+            bodies["private_key_lock"] = partial(keep_key_lock, config.key_lock, self._key_lock)
         return node, bodies, list(network)
 
     # one body an actor
 
-    async def _keep_key_lock(self, path: Path) -> None:
-        """Rewrite it every second: that is how another instance sees that the key is in use (01 §1.2)."""
-        while True:
-            write_key_lock(path, KeyLock("charon run", self._clock(), "0x" + self._config.lock.lock_hash.hex()))
-            await trio.sleep(KEY_LOCK_INTERVAL_S)
+    def _key_lock(self) -> KeyLock:
+        return KeyLock("charon run", self._clock(), "0x" + self._config.lock.lock_hash.hex())
 
     def _once_the_chain_is_known(self, name: str, make: Callable[[Chain], Any], *, needs_forks: bool = True) -> Body:
         """A body that waits for a beacon node, while mail for the actor waits in its mailbox.
@@ -390,7 +391,16 @@ class _Building:
         return identity_room.Identity(config.private_key, config.state_dir, endpoint)
 
     def _slashing(self, chain: Chain) -> slashing.SlashingGuard:
-        return slashing.SlashingGuard(self._config.state_dir / SLASHING_FILE, chain.genesis_validators_root)
+        return slashing.SlashingGuard(
+            self._config.state_dir / SLASHING_FILE,
+            chain.genesis_validators_root,
+            is_lost=self._config.is_slashing_record_lost,
+            listen_s=LISTEN_EPOCHS * chain.slots_per_epoch * chain.slot_duration_s,
+            on_listening=self._listening,
+        )
+
+    def _listening(self, left_s: float) -> None:
+        self._is_listening = left_s > 0
 
     def _consensus(self, chain: Chain) -> consensus_room.Consensus:
         return consensus_room.Consensus(
@@ -404,6 +414,7 @@ class _Building:
             wall_clock=self._clock,
             metrics=ConsensusMetrics(self._node.metrics),
             peer_names=[peer.name for peer in self._peers],
+            store=consensus_room.ParticipationFile(self._config.state_dir / PARTICIPATION_FILE, chain.genesis_validators_root),
         )
 
     def _signatures(self, chain: Chain) -> signatures_room.Signatures:
@@ -662,6 +673,8 @@ class _Building:
             return 8, "beacon node far behind"
         if are_peers_missing:
             return 4, "quorum peers not connected"
+        if self._is_listening:
+            return 9, "slashing record was lost, only listening for two epochs"
         if self._is_client_missing(epoch):
             return 5, "vc not connected"
         return 1, "ok"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from actors.consensus import ParticipationFile
 from actors.identity import RECORD_FILE, Endpoint, FetchRecord, Identity, Message
 from actors.mailbox import Mailbox, open_actor
 from actors.slashing_store import open_store
@@ -40,7 +41,8 @@ from charon_actors.crypto.keystore import (
     encrypt_keystore,
 )
 from charon_actors.enr import decode_enr, new_record
-from supervisors.node import SLASHING_FILE
+from charon_actors.qbft.participation import Participation
+from supervisors.node import PARTICIPATION_FILE, SLASHING_FILE
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path for path in sorted((ROOT / "docs" / "files").glob("*.md"))}
@@ -271,6 +273,9 @@ async def everything_that_is_written(directory: Path) -> dict[str, set[int]]:
     deposits = dict.fromkeys((deposit_file_name(32 * 10**9), deposit_file_name(10**9)), b"[]")
     write_ceremony_artifacts(directory / "ceremony", keystores=[Keystore(b"{}", "x")], lock=b"{}", deposit_files=deposits)
     open_store(directory / "ceremony" / SLASHING_FILE, bytes(32)).close()
+    participation = ParticipationFile(directory / "ceremony" / PARTICIPATION_FILE, bytes(32))
+    await participation.put(Participation())
+    participation.close()
     async with open_actor(Mailbox[Message]("identity"), lambda: Identity(b"\x01" * 32, key.parent, Endpoint())) as address:
         await address.ask(FetchRecord())
     with staging(directory / "ceremony"):

@@ -14,6 +14,7 @@ from actors.consensus.messages import (
     QbftReceived,
     UnsupportedDuty,
 )
+from actors.consensus.participation import ParticipationFile, ParticipationStore
 
 __all__ = [
     "PROTOCOL",
@@ -26,6 +27,8 @@ __all__ = [
     "Message",
     "Metrics",
     "NoMetrics",
+    "ParticipationFile",
+    "ParticipationStore",
     "ProposeValue",
     "QbftReceived",
     "UnsupportedDuty",

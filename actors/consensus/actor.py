@@ -3,16 +3,21 @@
 Accepts     Agree (ask) · ProposeValue, QbftReceived (tell)
 Emits       signed consensus messages to the mesh; numbers to Metrics
 Owns        one session a duty, from its first message or request until the duty's deadline; verified signatures by their bytes
-May touch   the mesh (`broadcast`), the ground floor. Not: sockets, disk, another actor's state
+May touch   the mesh (`broadcast`), the ground floor, the file of what it took part in (`participation.py`), in a thread. Not: sockets,
+            another actor's state
 Mailbox     1024, policy `reject`; the peers' messages move on at once, to be checked by a task a peer (`intake.py`)
 Cancelled   every session ends; askers get ActorDown. Handlers don't await, so nothing is left half done
-Restart     forgets everything. Duties that had begun by then, or begin within BIRTH_MARGIN_S, are only listened to: a node that has
-            forgotten what it prepared would act like a liar. For the same reason no instance starts before its duty does, however
-            early it is asked for
+Restart     forgets everything but the duties that it has said something in, which stand on disk before it does. Those, those that had
+            begun by then, and those that begin within BIRTH_MARGIN_S are only listened to: a node that has forgotten what it prepared
+            would act like a liar. For the same reason no instance starts before its duty does, however early it is asked for
 Source      specification 06-consensus-qbft §5, §8, §10, §12; 05 §4 (gater, deadliner)
 
 A decided instance stays until the duty's deadline and answers late peers (06 §8, decided catch-up). An instance that crashes goes on
 as a listener, so that its askers may still get what the others decide.
+
+A duty's place on disk is written ahead of its start where we are asked early enough, and beside the fetching of our own value otherwise;
+one write for all that want it at that moment. A clock that goes back within a life changes nothing: a duty that is over and comes again
+is listened to. While the disk doesn't take it we say nothing, count the others' COMMITs (a session that is `aside`), and try again.
 
 Whatever may take long, checking messages and hashing our own proposal, goes in steps of a few milliseconds (`_paced`).
 
@@ -27,6 +32,7 @@ import msgspec
 import structlog
 import trio
 
+from actors.change_log import ChangeLog
 from actors.consensus.intake import Intake
 from actors.consensus.messages import (
     Agree,
@@ -40,6 +46,7 @@ from actors.consensus.messages import (
     QbftReceived,
     UnsupportedDuty,
 )
+from actors.consensus.participation import ForgetfulStore, ParticipationStore
 from actors.mailbox import Inbox, MailboxFull, Reply
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
@@ -48,6 +55,7 @@ from charon_actors.profile import Profile
 from charon_actors.qbft import explain
 from charon_actors.qbft.machine import RoundChanged
 from charon_actors.qbft.messages import MessageFault, Steps, Verifier
+from charon_actors.qbft.participation import Participation
 from charon_actors.qbft.session import Allowance, Comparison, Decided, Differs, Output, Send, Session
 from charon_actors.qbft.timers import round_timer
 
@@ -65,6 +73,9 @@ ASKERS: Final = 64
 WARNINGS_EVERY_S: Final = 60.0
 ROUNDS_LOGGED: Final = 5  # the rounds after these only at level debug; an attester instance may run through 380
 BIRTH_MARGIN_S: Final = 0.25  # the clock may have been set back since the life before (06 §10); 0.2 s of skew are a warning
+MARK_AHEAD_SLOTS: Final = 1 / 12  # before its start; a restart in that time silences the duty
+MARK_AGAIN_S: Final = 0.25
+ASIDE_AFTER_S: Final = 0.5  # without a place on disk, which takes some milliseconds
 CLOCK_GRAIN_S: Final = 1e-6  # Unix seconds as floats are no finer than 2.4e-7
 
 
@@ -81,7 +92,8 @@ class Life:
 
     def __init__(self, session: Session, start_s: float, deadline_s: float, begun_by: int | None) -> None:
         self.session, self.start_s, self.deadline_s, self.begun_by = session, start_s, deadline_s, begun_by
-        self.is_asked_for = False
+        self.is_asked_for = self.is_marked = False
+        self.mark_due_s: float | None = None  # when its place on disk is needed; None while it isn't wanted
         self.askers: list[Reply[Agreed]] = []
         self.proposal: dict[str, bytes] | None = None
         self.wakeup = trio.Event()
@@ -95,6 +107,7 @@ class Consensus:
     own_index: our place among `public_keys` (33 bytes each, lock order). private_key: ours, 32 bytes. wall_clock: Unix seconds.
     validators: how many the cluster has, which limits what values may weigh.
     profile: which release's round timers the cluster uses. compare: chain_split_halt, for attesters. peer_names: for the log.
+    store: what it has said something in; closed with the incarnation. Without one, only this life is known.
     """
 
     def __init__(
@@ -112,6 +125,7 @@ class Consensus:
         flags: Flags | None = None,
         compare: Comparison | None = None,
         peer_names: Sequence[str] = (),
+        store: ParticipationStore | None = None,
     ) -> None:
         self._mesh, self._own_index, self._private_key = mesh, own_index, private_key
         self._nodes, self._chain, self._profile, self._wall_clock = len(public_keys), chain, profile, wall_clock
@@ -123,10 +137,21 @@ class Consensus:
         self._intakes = [Intake() for _ in public_keys]  # by peer index
         self._lives: dict[Duty, Life] = {}
         self._warned_at: dict[int, float] = {}
+        self._store = ForgetfulStore() if store is None else store
+        self._said = Participation()
+        self._mark_wanted = trio.Event()
         self._born_s = wall_clock()
 
     async def run(self, inbox: Inbox[Message]) -> None:
+        try:
+            self._said = await self._store.load()
+            await self._run(inbox)
+        finally:
+            self._store.close()
+
+    async def _run(self, inbox: Inbox[Message]) -> None:
         async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._write_marks)
             for peer_index, intake in enumerate(self._intakes):
                 self._nursery.start_soon(self._check_messages, peer_index, intake)
             async for mail in inbox:
@@ -232,9 +257,9 @@ class Consensus:
             if len(counts) >= SESSIONS or counts.count(begun_by) >= SESSIONS_A_PEER:
                 raise MessageFault("too many duties at once")
         start_s = self._chain.slot_start_s(duty.slot) + start_offset_s(duty.type, self._chain.slot_duration_s)
-        is_listening = start_s < self._born_s + BIRTH_MARGIN_S
+        is_listening = start_s < self._born_s + BIRTH_MARGIN_S or self._said.covers(duty)
         if is_listening:
-            log.info("Duty began before we did: listening only", duty=str(duty))
+            log.info("Duty began before we did, or we have taken part in it: listening only", duty=str(duty))
         life = Life(self._session(duty, start_s, is_listening=is_listening), start_s, deadline, begun_by)
         self._lives[duty] = life
         self._nursery.start_soon(self._live, life, name=f"consensus {duty}")
@@ -281,10 +306,14 @@ class Consensus:
             if life.proposal is not None and not session.has_proposal:
                 await self._offer_proposal(life, life.proposal)
                 continue
-            if self._may_start(life, now):
+            self._want_mark(life, now)
+            if life.is_marked and self._may_start(life, now):
                 if life.measured_from_s is None:
                     life.measured_from_s = now
                 self._do(life, session.start(now))
+            if self._has_waited_for_mark(life, now):
+                log.warning("No place on disk for a duty: listening until there is", duty=str(session.duty))
+                session.step_aside()
             if session.has_work(now + CLOCK_GRAIN_S):
                 self._do(life, session.step(now + CLOCK_GRAIN_S))
                 await trio.lowlevel.checkpoint()
@@ -292,8 +321,8 @@ class Consensus:
             until = [life.deadline_s]
             if session.wake_at is not None:
                 until.append(session.wake_at)
-            if not session.is_started and now < life.start_s:
-                until.append(life.start_s)
+            if not session.is_started:
+                until += [moment for moment in self._moments(life) if moment > now]
             with trio.move_on_after(max(min(until) - now, CLOCK_GRAIN_S)):
                 await life.wakeup.wait()
 
@@ -305,6 +334,52 @@ class Consensus:
             life.proposal = None
             self._metrics.error()
             log.error("Our own value cannot be proposed", duty=str(life.session.duty), reason=str(fault))
+
+    # what stands on disk before we say anything
+
+    @property
+    def _ahead_s(self) -> float:
+        return self._chain.slot_duration_s * MARK_AHEAD_SLOTS
+
+    def _moments(self, life: Life) -> tuple[float, ...]:
+        """When to look at a duty that has not started."""
+        moments = (life.start_s - self._ahead_s, life.start_s)
+        return moments if life.mark_due_s is None else (*moments, life.mark_due_s + ASIDE_AFTER_S)
+
+    def _want_mark(self, life: Life, now: float) -> None:
+        if life.mark_due_s is None and self._may_start(life, now + self._ahead_s):
+            life.mark_due_s = max(now, life.start_s)
+            self._mark_wanted.set()
+
+    def _has_waited_for_mark(self, life: Life, now: float) -> bool:
+        session = life.session
+        if life.mark_due_s is None or life.is_marked or session.is_aside or session.is_listening:
+            return False
+        return now + CLOCK_GRAIN_S >= life.mark_due_s + ASIDE_AFTER_S
+
+    async def _write_marks(self) -> None:
+        """One write for all that want it; what fails is tried again for those that still do."""
+        warnings = ChangeLog(repeat_s=WARNINGS_EVERY_S)
+        while True:
+            wanting = [life for life in self._lives.values() if life.mark_due_s is not None and not life.is_marked]
+            if not wanting:
+                self._mark_wanted = trio.Event()
+                await self._mark_wanted.wait()
+                continue
+            said = self._said.joined_by(life.session.duty for life in wanting)
+            try:
+                if said != self._said:
+                    await self._store.put(said)
+            except OSError as error:
+                self._metrics.error()
+                if warnings.is_due(str(error), trio.current_time()):
+                    log.warning("What we take part in can't be written, listening only, trying again", reason=str(error))
+                await trio.sleep(MARK_AGAIN_S)
+                continue
+            self._said = said
+            for life in wanting:
+                life.is_marked = True
+                life.wakeup.set()
 
     def _may_start(self, life: Life, now: float) -> bool:
         session = life.session

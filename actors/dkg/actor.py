@@ -39,6 +39,7 @@ import msgspec
 import structlog
 import trio
 
+from actors.change_log import ChangeLog
 from actors.dkg.keystore_threads import encrypt_keystores
 from actors.dkg.messages import (
     BroadcastReceived,
@@ -75,9 +76,12 @@ from charon_actors.dkg.signature_exchange import LOCK_HASH_SLOT, REGISTRATION_SL
 from charon_actors.errors import Retryable, UserError
 from charon_actors.eth2.networks import Network
 from charon_actors.exception_groups import leaves
+from charon_actors.passing_errors import may_pass
 
 ANNOUNCE_INTERVAL_S: Final = 10.0
 RETRY_S: Final = 0.2
+WRITE_LIMIT_S: Final = 600.0  # for an operator to make room; the others wait at the last barrier
+WRITE_AGAIN_S: Final = 1.0
 DELIVERY_S: Final = 60.0  # shares and partial signatures: a connection may break and come back meanwhile
 FAREWELL_S: Final = 1.0
 FAREWELL_FLUSH_S: Final = 0.1
@@ -291,14 +295,30 @@ class CeremonyActor:
         return lock
 
     async def _write_files(self, keystores: Sequence[Keystore], lock: bytes, deposit_files: Mapping[str, bytes]) -> None:
-        """Everything at once. keystores: none when they were delivered elsewhere. Raises UserError."""
+        """Everything at once. keystores: none when they were delivered elsewhere. Raises UserError.
+
+        A full disk must not cost all operators their ceremony: it is tried again for WRITE_LIMIT_S.
+        """
 
         def write() -> None:
             write_ceremony_artifacts(self._options.data_directory, keystores=keystores, lock=lock, deposit_files=deposit_files)
 
+        give_up_at, warnings = trio.current_time() + WRITE_LIMIT_S, ChangeLog(repeat_s=ANNOUNCE_INTERVAL_S)
         try:
-            with trio.CancelScope(shield=True):  # once it begins, it is done or undone as a whole
-                await trio.to_thread.run_sync(write)
+            while True:
+                try:
+                    with trio.CancelScope(shield=True):  # once it begins, it is done or undone as a whole
+                        await trio.to_thread.run_sync(write)
+                    break
+                except UserError as error:
+                    deadline = min(give_up_at, trio.current_effective_deadline())  # cancelled: there is no time for another try
+                    if not may_pass(error.__cause__) or trio.current_time() >= deadline:
+                        raise
+                    if warnings.is_due(error.what, trio.current_time()):
+                        log.warning(
+                            "Results can't be written, trying again", where=error.where, reason=error.what, hint="make room"
+                        )
+                await trio.sleep(WRITE_AGAIN_S)
         except UserError as error:
             if keystores:
                 raise

@@ -30,6 +30,7 @@ from typing import Final, TypeVar, assert_never
 import structlog
 import trio
 
+from actors.change_log import ChangeLog
 from actors.crypto_workers import Recovery, recover_chunk
 from actors.mailbox import Address, Inbox, Reply
 from actors.signatures.messages import (
@@ -47,7 +48,7 @@ from actors.signatures.messages import (
 from actors.signatures.partial import UNREADABLE, Partial, carrier, with_root
 from actors.signatures.peers import Peers, Verifier
 from actors.signatures.wire import PERFORMED, PROTOCOL, encode_message
-from actors.slashing import AttestationEntry, BlockEntry, Guard, SlashableFault
+from actors.slashing import AttestationEntry, BlockEntry, Guard, Listening, SlashableFault
 from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.duty import Duty, DutyType, deadline_s
@@ -60,6 +61,7 @@ MAX_EPOCHS_AHEAD: Final = 2  # 05 §4
 MAX_DUTIES: Final = 4096  # two epochs of all performed types, with room for a chain of long epochs
 TRIM_INTERVAL_S: Final = 1.0
 RETRY_S: Final = 0.1
+WARN_INTERVAL_S: Final = 10.0  # of the same reason to wait: a full disk would fill the log as well
 
 Recoverer = Callable[[Sequence[Recovery]], Awaitable[Sequence[bytes | None]]]
 
@@ -101,6 +103,7 @@ class Signatures:
         self._on_group, self._wall_clock, self._observe = on_group, wall_clock, observe
         self._thread = trio.CapacityLimiter(1)  # of our own blocks; the default's are shared: with DNS, which peers can make slow
         self._collected: dict[Duty, dict[bytes, Collected]] = {}
+        self._warnings = ChangeLog(repeat_s=WARN_INTERVAL_S)
         self._peers = Peers(
             settings,
             gate=self._gate,
@@ -224,6 +227,8 @@ class Signatures:
         try:
             signatures = await self._until_done(duty, lambda: self._recover(recoveries))
             await self._release(duty, ready, signatures)
+        except Listening as listening:  # others release it, who know what was signed before
+            log.info("A group signature is not released by this node", duty=str(duty), reason=str(listening))
         except Retryable as moment:
             log.error("A group signature was not released in time", duty=str(duty), reason=str(moment))
 
@@ -264,15 +269,18 @@ class Signatures:
     async def _until_done(self, duty: Duty, attempt: Callable[[], Awaitable[T]]) -> T:
         """The workers or the slashing record may just be restarting: what a threshold has signed is worth asking again.
 
-        Raises: SlashableFault; the last Retryable once the duty's deadline has passed.
+        Raises: SlashableFault, Listening; the last Retryable once the duty's deadline has passed.
         """
         while True:
             try:
                 return await attempt()
+            except Listening:
+                raise
             except Retryable as moment:
                 if self._is_over(duty):
                     raise
-                log.warning("A group signature has to wait", duty=str(duty), reason=str(moment))
+                if self._warnings.is_due(str(moment), trio.current_time()):
+                    log.warning("A group signature has to wait", duty=str(duty), reason=str(moment))
             await trio.sleep(RETRY_S)
 
     def _await_group(self, request: AwaitGroupSignature, reply: Reply[SignedData]) -> None:

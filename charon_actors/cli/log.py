@@ -189,18 +189,25 @@ def _caller() -> str:
 
 
 class _RotatingFile:
-    """Appends; at MAX_FILE_BYTES the file becomes FILE.1, and so on up to BACKUPS. Mode 0600."""
+    """Appends; at MAX_FILE_BYTES the file becomes FILE.1, and so on up to BACKUPS. Mode 0600.
+
+    While the disk refuses, lines are lost and counted; the count is written once it takes lines again.
+    """
 
     def __init__(self, path: Path) -> None:
         from logging import makeLogRecord
         from logging.handlers import RotatingFileHandler
 
         class PrivateFileHandler(RotatingFileHandler):
-            def _open(self) -> Any:
-                return open(self.baseFilename, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
+            error: Exception | None = None
 
             def handleError(self, record: Any) -> None:
-                """A full disk: stderr has the line; a traceback for each would be a flood of its own."""
+                """logging's own writes a traceback for each line."""
+                found = sys.exc_info()[1]
+                self.error = found if isinstance(found, Exception) else None
+
+            def _open(self) -> Any:
+                return open(self.baseFilename, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
 
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,9 +218,22 @@ class _RotatingFile:
             ) from error
         self._handler.terminator = ""
         self._make = makeLogRecord
+        self._path, self._lost = path, 0
 
     def write(self, line: str) -> None:
+        if self._lost and self._emit(f"{self._lost} lines or more may be missing here: the file could not be written\n") is None:
+            self._lost = 0
+        error = self._emit(line)
+        if error is not None:
+            self._lost += 1
+            if self._lost == 1:
+                with contextlib.suppress(OSError, ValueError):
+                    print(f"Notice: the log file {self._path} can't be written ({error}), trying again", file=sys.stderr)
+
+    def _emit(self, line: str) -> Exception | None:
+        self._handler.error = None
         self._handler.emit(self._make({"msg": "%s", "args": (line,)}))
+        return self._handler.error
 
 
 _limit: "LimitLines | None" = None  # of the process, as stderr is

@@ -51,6 +51,12 @@ FLAGS: Final = (
     flags.NO_VERIFY,
     flags.EXECUTION_CLIENT,
     Flag("private-key-file-lock", Kind.SWITCH, False, "Refuse to start while another instance uses the private key file"),
+    Flag(
+        "slashing-record-lost",
+        Kind.SWITCH,
+        False,
+        "Start although slashing-protection.sqlite was lost or is too old, and listen for two epochs before signing again",
+    ),
     Flag("nickname", Kind.TEXT, "", "Name that peers see, up to 32 bytes"),
     Flag("graffiti", Kind.TEXTS, (), "Text in blocks: one for all validators, or one each in the lock's order; up to 28 bytes"),
     Flag(
@@ -217,6 +223,7 @@ def node_config(values: Values) -> object:
         graffiti_names_client=not values.switch("graffiti-disable-client-append"),
         validator_api_tls=tls,
         allow_foreign_fee_recipient=values.switch("allow-foreign-fee-recipient"),
+        is_slashing_record_lost=values.switch("slashing-record-lost"),
     )
     if not values.switch("private-key-file-lock"):
         return config

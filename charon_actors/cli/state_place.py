@@ -33,6 +33,8 @@ _REMEDY: Final = (
     "PersistentVolumeClaim; systemd: StateDirectory=charon)"
 )
 
+_ALL_OF_THEM: Final = "slashing-protection.*, consensus-participation and node-record.enr"
+
 Say = Callable[[str], None]
 
 
@@ -65,7 +67,7 @@ def state_place(
             raise UserError(
                 where,
                 f"the slashing record is in {known[0]}, not in {given}",
-                f"stop every node that uses it and move {', '.join(records)} there",
+                f"stop every node that uses it and move {_ALL_OF_THEM} there",
             )
         _make(given)
         if not _can_write(given):
@@ -77,7 +79,7 @@ def state_place(
             raise UserError(
                 str(known[0]),
                 "holds the slashing record and cannot be written",
-                f"mount it writable, or move {', '.join(records)} to a directory of their own and name that with --state-dir",
+                f"mount it writable, or move {_ALL_OF_THEM} to a directory of their own and name that with --state-dir",
             )
         if os.path.realpath(known[0]) != os.path.realpath(beside):
             say(f"the node's records are in {known[0]}")

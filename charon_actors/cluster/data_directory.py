@@ -15,6 +15,7 @@ Everything is written through `staging.py`: all or nothing. What a kill between 
 Source: specification 01-cluster-files, sections 1 and 7; 04-dkg, sections 1.3 and 6.5.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -115,7 +116,7 @@ def read_key_lock(path: Path) -> KeyLock | None:
 def take_key_lock(
     key_path: Path, command: str, cluster_lock_hash: str, now: float, instead: Path | None = None, warn: Warn = lambda _: None
 ) -> Path:
-    """Check and write the lock file of an identity key; its path, for `write_key_lock` every second.
+    """Check and write the lock file of an identity key; its path, for who keeps it fresh every second.
 
     command: `charon run` or `charon dkg`. cluster_lock_hash: the text in the lock file, "" without one. instead: the directory for it
     if the key's can't be written, which is told to `warn`; None: refused then. Raises UserError.
@@ -166,16 +167,25 @@ def check_ceremony_directory(directory: Path) -> None:
 
 def write_key_lock(path: Path, lock: KeyLock) -> None:
     """Replace the lock file at once, never leaving half of one. Raises UserError."""
+    try:
+        replace_key_lock(path, encode_key_lock(lock))
+    except OSError as error:
+        raise UserError(str(path), f"cannot write ({error.strerror})", ownership_hint(path.parent)) from error
+
+
+def replace_key_lock(path: Path, content: bytes) -> None:
+    """The same for those who try again. Raises OSError; then the old file stands, and nothing beside it."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.unlink(missing_ok=True)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(encode_key_lock(lock))
+            file.write(content)
         beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise UserError(str(path), f"cannot write ({error.strerror})", ownership_hint(path.parent)) from error
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
 
 
 def write_ceremony_artifacts(

@@ -6,6 +6,7 @@ Theory of operation. Messages of a duty may come before we take part in it, so a
     waiting     running by `start`         keeps QUEUED_MESSAGES of them, and the values they name
     running     decided by a decision      feeds the machine, one message or one timeout a `step`
     decided     gone at the duty's end     only answers ROUND_CHANGEs, so that late peers catch up; keeps only the decided value
+    aside       running by `start`         counts COMMITs like one that listens, and keeps all messages like one that waits
     listening   decided by a proof         only counts COMMITs, sends nothing (`observer.py`); never runs
 
 What the machine broadcasts is signed, encoded with its values, given to the caller as Send, and comes back to the machine before
@@ -134,6 +135,7 @@ class Session:
         )
         self._observer = Observer(nodes) if is_listening else None
         self._queue: deque[tuple[int, Message]] = deque()  # with who brought it
+        self._kept: deque[tuple[int, Message]] | None = None  # what was counted while aside
         self._own: deque[Message] = deque()
         self._values: dict[bytes, Value] = {}
         self._charges: dict[bytes, tuple[int, int]] = {}
@@ -149,7 +151,12 @@ class Session:
 
     @property
     def is_listening(self) -> bool:
-        return self._observer is not None
+        """For good; not while aside."""
+        return self._observer is not None and self._kept is None
+
+    @property
+    def is_aside(self) -> bool:
+        return self._kept is not None
 
     @property
     def has_proposal(self) -> bool:
@@ -157,7 +164,7 @@ class Session:
 
     @property
     def has_messages(self) -> bool:
-        return bool(self._queue)
+        return bool(self._queue or self._kept)
 
     @property
     def wake_at(self) -> float | None:
@@ -175,8 +182,7 @@ class Session:
             self._keep(message.source, received.values)
             self._note_proposal(message)
         self._queue.append((message.source if carrier is None else carrier, message))
-        if len(self._queue) > QUEUED_MESSAGES:
-            self._evict()
+        _evict(self._queue)
 
     def propose(self, unsigned_data: UnsignedData, encoded: tuple[bytes, Value] | None = None) -> list[Output]:
         """Our own value; only the first counts. Raises: MessageFault, if it is empty or too small to have a hash.
@@ -197,15 +203,25 @@ class Session:
         asked, self._asked = self._asked, None
         return outputs if asked is None else [*outputs, *self._answer(asked)]
 
+    def step_aside(self) -> None:
+        """We may not speak just now, and a decision of the others counts all the same. `start` ends it."""
+        assert not self.is_started
+        assert self._observer is None
+        self._observer, self._kept = Observer(self._nodes), deque()
+
     def start(self, now: float) -> list[Output]:
         """Take part from now on. now: Unix seconds, as in the timer's anchor."""
         assert not self.is_started
         assert not self.is_listening
+        if self._kept is not None:
+            self._queue.extendleft(reversed(self._kept))
+            self._observer = self._kept = None
+            _evict(self._queue)
         self.is_started = True
         return self._do(self._machine.start(now))
 
     def has_work(self, now: float) -> bool:
-        if self.is_listening:
+        if self._observer is not None:
             return bool(self._queue)
         wake_at = self.wake_at
         return self.is_started and bool(self._own or self._queue or (wake_at is not None and wake_at <= now))
@@ -213,8 +229,15 @@ class Session:
     def step(self, now: float) -> list[Output]:
         """Handle one thing: a message of ours, a message, or the timer. One round a step, however late we are (06 §6)."""
         if self._observer is not None:
-            decide = self._observer.receive(self._queue.popleft()[1])
-            return [] if decide is None else self._do([decide])
+            carrier, message = self._queue.popleft()
+            if self._kept is not None:
+                self._kept.append((carrier, message))
+                _evict(self._kept)
+            decide = self._observer.receive(message)
+            if decide is None:
+                return []
+            self._kept = None
+            return self._do([decide])
         if self._own:
             return self._do(self._machine.receive(self._own.popleft(), now))
         if self._queue:
@@ -229,6 +252,7 @@ class Session:
         self._first_rounds.clear()
         self._queue.clear()
         self._own.clear()
+        self._kept = None if self._kept is None else deque()
 
     def _do(self, effects: list[Effect]) -> list[Output]:
         outputs: list[Output] = []
@@ -303,9 +327,12 @@ class Session:
         if charge is not None:
             self._allowance.refund(*charge)
 
-    def _evict(self) -> None:
+
+def _evict(queue: deque[tuple[int, Message]]) -> None:
+    """Back to QUEUED_MESSAGES: the oldest of whoever has brought most leave."""
+    while len(queue) > QUEUED_MESSAGES:
         counts: dict[int, int] = {}
-        for carrier, _ in self._queue:
+        for carrier, _ in queue:
             counts[carrier] = counts.get(carrier, 0) + 1
         loudest = max(counts, key=counts.__getitem__)
-        del self._queue[next(at for at, (carrier, _) in enumerate(self._queue) if carrier == loudest)]
+        del queue[next(at for at, (carrier, _) in enumerate(queue) if carrier == loudest)]

@@ -1,5 +1,6 @@
 """Slashing protection: EIP-3076's rules and its file format."""
 
+from charon_actors.slashing.digest import Digest
 from charon_actors.slashing.interchange import Interchange, InterchangeFault, decode_interchange, encode_interchange
 from charon_actors.slashing.rules import (
     Allowed,
@@ -16,12 +17,14 @@ from charon_actors.slashing.rules import (
     check_block,
     short_pubkey,
 )
+from charon_actors.slashing.trace import State, Trace, TraceFault, Verdict, decode_trace, encode_trace, judge
 
 __all__ = [
     "Allowed",
     "AttestationEntry",
     "BlockEntry",
     "Conflict",
+    "Digest",
     "Entry",
     "History",
     "Interchange",
@@ -29,10 +32,17 @@ __all__ = [
     "Kind",
     "Minimum",
     "SlashableFault",
+    "State",
+    "Trace",
+    "TraceFault",
+    "Verdict",
     "check",
     "check_attestation",
     "check_block",
     "decode_interchange",
+    "decode_trace",
     "encode_interchange",
+    "encode_trace",
+    "judge",
     "short_pubkey",
 ]

@@ -79,6 +79,11 @@ class Minimum(msgspec.Struct, frozen=True):
                 is_low = self.source_epoch is not None and entry.source_epoch < self.source_epoch
                 return is_low or (self.target_epoch is not None and entry.target_epoch <= self.target_epoch)
 
+    def joined(self, other: "Minimum") -> "Minimum":
+        """The higher of both, number by number."""
+        source = _higher(self.source_epoch, other.source_epoch)
+        return Minimum(_higher(self.slot, other.slot), source, _higher(self.target_epoch, other.target_epoch))
+
     def raised_by(self, entry: Entry) -> "Minimum":
         """At least as high as `entry`."""
         match entry:
@@ -91,6 +96,10 @@ class Minimum(msgspec.Struct, frozen=True):
 
 def _highest(a: int | None, b: int) -> int:
     return b if a is None else max(a, b)
+
+
+def _higher(a: int | None, b: int | None) -> int | None:
+    return a if b is None else _highest(a, b)
 
 
 class History(Protocol):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from actors.dkg import actor as actor_module
 from actors.dkg.actor import Aborted
 from actors.mailbox import ActorDown
+from charon_actors.cluster.data_directory import write_ceremony_artifacts
 from charon_actors.cluster.peers import peers_of
 from charon_actors.dkg.ceremony import Phase, check_definition
 from charon_actors.dkg.dialect import PARTIALS_PROTOCOL, SHARES_PROTOCOL, SYNC_PROTOCOL, Dialect
@@ -407,3 +408,24 @@ async def test_a_sync_message_that_comes_in_pieces_is_read(tmp_path: Path) -> No
             assert dkg_pb2.MsgSyncResponse.FromString(answer[8:]).error == ""
         assert node.actor._reports._heard_at.keys() == {1}
         nursery.cancel_scope.cancel()
+
+
+async def test_a_disk_that_is_full_when_the_results_are_written_costs_nobody_the_ceremony(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = 0
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        nonlocal refused
+        if refused < 3:
+            refused += 1
+            error = OSError(28, "No space left on device")
+            raise UserError("the data directory", "cannot write (No space left on device)", "make room") from error
+        write_ceremony_artifacts(*args, **kwargs)
+
+    monkeypatch.setattr(actor_module, "write_ceremony_artifacts", full)
+    monkeypatch.setattr(actor_module, "WRITE_AGAIN_S", 0.05)
+    rig = Rig(tmp_path, definition(3, 2, 1))
+    await rig.run()
+    rig.check_honest()
+    assert refused == 3

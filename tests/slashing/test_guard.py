@@ -14,12 +14,14 @@ from actors.slashing import (
     ExportHistory,
     Guard,
     ImportHistory,
+    Listening,
     Message,
     NotRecorded,
     SlashableFault,
     SlashingGuard,
 )
-from actors.slashing_store import SlashingStore
+from actors.slashing_store import DiskRefuses, SlashingStore, open_store
+from actors.twin_file import TwinFile
 from charon_actors.slashing import Interchange, InterchangeFault
 
 ROOT = bytes(range(32))
@@ -137,3 +139,68 @@ async def test_records_are_written_while_all_shared_threads_are_busy(tmp_path: P
                 await guard.ask(Guard((vote(1, 2),)))
         finally:
             is_over.set()
+
+
+async def test_after_a_loss_it_listens_and_then_signs(tmp_path: Path) -> None:
+    path = tmp_path / "slashing.sqlite"
+    mailbox: Mailbox[Message] = Mailbox("slashing")
+    async with open_actor(mailbox, lambda: SlashingGuard(path, ROOT)) as guard:
+        await guard.ask(Guard((vote(1, 2),)))
+    path.unlink()
+    told: list[float] = []
+    is_over = trio.Event()
+
+    def on_listening(left_s: float) -> None:
+        told.append(left_s)
+        if not left_s:
+            is_over.set()
+
+    mailbox = Mailbox("slashing")
+    lost = SlashingGuard(path, ROOT, is_lost=True, listen_s=0.5, on_listening=on_listening)
+    async with open_actor(mailbox, lambda: lost) as guard:
+        with pytest.raises(Listening):
+            await guard.ask(Guard((vote(5, 6),)))
+        with trio.fail_after(20):
+            await is_over.wait()
+        with pytest.raises(SlashableFault):
+            await guard.ask(Guard((vote(1, 2, root=3),)))
+        await guard.ask(Guard((vote(5, 6),)))
+    assert told[0] == 0.5
+    assert told[-1] == 0
+
+
+async def test_a_trace_that_cannot_be_written_is_no_promise_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mailbox: Mailbox[Message] = Mailbox("slashing")
+    async with open_actor(mailbox, lambda: SlashingGuard(tmp_path / "slashing.sqlite", ROOT)) as guard:
+        await guard.ask(Guard((vote(1, 2),)))
+
+        def refuse(twin: TwinFile, content: bytes) -> None:
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TwinFile, "write", refuse)
+            for _ in range(3):  # a repeat, for the record itself; not for its trace
+                with pytest.raises(NotRecorded):
+                    await guard.ask(Guard((vote(2, 3),)))
+        await guard.ask(Guard((vote(2, 3),)))
+
+
+async def test_a_disk_that_is_full_at_the_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import actors.slashing as module
+
+    tries = 0
+
+    def full(*args: object, **kwargs: object) -> SlashingStore:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise DiskRefuses("full")
+        return open_store(tmp_path / "slashing.sqlite", ROOT)
+
+    monkeypatch.setattr(module, "open_store", full)
+    monkeypatch.setattr(module, "OPEN_AGAIN_S", 0.01)
+    mailbox: Mailbox[Message] = Mailbox("slashing")
+    async with open_actor(mailbox, lambda: SlashingGuard(tmp_path / "slashing.sqlite", ROOT)) as guard:
+        with trio.fail_after(20):
+            await guard.ask(Guard((vote(1, 2),)))
+    assert tries == 4

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-import actors.slashing_store as store_module
+import actors.slashing_history as store_module
 from actors.slashing_store import SlashingStore, open_store
 from charon_actors.errors import UserError
 from charon_actors.slashing import (
@@ -109,7 +109,7 @@ def test_only_the_owner_may_read_the_file(path: Path, store: SlashingStore) -> N
 
 
 def test_durability_settings(store: SlashingStore) -> None:
-    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
@@ -152,9 +152,9 @@ def test_the_database_of_another_program_is_refused(path: Path) -> None:
 
 
 def test_a_later_schema_is_refused(path: Path, store: SlashingStore) -> None:
-    store._db.execute("PRAGMA user_version = 2")
+    store._db.execute("PRAGMA user_version = 3")
     store.close()
-    with pytest.raises(UserError, match="schema version 2"):
+    with pytest.raises(UserError, match="schema version 3"):
         open_store(path, ROOT)
 
 

@@ -27,7 +27,8 @@ def custom_networks(values: Values, *, has_capella: bool = False) -> tuple[Netwo
         return ()
     if missing:
         names = ", ".join(f"--{name}" for name in missing)
-        raise UserError("--testnet-…", f"the custom network lacks {names}", "give all four flags, or none")
+        where = next(values.where(name) for name in _NAMES if name not in missing)
+        raise UserError(where, f"the custom network lacks {names}", "give all four flags, or none")
     network = Network(
         name=values.text("testnet-name"),
         chain_id=values.number("testnet-chain-id"),

@@ -11,6 +11,7 @@ of a list means is in the flag's `blank`.
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from charon_actors.cli.click_options import flag_parameter
@@ -123,5 +124,5 @@ def _shown(flag: "Flag", text: str) -> str:
 
 def is_below(path: str, given: str) -> bool:
     """Whether a path of an error is the one that a flag was given, or lies in that directory."""
-    given = os.path.expanduser(given)
-    return bool(given) and (path == os.path.normpath(given) or path.startswith(os.path.join(os.path.normpath(given), "")))
+    ours = str(Path(given).expanduser())
+    return bool(given) and (path == ours or path.startswith(os.path.join(ours, "")))

@@ -68,7 +68,7 @@ def read_yaml(text: str, wanted: frozenset[str]) -> tuple[list[Entry], bool]:
             return [], False
         top = loader.get_node()
         assert top is not None
-        has_more = loader.check_node()
+        has_more = _has_more(loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f"line {mark.line + 1}: " if mark else ""
@@ -85,6 +85,16 @@ def read_yaml(text: str, wanted: frozenset[str]) -> tuple[list[Entry], bool]:
         if key.lower() in wanted and key.lower() not in found:
             found[key.lower()] = Entry(key.lower(), node[0].start_mark.line + 1, _value(key, node[1]))
     return list(found.values()), has_more
+
+
+def _has_more(loader: "_Loader") -> bool:
+    """Raises YAMLError for more that isn't another document. What stands behind `...` need not be YAML at all."""
+    try:
+        return loader.check_node()
+    except yaml.YAMLError:
+        if not loader.is_ended:
+            raise
+        return True
 
 
 def _pairs(top: MappingNode) -> Iterator[tuple[str, tuple[Node, Node]]]:
@@ -145,6 +155,12 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         Parser.__init__(self)
         Composer.__init__(self)
         BaseResolver.__init__(self)
+        self.is_ended = False  # the document, by `...`
+
+    def parse_document_end(self) -> Any:
+        event = super().parse_document_end()
+        self.is_ended = bool(event.explicit)
+        return event
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
         if kind is not ScalarNode:
@@ -188,6 +204,20 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
                 kept = [line_break] if line_break != "\n" else [] if breaks else [" "]
                 return kept + breaks
         return None
+
+    def scan_block_scalar_indicators(self, start_mark: Any) -> tuple[bool | None, int | None]:
+        """Like the original, with a tab after them: `|-`, `>2`, `|+1`, `>1-`."""
+        keep: bool | None = None
+        indent: int | None = None
+        while self.peek() not in LINE_ENDS + " \t":
+            if keep is None and self.peek() in "+-":
+                keep = self.peek() == "+"
+            elif indent is None and self.peek() in "123456789":
+                indent = int(self.peek())
+            else:
+                raise ScannerError(None, None, "a text block begins with | or > and nothing else on its line", self.get_mark())
+            self.forward()
+        return keep, indent
 
     def scan_block_scalar_ignored_line(self, start_mark: Any) -> None:
         self._eat_blanks()

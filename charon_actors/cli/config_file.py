@@ -12,7 +12,7 @@ Every scalar is the text that stands in the file (YAML's `yes` is "yes", `0123` 
 the command line; a number in the format's own form (`3.0`, `1e3`, YAML's `08`) is also kept as the whole number that it is, for flags
 that count. Line breaks at the end of a text (a YAML block) are no part of it.
 
-Limits: MAX_FILE_BYTES. Source: specification 09-cli-and-config, section 2.
+Limits: MAX_FILE_BYTES, MAX_LINES_IN_TEXTS. Source: specification 09-cli-and-config, section 2.
 """
 
 import codecs
@@ -31,6 +31,7 @@ from charon_actors.errors import UserError
 
 ENDINGS: Final = ("json", "toml", "yaml", "yml")
 MAX_FILE_BYTES: Final = 256 << 10  # YAML is read at 0.1 MB a second
+MAX_LINES_IN_TEXTS: Final = 20
 _MARKS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
@@ -159,19 +160,24 @@ def _read_toml(text: str, names: frozenset[str]) -> tuple[FileValues, bool]:
 
 
 def _lines_of_toml(text: str, names: frozenset[str]) -> Iterator[tuple[str, int]]:
-    """Line of each key of the top level: tomllib doesn't tell. The first line that begins like it, and isn't inside of a text."""
+    """Line of each key of the top level: tomllib doesn't tell. The first line that begins like it, and isn't inside of a text.
+
+    Lines inside of texts are looked at MAX_LINES_IN_TEXTS times, since each look reads the file up to there.
+    """
     import tomllib
 
     lines = text.split("\n")
     found: set[str] = set()
+    left = MAX_LINES_IN_TEXTS
     for number, line in enumerate(lines, 1):
         key = re.match(r"""[ \t]*(?:"([\w-]+)"|'([\w-]+)'|([\w-]+))[ \t]*=""", line)
         name = next(filter(None, key.groups()), "").lower() if key else ""
-        if name not in names or name in found:
+        if name not in names or name in found or not left:
             continue
         try:
             tomllib.loads("\n".join(lines[: number - 1]))
         except tomllib.TOMLDecodeError:
+            left -= 1
             continue
         found.add(name)
         yield name, number

@@ -240,10 +240,13 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
 
     def _eat_tabs(self) -> None:
         """Of white space that no block's indentation depends on. Raises ScannerError for the other one."""
+        if self.flow_level:
+            self._eat_blanks()
+            return
         line_before = self.buffer[self.pointer - self.column : self.pointer]
         mark = self.get_mark()
         self._eat_blanks()
         if line_before.strip(" \t"):
-            self.allow_simple_key = self.allow_simple_key and bool(self.flow_level)
-        elif not self.flow_level and self.peek() not in LINE_ENDS + "#":
+            self.allow_simple_key = False
+        elif self.peek() not in LINE_ENDS + "#":
             raise ScannerError(None, None, "a tab stands where the line's indentation is; use spaces", mark)

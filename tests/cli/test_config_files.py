@@ -192,6 +192,17 @@ def test_aliases_of_aliases_cost_nothing(tmp_path: Path) -> None:
     assert values_of(tmp_path, "charon.yaml", loop).text("name") == "b"
 
 
+def test_a_long_file_is_read_in_time(tmp_path: Path) -> None:
+    """Tabs, keys inside of texts: nothing is looked at again and again. Both took minutes when it was."""
+    began = time.process_time()
+    tabs = b"operator-enrs: [" + b"\tx," * 10_000 + b"]\nname: a\n"
+    assert len(values_of(tmp_path, "charon.yaml", tabs).texts("operator-enrs")) == 10_000
+    (tmp_path / "charon.yaml").unlink()
+    inside = b'x = """\n' + b"name = 1\n" * 25_000 + b'"""\nname = "a"\n'
+    assert values_of(tmp_path, "charon.toml", inside).text("name") == "a"
+    assert time.process_time() - began < 60
+
+
 PIECES = st.sampled_from(
     [
         *"\t\n\r :-?[]{}#&*!|>'\"%@,",

@@ -39,6 +39,7 @@ EDGES: Final = " \t\r\n\u00a0\u200b\ufeff"  # of a plain scalar: what editors an
 _TAG: Final = "tag:yaml.org,2002:"
 NULL, MERGE, TEXT, BINARY = _TAG + "null", _TAG + "merge", _TAG + "str", _TAG + "binary"
 NUMBER: Final = _TAG + "int"
+_KINDS: Final = frozenset({"str", "int", "float", "bool", "null", "binary", "timestamp", "seq", "map"})
 _MAYBE_NUMBER: Final = re.compile(r"[-+.0-9]")
 
 
@@ -126,6 +127,8 @@ def _pairs(top: MappingNode) -> Iterator[tuple[str, tuple[Node, Node]]]:
 
 
 def _value(name: str, node: Node) -> "Text | list[Text | None] | None":
+    if node.tag.startswith(_TAG) and node.tag.removeprefix(_TAG) not in _KINDS:  # `!!python/…` wants to be run
+        raise ValueError(f"line {node.start_mark.line + 1}: the value of {name} is neither text nor a list of texts")
     if isinstance(node, SequenceNode):
         return [_scalar(name, element) for element in node.value]
     return _scalar(name, node)

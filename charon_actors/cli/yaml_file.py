@@ -39,7 +39,7 @@ EDGES: Final = " \t\r\n\u00a0\u200b\ufeff"  # of a plain scalar: what editors an
 _TAG: Final = "tag:yaml.org,2002:"
 NULL, MERGE, TEXT, BINARY = _TAG + "null", _TAG + "merge", _TAG + "str", _TAG + "binary"
 NUMBER: Final = _TAG + "int"
-_KINDS: Final = frozenset({"str", "int", "float", "bool", "null", "binary", "timestamp", "seq", "map"})
+_KINDS: Final = frozenset({"str", "int", "float", "bool", "null", "binary", "timestamp", "merge", "seq", "map"})
 _MAYBE_NUMBER: Final = re.compile(r"[-+.0-9]")
 
 

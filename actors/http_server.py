@@ -28,29 +28,43 @@ log = structlog.get_logger(topic="http")
 BACKLOG: Final = 256
 GRACEFUL_S: Final = 1.0
 REPORT_INTERVAL_S: Final = 60.0
+EXAMPLE: Final = "127.0.0.1:3600"
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-def split_endpoint(text: str, flag: str) -> tuple[str, int]:
-    """`127.0.0.1:3600` or `[::1]:3600` as host and port. Raises: UserError naming the flag."""
-    host, colon, port = text.rpartition(":")
+def split_endpoint(text: str, flag: str, example: str = EXAMPLE, *, may_be_any: bool = False) -> tuple[str, int]:
+    """`127.0.0.1:3600` or `[::1]:3600` as host and port. Raises: UserError naming the flag, with an example for it.
+
+    may_be_any: `:3600` is allowed, with an empty host, for all interfaces. Peers need an address, there Charon refuses it (03 §2).
+    """
+    host, colon, port = text.strip().rpartition(":")
     host = host.strip("[]")
-    if not colon or not host or not (port.isascii() and port.isdecimal() and int(port) < 65536):
-        raise UserError(flag, f"{text!r} is no address", "write it as ip:port, for example 127.0.0.1:3600")
+    if not colon or (not host and not may_be_any) or not (port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise UserError(flag, f"{text!r} is no address", f"write it as ip:port, for example {example}")
     return host, int(port)
 
 
-def bind(text: str, flag: str) -> socket.socket:
-    """A bound, listening TCP socket for `ip:port`; port 0 takes a free one. The caller closes it. Raises: UserError."""
-    host, port = split_endpoint(text, flag)
+def bind(text: str, flag: str, example: str = EXAMPLE) -> socket.socket:
+    """A bound, listening TCP socket for `ip:port`; port 0 takes a free one. The caller closes it. Raises: UserError.
+
+    `:port` is all interfaces, IPv6 and IPv4 on one socket, as in Go; IPv4 alone on a machine without IPv6. Of a name's addresses
+    it is an IPv4 one, if there is any, as in Go.
+    """
+    host, port = split_endpoint(text, flag, example, may_be_any=True)
+    is_dual = not host and socket.has_dualstack_ipv6()
+    if not host:
+        host = "::" if is_dual else "0.0.0.0"  # noqa: S104 - the operator asked for all interfaces
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError as error:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
         raise UserError(flag, f"the host of {text} can't be found", "give an IP address of this machine") from error
+    family, kind, protocol, _, address = min(found, key=lambda row: row[0] != socket.AF_INET)
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_dual:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind(address)
         listening.listen(BACKLOG)
     except OSError as error:

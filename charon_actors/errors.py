@@ -21,6 +21,11 @@ class UserError(Exception):
         super().__init__(f"{where}: {what}; {remedy}")
         self.where, self.what, self.remedy = where, what, remedy
 
+    def move(self, where: str) -> None:
+        """Name another place: somebody above knows better where the mistake was made."""
+        self.where = where
+        self.args = (f"{where}: {self.what}; {self.remedy}",)
+
 
 class Retryable(Exception):
     """The moment is wrong, not the request: ask again until your own deadline."""

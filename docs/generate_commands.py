@@ -46,12 +46,12 @@ def _command(path: str, context: click.Context) -> str:
             (argument.shown, argument.help + (" (required)" if argument.required else "")) for argument in command.arguments
         ]
         blocks.append(_table(("argument", "meaning"), described))
-    shown = [flag for flag in command.flags if not flag.inert]
+    shown = [flag for flag in command.flags if not flag.is_hidden]
     for title in dict.fromkeys(section_of(flag.name) for flag in shown):
         flags = [flag for flag in shown if section_of(flag.name) == title]
         rows = [(_names(flag), flag.kind.value, _default(flag), f"`{flag.environment_name}`", flag.help) for flag in flags]
         blocks.append(f"{title}:\n\n" + _table(("flag", "type", "default", "environment", "meaning"), rows))
-    blocks += _former_names(command)
+    blocks += [*_former_names(command), *_unbuilt(command)]
     blocks.append(f"Example:\n\n```sh\n{command.example}\n```")
     return "\n\n".join(blocks) + "\n"
 
@@ -66,6 +66,18 @@ def _former_names(command: CharonCommand) -> Iterator[str]:
     inert = [f"- `--{flag.name}` has no effect: {flag.inert}" for flag in command.flags if flag.inert]
     if older or inert:
         yield "Older names, accepted with a notice:\n\n" + "\n".join([*older, *inert])
+
+
+def _unbuilt(command: CharonCommand) -> Iterator[str]:
+    rows = [
+        (f"`--{flag.name}`", flag.kind.value, flag.unbuilt.means, "an error" if flag.unbuilt.remedy else "a notice")
+        for flag in command.flags
+        if flag.unbuilt is not None
+    ]
+    if rows:
+        yield "Flags of Charon that this version doesn't have yet; given as their default they say nothing:\n\n" + _table(
+            ("flag", "type", "without it", "when given"), rows
+        )
 
 
 def _names(flag: Flag) -> str:

@@ -109,7 +109,8 @@ async def run_ceremony(
     has been called, the ceremony has succeeded, cancelled or not.
     """
     with ExitStack() as stack:
-        sockets = open_listen_sockets([split_endpoint(text, "--p2p-tcp-address") for text in config.p2p_tcp_addresses])
+        endpoints = [split_endpoint(text, "--p2p-tcp-address", "0.0.0.0:3610") for text in config.p2p_tcp_addresses]
+        sockets = open_listen_sockets(endpoints)
         for sock in sockets:
             stack.enter_context(sock)
         peers = peers_of(config.definition)

@@ -199,8 +199,10 @@ async def open_node(
     """
     with ExitStack() as stack:
         api_socket = stack.enter_context(http_server.bind(config.validator_api_address, "--validator-api-address"))
-        monitoring_socket = stack.enter_context(http_server.bind(config.monitoring_address, "--monitoring-address"))
-        endpoints = [http_server.split_endpoint(text, "--p2p-tcp-address") for text in config.p2p_tcp_addresses]
+        monitoring_socket = stack.enter_context(
+            http_server.bind(config.monitoring_address, "--monitoring-address", "127.0.0.1:3620")
+        )
+        endpoints = [http_server.split_endpoint(text, "--p2p-tcp-address", "0.0.0.0:3610") for text in config.p2p_tcp_addresses]
         p2p_sockets = open_listen_sockets(endpoints)
         for sock in p2p_sockets:
             stack.enter_context(sock)

@@ -179,3 +179,27 @@ async def test_an_error_in_one_connection_ends_that_connection_only_and_is_logge
     [line] = [entry for entry in log if entry["event"] == "connection ended by an error"]
     assert line["error"] == "ValueError: what a parser makes of it"
     assert "exc_info" not in line
+
+
+@pytest.mark.parametrize("has_ip6", [True, False])
+async def test_a_port_alone_is_all_interfaces(monkeypatch: pytest.MonkeyPatch, has_ip6: bool) -> None:
+    """IPv4 and IPv6 on one socket, as in Go; IPv4 where the machine has nothing else."""
+    if not has_ip6:
+        monkeypatch.setattr("socket.has_dualstack_ipv6", lambda: False)
+    with bind(":0", "--test") as listening:
+        port = listening.getsockname()[1]
+        async with trio.open_nursery() as nursery, httpx.AsyncClient(timeout=5, trust_env=False) as client:
+            nursery.start_soon(serve, hello, listening)
+            assert (await client.get(f"http://127.0.0.1:{port}/")).text == "hello"
+            if has_ip6:
+                assert (await client.get(f"http://[::1]:{port}/")).text == "hello"
+            nursery.cancel_scope.cancel()
+        with pytest.raises(UserError, match=f"another program listens on :{port}"):
+            bind(f":{port}", "--test")
+
+
+def test_a_name_is_an_ipv4_address_if_it_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(family, 1, 6, "", (host, 0)) for family, host in ((10, "::1"), (2, "127.0.0.1"))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **named: rows)
+    with bind("localhost:0", "--test") as listening:
+        assert listening.getsockname()[0] == "127.0.0.1"

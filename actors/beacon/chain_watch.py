@@ -153,7 +153,8 @@ class ChainWatch:
         told = list(chains.values())
         if not all(is_same_network(chain, told[0]) for chain in told):
             labels = ", ".join(node.label for node in nodes)
-            raise UserError(labels, "these beacon nodes are on different networks", "correct --beacon-node-endpoints")
+            flag = "--beacon-node-endpoints" if nodes is self._primaries else "--fallback-beacon-node-endpoints"
+            raise UserError(f"{flag} ({labels})", "these beacon nodes are on different networks", "correct the addresses")
 
     async def _describe(self, node: BeaconNode, capella_fork_version: bytes) -> Chain:
         """Raises: CallFailed, AnswerFault, ChainFault."""

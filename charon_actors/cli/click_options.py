@@ -87,7 +87,7 @@ def click_options(flag: "Flag", default_text: str) -> list[click.Option]:
             type=click.UNPROCESSED,
             metavar=f"<{flag.kind.value}>",
             help=flag.help.rstrip(".") + (f"  [{note}]" if note else ""),
-            hidden=bool(flag.inert) or position > 0,
+            hidden=flag.is_hidden or position > 0,
         )
         for position, declarations in enumerate(spellings)
     ]

@@ -35,7 +35,7 @@ from charon_actors.cli.terms import (
     check_withdrawal_addresses,
     definition_from_flags,
 )
-from charon_actors.cli.values import Kind
+from charon_actors.cli.values import Blank, Kind
 from charon_actors.cluster.archive import CLUSTER_ARCHIVE, pack
 from charon_actors.cluster.data_directory import LOCK_FILE, PUBLIC, SECRET
 from charon_actors.cluster.dealer import Dealt, deal
@@ -205,7 +205,7 @@ def _existing_secrets(values: Values, supplied: Definition | None) -> list[bytes
     if values.is_set("num-validators"):
         raise UserError(values.where("num-validators"), "can't be given when keys are split", "their number decides")
     if not values.text("split-keys-dir"):
-        raise UserError("--split-keys-dir", "missing", "give the directory of the keystores to split")
+        raise UserError(values.where("split-keys-dir"), "missing", "give the directory of the keystores to split")
     if supplied:
         order_matters = len(set(supplied.validators)) > 1
     else:
@@ -327,7 +327,14 @@ command = charon_command(
         Flag("split-keys-dir", Kind.TEXT, "", "Directory of the keystores to split, with their passwords"),
         Flag("insecure-keys", Kind.SWITCH, False, "Cheap keystores, for tests only; not on mainnet and gnosis"),
         Flag("keymanager-addresses", Kind.TEXTS, (), "URLs of key managers, one a node: they get the keystores, not the disk"),
-        Flag("keymanager-auth-tokens", Kind.TEXTS, (), "Access tokens of the key managers, one each", secret=True),
+        Flag(
+            "keymanager-auth-tokens",
+            Kind.TEXTS,
+            (),
+            "Access tokens of the key managers, one each",
+            secret=True,
+            blank=Blank.KEPT,  # key_managers says it together with what else is wrong with a token
+        ),
         Flag("zipped", Kind.SWITCH, False, "Write everything into one archive, cluster.tar.gz, and no directories"),
         Flag("publish", Kind.SWITCH, False, "Publish the cluster lock to the Obol API"),
         PUBLISH_ADDRESS,

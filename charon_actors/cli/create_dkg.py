@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from charon_actors.cli.door import notice
-from charon_actors.cli.flags import EXECUTION_CLIENT, PUBLISH_ADDRESS, TERMS
+from charon_actors.cli.flags import EXECUTION_CLIENT, PUBLISH_ADDRESS, TERMS, words
 from charon_actors.cli.http_request import HttpFault, wait_for
 from charon_actors.cli.obol_api import ObolApi, obol_api
-from charon_actors.cli.options import Flag, Values, charon_command, environment_name
+from charon_actors.cli.options import Flag, Values, charon_command
+from charon_actors.cli.sources import environment_name
 from charon_actors.cli.terms import check_operator_count, definition_from_flags
 from charon_actors.cli.values import Kind
 from charon_actors.cluster.data_directory import DEFINITION_FILE, PUBLIC
@@ -172,7 +173,14 @@ command = charon_command(
         Flag("num-validators", Kind.NUMBER, 1, "Number of validators to make keys for"),
         Flag("threshold", Kind.NUMBER, 0, "Operators needed to sign; standard is two thirds, rounded up", short="t"),
         Flag("output-dir", Kind.TEXT, ".charon", "Directory that cluster-definition.json is written to"),
-        Flag("dkg-algorithm", Kind.TEXT, "default", "Algorithm of the ceremony: default, frost or pedersen"),
+        Flag(
+            "dkg-algorithm",
+            Kind.TEXT,
+            "default",
+            "Algorithm of the ceremony: default, frost or pedersen",
+            words=words(*ALGORITHMS),
+            has_more_words=True,
+        ),
         Flag("publish", Kind.SWITCH, False, "Publish the definition to the Obol API instead of writing it to disk"),
         PUBLISH_ADDRESS,
         *TERMS,

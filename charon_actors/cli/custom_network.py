@@ -27,7 +27,9 @@ def custom_networks(values: Values, *, has_capella: bool = False) -> tuple[Netwo
         return ()
     if missing:
         names = ", ".join(f"--{name}" for name in missing)
-        raise UserError("--testnet-…", f"the custom network lacks {names}", "give all four flags, or none")
+        given = [name for name in (*missing, *_NAMES) if values.is_set(name)]  # first what is given, but empty
+        where = values.where(given[0])
+        raise UserError(where, f"the custom network lacks {names}", "give all four flags, or none")
     network = Network(
         name=values.text("testnet-name"),
         chain_id=values.number("testnet-chain-id"),

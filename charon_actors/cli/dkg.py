@@ -49,7 +49,13 @@ FLAGS: Final = (
     Flag("timeout", Kind.DURATION, 120.0, "Longest silence of a peer, and longest wait for its signatures; no overall limit"),
     Flag("shutdown-delay", Kind.DURATION, 5.0, "Stay reachable that long after finishing, so that slower peers can finish"),
     Flag("nickname", Kind.TEXT, "", "Name that peers see, up to 32 bytes"),
-    Flag("profile", Kind.TEXT, "", "Charon release to speak like, v1.10 or v1.11; empty: what the definition needs"),
+    Flag(
+        "profile",
+        Kind.TEXT,
+        "",
+        "Charon release to speak like, v1.10 or v1.11; empty: what the definition needs",
+        words=flags.words("", *(profile.minor for profile in Profile)),
+    ),
     *flags.p2p(flags.CEREMONY_RELAYS),
     *flags.TESTNET,
     *flags.LOG,
@@ -199,11 +205,7 @@ def _profile(values: Values, definition_version: str) -> Profile:
     text = values.text("profile")
     if not text:
         return Profile.V1_11 if definition_version == DEFINITION_V1_11 else Profile.V1_10
-    for profile in Profile:
-        if text == profile.minor:
-            return profile
-    choices = ", ".join(profile.minor for profile in Profile)
-    raise UserError(values.where("profile"), f"{text[:20]!r} is not known", f"choose one of {choices}")
+    return next(profile for profile in Profile if profile.minor == text)
 
 
 command = charon_command(

@@ -6,6 +6,8 @@
 A wallet that reverts does not accept the signature. Whatever else goes wrong is not the wallet's answer: it ends the command with a
 UserError that names the flag, or, where the operator bypasses verification, is a notice and counts as "not accepted".
 
+A URL that is none is said when the command begins, and is an error only when a wallet is to be asked.
+
 Answers are remembered: what was accepted once needs no execution client when the ceremony verifies its lock at the end.
 
 Limits: CONNECT_TIMEOUT_S for a first `web3_clientVersion`, CALL_TIMEOUT_S a call, MAX_ANSWER_BYTES, MAX_REMEMBERED.
@@ -23,6 +25,7 @@ from charon_actors.cluster.foreign_json import encode_compact
 from charon_actors.errors import UserError
 
 FLAG: Final = "execution-client-rpc-endpoint"
+EXAMPLE: Final = "http://127.0.0.1:8545"
 SELECTOR: Final = bytes.fromhex("1626ba7e")  # isValidSignature(bytes32,bytes), and what it returns for yes
 ZERO_ADDRESS: Final = "0x" + "00" * 20
 WORD_BYTES: Final = 32
@@ -46,15 +49,18 @@ class RpcFault(Exception):
 
 
 class ExecutionClient:
-    """A ContractCheck. is_required: False where verification is bypassed, then faults of the client are notices."""
+    """A ContractCheck. is_required: False where verification is bypassed, then faults of the client are notices.
 
-    def __init__(self, service: Service, where: str, *, is_required: bool = True) -> None:
+    service: None for a URL that is none.
+    """
+
+    def __init__(self, service: Service | None, where: str, *, is_required: bool = True) -> None:
         self._service, self._where, self._is_required = service, where, is_required
         self._is_connected = False
         self._accepted: set[tuple[str, bytes, bytes]] = set()
 
     def __repr__(self) -> str:
-        return f"ExecutionClient({self._service.label})"
+        return f"ExecutionClient({self._service.label if self._service else None})"
 
     def __call__(self, address: str, digest: bytes, signature: bytes) -> bool:
         """Whether the contract at `address` accepts `signature` of the 32-byte digest. Blocks. Raises UserError."""
@@ -78,6 +84,9 @@ class ExecutionClient:
         return (address, digest, signature) in self._accepted
 
     async def _ask(self, address: str, digest: bytes, signature: bytes) -> bool:
+        if self._service is None:
+            what = f"is no http or https URL, and the contract wallet {address} must be asked"
+            raise UserError(self._where, what, f"write for example {EXAMPLE}")
         if not self._is_connected:
             await self._connect()
         call = {"from": ZERO_ADDRESS, "to": address, "input": "0x" + _call_data(digest, signature).hex()}
@@ -110,11 +119,13 @@ class ExecutionClient:
             raise self._failed(f"wait for execution client to connect: eth1 client is not connected: {reason}")
 
     async def _call(self, method: str, params: list[Any]) -> Any:
+        assert self._service is not None
         body = encode_compact({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
         answer = await exchange("POST", self._service, timeout_s=CALL_TIMEOUT_S, limit_bytes=MAX_ANSWER_BYTES, body=body)
         return _result_of(answer)
 
     def _failed(self, what: str) -> UserError:
+        assert self._service is not None
         return UserError(
             f"{self._where} ({self._service.label})", what, "check the endpoint, and that it is of the cluster's network"
         )
@@ -123,11 +134,17 @@ class ExecutionClient:
 def execution_client(values: Values, *, is_verified: bool = True) -> ExecutionClient | None:
     """The client of `--execution-client-rpc-endpoint`; None without the flag. is_verified: False with `--no-verify`.
 
-    Nothing is sent before the first question. Raises UserError for a text that is no URL.
+    Nothing is sent before the first question. A text that is no http or https URL is a notice.
     """
     if not values.text(FLAG):
         return None
-    return ExecutionClient(service_of_flag(values, FLAG), values.where(FLAG), is_required=is_verified)
+    where = values.where(FLAG)
+    try:
+        service = service_of_flag(values, FLAG)
+    except UserError:
+        notice(f"{where} is no http or https URL, such as {EXAMPLE}; that matters only where a contract wallet has signed")
+        service = None
+    return ExecutionClient(service, where, is_required=is_verified)
 
 
 def _result_of(answer: bytes) -> Any:

@@ -3,15 +3,41 @@
 from typing import Final
 
 from charon_actors.cli.options import Flag
-from charon_actors.cli.values import Kind
+from charon_actors.cli.values import Blank, Kind
+from charon_actors.cluster.schema import WRITTEN_VERSIONS
+from charon_actors.eth2.networks import ALIASES, NETWORKS
 
 RUN_RELAYS: Final = ("https://0.relay.obol.tech", "https://1.relay.obol.tech", "https://2.relay.obol.dev")
 CEREMONY_RELAYS: Final = ("https://4.relay.obol.dev",)
 
+
+def words(*known: str, **meanings: str) -> dict[str, str]:
+    """For `Flag.words`: words that mean themselves, and others that mean one of them."""
+    return {**{word: word for word in known}, **meanings}
+
+
+# Charon's levels above error are for its own crashes, which are error lines here.
+LEVEL_WORDS: Final = words("debug", "info", "warn", "error", warning="warn", dpanic="error", panic="error", fatal="error") | {
+    "": "info"
+}
+PROTOCOL_WORDS: Final = words("", "qbft")
+
 LOG: Final = (
-    Flag("log-format", Kind.TEXT, "console", "How log lines look: console, logfmt or json"),
-    Flag("log-level", Kind.TEXT, "info", "Least level that is logged: debug, info, warn or error"),
-    Flag("log-color", Kind.TEXT, "auto", "Colour in the log: auto (on terminals), force or disable"),
+    Flag(
+        "log-format",
+        Kind.TEXT,
+        "console",
+        "How log lines look: console, logfmt or json",
+        words=words("console", "logfmt", "json"),
+    ),
+    Flag("log-level", Kind.TEXT, "info", "Least level that is logged: debug, info, warn or error", words=LEVEL_WORDS),
+    Flag(
+        "log-color",
+        Kind.TEXT,
+        "auto",
+        "Colour in the log: auto (on terminals), force or disable",
+        words=words("auto", "force", "disable"),
+    ),
     Flag("log-output-path", Kind.TEXT, "", "Additional log file, at level debug"),
 )
 
@@ -20,10 +46,10 @@ def p2p(relays: tuple[str, ...]) -> tuple[Flag, ...]:
     """The flags of the peer-to-peer network; `relays` differ between `run` and ceremonies."""
     return (
         Flag("p2p-tcp-address", Kind.TEXTS, (), "ip:port to listen on for peers; empty means outgoing connections only"),
-        Flag("p2p-udp-address", Kind.TEXTS, (), "", inert="this build speaks TCP with its peers, not QUIC"),
+        Flag("p2p-udp-address", Kind.TEXTS, (), "", inert="this build speaks TCP with its peers, not QUIC", blank=Blank.DROPPED),
         Flag("p2p-external-ip", Kind.TEXT, "", "IP address that peers are told"),
         Flag("p2p-external-hostname", Kind.TEXT, "", "DNS name that peers are told"),
-        Flag("p2p-relays", Kind.TEXTS, relays, "Relay URLs or multiaddrs", aliases=("p2p-bootnodes",)),
+        Flag("p2p-relays", Kind.TEXTS, relays, "Relay URLs or multiaddrs", aliases=("p2p-bootnodes",), blank=Blank.DROPPED),
         Flag("p2p-disable-reuseport", Kind.SWITCH, False, "Do not set SO_REUSEPORT on outgoing connections"),
         *(Flag(name, Kind.TEXT, "", "", inert=why) for name, why in _FORMER_P2P.items()),
     )
@@ -74,7 +100,14 @@ PUBLISH_TIMEOUT: Final = Flag("publish-timeout", Kind.DURATION, 60.0, "Time limi
 # What a new cluster is: shared by `create dkg` and `create cluster` (09 §3.4, §3.5).
 TERMS: Final = (
     Flag("name", Kind.TEXT, "", "Name of the cluster"),
-    Flag("network", Kind.TEXT, "mainnet", "Ethereum network: mainnet, hoodi, sepolia, gnosis, chiado, holesky or goerli"),
+    Flag(
+        "network",
+        Kind.TEXT,
+        "mainnet",
+        "Ethereum network: mainnet, hoodi, sepolia, gnosis, chiado, holesky or goerli",
+        words=words(*(network.name for network in NETWORKS), *ALIASES),
+        has_more_words=True,
+    ),
     Flag(
         "fee-recipient-addresses",
         Kind.TEXTS,
@@ -92,7 +125,21 @@ TERMS: Final = (
     Flag("deposit-amounts", Kind.NUMBERS, (), "Partial deposits in whole ETH, together at least 32"),
     Flag("compounding", Kind.SWITCH, False, "Make compounding validators (0x02 withdrawal credentials)"),
     Flag("target-gas-limit", Kind.NATURAL, 60_000_000, "Gas limit that builders are told"),
-    Flag("consensus-protocol", Kind.TEXT, "", "Preferred consensus protocol: qbft, or empty"),
-    Flag("schema-version", Kind.TEXT, "v1.10.0", "Version of the files: v1.10.0, or v1.11.0 that needs Charon v1.11"),
+    Flag(
+        "consensus-protocol",
+        Kind.TEXT,
+        "",
+        "Preferred consensus protocol: qbft, or empty",
+        words=PROTOCOL_WORDS,
+        has_more_words=True,
+    ),
+    Flag(
+        "schema-version",
+        Kind.TEXT,
+        "v1.10.0",
+        "Version of the files: v1.10.0, or v1.11.0 that needs Charon v1.11",
+        words=words(*WRITTEN_VERSIONS),
+        has_more_words=True,
+    ),
     *TESTNET,
 )

@@ -38,6 +38,7 @@ MAX_SHOWN_CHARACTERS: Final = 200
 MAX_CAUSES: Final = 8
 LONG_PART_CHARACTERS: Final = 16
 MASK: Final = "xxxxx"
+EXAMPLE: Final = "https://host:port"
 
 _LONG_HEX: Final = re.compile(r"[0-9a-fA-F]{32,}")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -82,8 +83,8 @@ def service_of(text: str, where: str) -> Service:
     """The service at an http or https URL; warns of http. Raises UserError, without the text's secrets."""
     text = text.strip()
     if not is_url(text):
-        raise UserError(where, "is no URL", "write for example https://host:port")
-    node = decode_node_url(text, where)
+        raise UserError(where, "is no URL", f"write for example {EXAMPLE}")
+    node = decode_node_url(text, where, EXAMPLE)
     parts = urlsplit(node.base)
     if parts.scheme == "http":
         notice(f"{where}: {node.label} is plain http, others can read and change what is sent; use https where you can")

@@ -75,9 +75,10 @@ def key_managers(values: Values, addresses: Sequence[str], tokens: Sequence[str]
     if len(addresses) != len(tokens):
         what = f"number of --{flag} does not match number of --{token_flag}, please fix configuration flags"
         raise UserError(values.where(flag), what, f"{len(addresses)} addresses and {len(tokens)} tokens are given")
-    for token in tokens:
+    for place, token in enumerate(tokens, 1):
         if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise UserError(values.where(token_flag), "a token is empty or has characters that no header can hold", "correct it")
+            what = f"element {place}: a token is empty or has characters that no header can hold"
+            raise UserError(values.where(token_flag), what, "correct it")
     where = values.where(flag)
     return [KeyManager(service_of(address, where), where, token) for address, token in zip(addresses, tokens, strict=True)]
 

@@ -42,6 +42,19 @@ COMMANDS: Final[Mapping[str, Lazy]] = {
     "version": Lazy("charon_actors.cli.version:command", "Print the version"),
     "completion": Lazy("charon_actors.cli.completion:command", "Print the script that completes commands in a shell"),
 }
+# Charon's commands that this version doesn't have yet, and older names of theirs (09 §1, §9).
+UNBUILT: Final = (
+    *(f"alpha edit {what}" for what in ("add-validators", "recreate-private-keys", "add-operators", "remove-operators")),
+    "alpha edit replace-operator",
+    *(f"alpha test {what}" for what in ("peers", "beacon", "validator", "mev", "infra", "all")),
+    *(f"test {what}" for what in ("peers", "beacon", "validator", "mev", "infra", "all")),
+    *(f"exit {what}" for what in ("active-validator-list", "sign", "broadcast", "fetch", "delete")),
+    *(f"deposit {what}" for what in ("sign", "fetch")),
+    *(f"feerecipient {what}" for what in ("sign", "fetch", "list")),
+    "relay",
+    "bootnode",
+    "unsafe run",
+)
 EXAMPLES: Final[Mapping[str, str]] = {"": "charon simnet --slots 20", "create ": "charon create enr"}
 GROUPS: Final[Mapping[str, str]] = {"create": "Create an identity, a cluster definition or a cluster"}
 
@@ -77,6 +90,10 @@ class LazyGroup(click.Group):
         if command is None and ctx.resilient_parsing:  # a shell asks how to go on; an error would stand in the prompt
             return args[0], None, args[1:]
         if command is None:
+            unbuilt = _unbuilt(args) if not self._path else ""
+            if unbuilt:
+                remedy = "use Charon's own for it, the files are the same, see `charon --help` for what there is"
+                raise UserError(f"charon {unbuilt}", "this version has no such command yet", remedy)
             what = f'unknown command "{args[0]}" for "{ctx.command_path}"'
             near = "".join(f"did you mean `{name}`? " for name in get_close_matches(args[0], self._summaries(), n=1))
             raise UserError(ctx.command_path, what, f"{near}see `{ctx.command_path} --help`")
@@ -85,6 +102,8 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
             args = ["--help"]
+        if not self._path and args[:1] == ["help"]:  # `charon help run`, as in Charon
+            args = [*args[1:], "--help"]
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -112,6 +131,15 @@ class LazyGroup(click.Group):
         rows = {**GROUPS, **{path: lazy.summary for path, lazy in COMMANDS.items()}}
         tails = {path.removeprefix(self._path): text for path, text in rows.items() if path.startswith(self._path)}
         return {tail: text for tail, text in tails.items() if " " not in tail}
+
+
+def _unbuilt(words: Sequence[str]) -> str:
+    """The command of UNBUILT that these words are, or its group when they name no command of it; "" for all others."""
+    for count in range(min(3, len(words)), 0, -1):
+        path = " ".join(words[:count])
+        if any(command == path or command.startswith(f"{path} ") for command in UNBUILT):
+            return path
+    return ""
 
 
 root = LazyGroup("charon", "", "charon-actors: a distributed-validator node for Ethereum.")

@@ -14,13 +14,22 @@ commands share stand in cli/flags.py; an async program is run by cli/door.py `ru
     command = charon_command("dkg", "Take part in a ceremony", run, [Flag("timeout", Kind.DURATION, 120.0, "…"), *P2P],
                              example="charon dkg --timeout 5m")
 
-Older names of a flag (`aliases`) work and warn once; flags without effect any more (`inert`) are accepted with a notice.
+Older names of a flag (`aliases`) work and warn once. Two kinds of flags are accepted, but not shown in help:
+
+    inert      no effect any more, in Charon either      a notice when it is given
+    unbuilt    this version doesn't have it yet          given as its default nothing, else a notice; or an error, where a node
+                                                         without it would be another one than the operator believes to run
+
+The same holds on the command line, in the environment and in a file. A flag that gets built is one row changed.
+
+A `UserError` of whatever a command runs may name a flag as `--flag`, or a file that a flag names: at the command's end that becomes
+the place of the flag's value (`CHARON_FLAG`, `charon.yaml:3 (flag)`), so that the floors below needn't know of sources.
+
 Some commands take words without dashes (`arguments`, as in `charon show FILE`); those come from the command line only.
 """
 
 import itertools
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -33,23 +42,36 @@ from charon_actors.cli.click_options import (
     click_argument,
     click_options,
     flag_name,
-    flag_parameter,
     section_of,
 )
 from charon_actors.cli.config_file import read_config_file
 from charon_actors.cli.door import notice
 from charon_actors.cli.examples import write_example
-from charon_actors.cli.values import Kind, Value, ValueFault, parse_value, strip_quotes
+from charon_actors.cli.masked import masked_value
+from charon_actors.cli.sources import environment_name, from_arguments, from_environment, from_file, is_below
+from charon_actors.cli.values import Blank, Kind, Value, duration_text
 from charon_actors.errors import UserError
+from charon_actors.exception_groups import leaves
 
-ENVIRONMENT_PREFIX: Final = "CHARON_"
+PATH_ENDINGS: Final = ("-file", "-path", "-dir")
+
+
+class Unbuilt(msgspec.Struct, frozen=True):
+    """Of a flag of Charon that this version doesn't have yet. means: what is so without it.
+
+    remedy: what to do instead, where it must not be ignored; empty where a notice is enough.
+    """
+
+    means: str
+    remedy: str = ""
 
 
 class Flag(msgspec.Struct, frozen=True):
     """A flag of Charon: name without dashes, kind, default in the kind's Python type, help in one sentence.
 
-    required: some source must give a value. aliases: older names. inert: why the flag has no effect any more.
-    secret: the value is never shown, not even in the start-up banner.
+    required: some source must give a value. aliases: older names. inert: why the flag has no effect any more. unbuilt: see on top.
+    secret: the value is never shown, not even in the start-up banner. blank: what an empty element of a list means.
+    words: a fixed set, in lower case, each with the word that it means. has_more_words: others are for the command to judge.
     """
 
     name: str
@@ -61,10 +83,19 @@ class Flag(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...] = ()
     inert: str = ""
     secret: bool = False
+    unbuilt: Unbuilt | None = None
+    blank: Blank = Blank.REFUSED
+    words: Mapping[str, str] = {}
+    has_more_words: bool = False
 
     @property
     def environment_name(self) -> str:
         return environment_name(self.name)
+
+    @property
+    def is_hidden(self) -> bool:
+        """Accepted, but nothing that help should lead anybody to."""
+        return bool(self.inert) or self.unbuilt is not None
 
 
 class Argument(msgspec.Struct, frozen=True):
@@ -82,11 +113,6 @@ class Argument(msgspec.Struct, frozen=True):
     @property
     def shown(self) -> str:
         return "|".join(self.choices) or self.name.upper()
-
-
-def environment_name(flag_name: str) -> str:
-    """`CHARON_P2P_TCP_ADDRESS` for `p2p-tcp-address`."""
-    return ENVIRONMENT_PREFIX + flag_name.upper().replace("-", "_")
 
 
 class Values:
@@ -142,16 +168,32 @@ class Values:
         return name in self._given
 
     def where(self, name: str) -> str:
-        """`--threshold`, `CHARON_THRESHOLD` or `charon.yaml (threshold)`: the first word of an error about it."""
+        """`--threshold`, `CHARON_THRESHOLD` or `charon.yaml:3 (threshold)`: the first word of an error about it."""
         return self._given[name][0] if name in self._given else f"--{name}"
+
+    def name_places(self, error: BaseException) -> None:
+        """In user errors that name a flag, or a file that a flag names: where that flag's value came from."""
+        for cause in leaves(error):
+            if isinstance(cause, UserError):
+                cause.move(self._place_of(cause.where))
+
+    def _place_of(self, where: str) -> str:
+        first, space, rest = where.partition(" ")
+        if first.startswith("--"):
+            return self.where(first.removeprefix("--")) + space + rest
+        for name, (place, value) in self._given.items():
+            is_path = name in self._flags and name.endswith(PATH_ENDINGS) and isinstance(value, str)
+            if is_path and not place.startswith("--") and is_below(where, str(value)):
+                return f"{where} ({place})"
+        return where
 
     def for_log(self) -> dict[str, str]:
         """All values as text, in alphabetical order, safe to log: tokens, headers and passwords in URLs are masked.
 
-        Flags without effect are left out unless they were given.
+        Flags that help doesn't show are left out unless they were given.
         """
-        shown = [name for name, flag in self._flags.items() if name in self._given or not flag.inert]
-        return {name: _masked(self._flags[name], self._raw(name)) for name in sorted(shown)}
+        shown = [name for name, flag in self._flags.items() if name in self._given or not flag.is_hidden]
+        return {name: masked_value(self._flags[name], self._raw(name)) for name in sorted(shown)}
 
     def _raw(self, name: str) -> Value:
         if name in self._given:
@@ -198,7 +240,12 @@ class CharonCommand(click.Command):
             directory = Path.cwd()
         except OSError as error:
             raise UserError("working directory", f"is gone ({error.strerror})", "change into one that exists") from error
-        return self._body(resolve(ctx.command_path, self.flags, ctx.params, os.environ, directory, self.arguments))
+        values = resolve(ctx.command_path, self.flags, ctx.params, os.environ, directory, self.arguments)
+        try:
+            return self._body(values)
+        except BaseException as error:
+            values.name_places(error)
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Flags that belong together stand together; long ones have a line of their own, so that 80 columns are enough."""
@@ -292,11 +339,14 @@ def resolve(
     file_name, in_file = read_config_file(directory, names)
     given: dict[str, tuple[str, Value]] = {}
     for flag in flags:
-        found = _from_arguments(flag, arguments) or _from_environment(flag, environment) or _from_file(flag, file_name, in_file)
-        if found is not None:
-            given[flag.name] = found
-        if flag.inert and flag.name in given:
-            notice(f"{given[flag.name][0]} has no effect: {flag.inert}")
+        found = from_arguments(flag, arguments) or from_environment(flag, environment) or from_file(flag, file_name, in_file)
+        if found is None:
+            continue
+        given[flag.name] = found
+        if flag.inert:
+            notice(f"{found[0]} has no effect: {flag.inert}")
+        elif flag.unbuilt is not None and found[1] != flag.default:
+            _tell_unbuilt(flag, flag.unbuilt, found[0])
     missing = [flag.name for flag in flags if flag.required and not given.get(flag.name, ("", ""))[1]]
     if missing:
         listed = ", ".join(f'"{name}"' for name in missing)
@@ -304,6 +354,8 @@ def resolve(
         raise UserError(command, f"required flag(s) {listed} not set", remedy)
     for argument in positional:
         text = arguments.get(argument_parameter(argument.name))
+        if text is not None and text.lower() in argument.choices:
+            text = text.lower()
         if text is None and argument.required:
             raise UserError(command, f"missing {argument.shown}", f"say which; see `{command} --help`")
         if text is not None and argument.choices and text not in argument.choices:
@@ -313,60 +365,11 @@ def resolve(
     return Values(command, flags, given, positional)
 
 
-def _from_arguments(flag: Flag, arguments: Mapping[str, Any]) -> tuple[str, Value] | None:
-    for name in (flag.name, *flag.aliases):
-        texts = arguments.get(flag_parameter(name))
-        if not texts:
-            continue
-        where = f"--{name}"
-        if name != flag.name:
-            notice(f"{where} is now called --{flag.name}")
-        if not flag.kind.is_list:
-            return where, _parsed(flag, texts[-1], where)
-        merged: list[Any] = []
-        for text in texts:
-            merged += _parsed(flag, text, where)  # type: ignore[arg-type]  # a list kind gives a tuple
-        return where, tuple(merged)
-    return None
-
-
-def _from_environment(flag: Flag, environment: Mapping[str, str]) -> tuple[str, Value] | None:
-    for name in (flag.name, *flag.aliases):
-        where = environment_name(name)
-        text = strip_quotes(environment.get(where, ""))
-        if not text:
-            continue
-        if name != flag.name:
-            notice(f"{where} is now called {flag.environment_name}")
-        return where, _parsed(flag, text, where)
-    return None
-
-
-def _from_file(flag: Flag, file_name: str, in_file: Mapping[str, str | tuple[str, ...]]) -> tuple[str, Value] | None:
-    for name in (flag.name, *flag.aliases):
-        value = in_file.get(name)
-        if value is None:
-            continue
-        where = f"{file_name} ({name})"
-        if isinstance(value, str):
-            return where, _parsed(flag, value, where)
-        if not flag.kind.is_list:
-            raise UserError(where, "a list stands where one value is expected", "give one value")
-        if flag.kind is Kind.TEXTS:
-            return where, tuple(element.strip() for element in value)
-        return where, _parsed(flag, ",".join(value), where)
-    return None
-
-
-def _parsed(flag: Flag, text: str, where: str) -> Value:
-    try:
-        return parse_value(flag.kind, text)
-    except ValueFault as error:
-        shown = "…" if flag.secret else text if len(text) <= 60 else text[:60] + "…"
-        raise UserError(where, f'invalid argument "{shown}" for "--{flag.name}" flag: {error}', _REMEDY) from error
-
-
-_REMEDY: Final = "see the command's --help"
+def _tell_unbuilt(flag: Flag, unbuilt: Unbuilt, where: str) -> None:
+    what = f"this version has no --{flag.name} yet; {unbuilt.means}"
+    if unbuilt.remedy:
+        raise UserError(where, what, unbuilt.remedy)
+    notice(f"{where} has no effect: {what}")
 
 
 def default_text(flag: Flag) -> str:
@@ -378,41 +381,3 @@ def default_text(flag: Flag) -> str:
     if flag.kind is Kind.DURATION:
         return f"default {duration_text(float(flag.default))}"
     return f"default {flag.default}"
-
-
-def duration_text(seconds: float) -> str:
-    """`1m30s`, `2s`, `500ms`: the form in which a duration is also read."""
-    if seconds != int(seconds):
-        return f"{seconds * 1000:g}ms"
-    parts = ((int(seconds) // 3600, "h"), (int(seconds) // 60 % 60, "m"), (int(seconds) % 60, "s"))
-    return "".join(f"{amount}{unit}" for amount, unit in parts if amount) or "0s"
-
-
-def _masked(flag: Flag, value: Value) -> str:
-    if value and (flag.secret or "auth-token" in flag.name):
-        return "xxxxx"
-    if isinstance(value, tuple):
-        return "[" + ",".join(_masked_text(flag, str(element)) for element in value) + "]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if flag.kind is Kind.DURATION:
-        return duration_text(float(value))
-    return _masked_text(flag, str(value))
-
-
-def _masked_text(flag: Flag, text: str) -> str:
-    if "header" in flag.name:
-        key, found, _ = text.partition("=")
-        return f"{key}=xxxxx" if found else "xxxxx"
-    before, after_scheme, rest = text.partition("://")
-    scheme, rest = (before + after_scheme, rest) if after_scheme else ("", text)
-    user_info, is_found, host = rest.rpartition("@")  # the last one: a password that nobody has encoded may hold slashes and @
-    if is_found and (scheme or ":" in user_info):
-        return f"{scheme}xxxxx@{_without_path(host)}"
-    return scheme + _without_path(rest) if scheme else text
-
-
-def _without_path(rest: str) -> str:
-    """What follows `//` in a URL; providers put their keys into paths and queries."""
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    return rest if rest.removeprefix(host) in ("", "/") else f"{host}/xxxxx"

@@ -10,8 +10,9 @@ from charon_actors.cli import flags
 from charon_actors.cli.custom_network import custom_networks
 from charon_actors.cli.door import notice, run_program
 from charon_actors.cli.log import set_up_log
-from charon_actors.cli.options import Flag, Values, charon_command, environment_name
-from charon_actors.cli.values import Kind, strip_quotes
+from charon_actors.cli.options import Flag, Values, charon_command
+from charon_actors.cli.unbuilt import OVERRIDES, OVERRIDES_FILE, UNBUILT
+from charon_actors.cli.values import Blank, Kind
 from charon_actors.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from charon_actors.eth2.networks import Network
 
 MAX_NICKNAME_BYTES: Final = 32
-OVERRIDES_FILE: Final = "builder_registrations_overrides.json"
 
 FLAGS: Final = (
     Flag(
@@ -30,11 +30,25 @@ FLAGS: Final = (
         "URLs of the beacon nodes; all are asked, the first good answer wins",
         required=True,
         aliases=("beacon-node-endpoint",),
+        blank=Blank.DROPPED,
     ),
-    Flag("fallback-beacon-node-endpoints", Kind.TEXTS, (), "URLs of beacon nodes that are asked when all others have failed"),
+    Flag(
+        "fallback-beacon-node-endpoints",
+        Kind.TEXTS,
+        (),
+        "URLs of beacon nodes that are asked when all others have failed",
+        blank=Blank.DROPPED,
+    ),
     Flag("beacon-node-timeout", Kind.DURATION, 2.0, "Time limit of a request to a beacon node"),
     Flag("beacon-node-submit-timeout", Kind.DURATION, 2.0, "Time limit of a submission to a beacon node"),
-    Flag("beacon-node-headers", Kind.TEXTS, (), "HTTP headers for all beacon nodes, name=value", secret=True),
+    Flag(
+        "beacon-node-headers",
+        Kind.TEXTS,
+        (),
+        "HTTP headers for all beacon nodes, name=value",
+        secret=True,
+        blank=Blank.DROPPED,
+    ),
     Flag("validator-api-address", Kind.TEXT, "127.0.0.1:3600", "ip:port for validator clients"),
     Flag("vc-tls-cert-file", Kind.TEXT, "", "Certificate (PEM) with which validator clients are answered over TLS"),
     Flag("vc-tls-key-file", Kind.TEXT, "", "Private key (PEM) of that certificate"),
@@ -58,7 +72,13 @@ FLAGS: Final = (
         "Start although slashing-protection.sqlite was lost or is too old, and listen for two epochs before signing again",
     ),
     Flag("nickname", Kind.TEXT, "", "Name that peers see, up to 32 bytes"),
-    Flag("graffiti", Kind.TEXTS, (), "Text in blocks: one for all validators, or one each in the lock's order; up to 28 bytes"),
+    Flag(
+        "graffiti",
+        Kind.TEXTS,
+        (),
+        "Text in blocks: one for all validators, or one each in the lock's order; up to 28 bytes",
+        blank=Blank.KEPT,
+    ),
     Flag(
         "graffiti-disable-client-append", Kind.SWITCH, False, "Do not append OB and the beacon node's code; then up to 32 bytes"
     ),
@@ -68,6 +88,7 @@ FLAGS: Final = (
         False,
         "Sign blocks that pay their fees to another address than the lock's; for clusters whose other nodes override fee recipients",
     ),
+    Flag("consensus-protocol", Kind.TEXT, "", "Preferred consensus protocol: qbft, or empty", words=flags.PROTOCOL_WORDS),
     *flags.p2p(flags.RUN_RELAYS),
     *flags.TESTNET,
     flags.TESTNET_CAPELLA,
@@ -75,34 +96,8 @@ FLAGS: Final = (
     Flag("manifest-file", Kind.TEXT, "", "", inert="the lock is all that is needed"),
     Flag("jaeger-address", Kind.TEXT, "", "", inert="Charon gave up this form of tracing, too"),
     Flag("jaeger-service", Kind.TEXT, "", "", inert="Charon gave up this form of tracing, too"),
+    *UNBUILT,
 )
-# Flags of Charon's `run` that are not built yet, and their defaults. As flags they are errors; .env files that operators bring along have
-# many of them, so there they are told about unless they are what they would be anyway.
-NOT_BUILT: Final = {
-    "builder-api": "false",
-    "debug-address": "",
-    "consensus-protocol": "",
-    "feature-set": "stable",
-    "feature-set-disable": "",
-    "feature-set-enable": "",
-    "fetch-feerecipient-updates": "false",
-    "loki-addresses": "",
-    "loki-service": "charon",
-    "otlp-address": "",
-    "otlp-headers": "",
-    "otlp-insecure": "false",
-    "otlp-service-name": "charon",
-    "overrides-file": f".charon/{OVERRIDES_FILE}",
-    "proc-directory": "",
-    "publish-address": "https://api.obol.tech/v1",
-    "publish-timeout": "5m0s",
-    "simnet-beacon-mock": "false",
-    "simnet-beacon-mock-fuzz": "false",
-    "simnet-slot-duration": "1s",
-    "simnet-validator-keys-dir": ".charon/validator_keys",
-    "simnet-validator-mock": "false",
-    "synthetic-block-proposals": "false",
-}
 
 
 def run(values: Values) -> int:
@@ -111,9 +106,6 @@ def run(values: Values) -> int:
     import structlog
 
     structlog.get_logger(topic="app-start").info("Parsed config", **values.for_log())
-    for name, default in NOT_BUILT.items():
-        if strip_quotes(os.environ.get(environment_name(name), "")) not in ("", default):
-            notice(f"{environment_name(name)} has no effect: this version has no --{name} yet")
     config = node_config(values)
     _warn_of_overrides(values)
     from supervisors.node import NodeConfig, open_node
@@ -234,9 +226,15 @@ def node_config(values: Values) -> object:
 
 def _warn_of_overrides(values: Values) -> None:
     """Charon's nodes pay whom that file says; this one doesn't read it, and by itself signs nothing of the kind."""
-    path = _place(values, "lock-file").parent / OVERRIDES_FILE
-    if path.is_file() and not values.switch("allow-foreign-fee-recipient"):
-        notice(f"{path} has no effect: this version does not read it; blocks that pay others than the lock says are not signed")
+    usual = Path(OVERRIDES_FILE)
+    for path in dict.fromkeys((usual, _place(values, "lock-file").parent / usual.name)):
+        if path.is_file():
+            signed = (
+                ""
+                if values.switch("allow-foreign-fee-recipient")
+                else "; blocks that pay others than the lock says are not signed"
+            )
+            notice(f"{path} has no effect: this version has no --overrides-file yet; {OVERRIDES.means}{signed}")
 
 
 def _unknown_network(lock_path: Path, networks: "Sequence[Network]") -> UserError | None:
@@ -296,9 +294,9 @@ def _tls(values: Values) -> "Tls | None":
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "no certificate and its key in PEM form"
-        raise UserError(
-            f"{certificate}, {key}", f"cannot be used for TLS ({reason})", "give a PEM certificate and its key"
-        ) from None
+        elsewhere = [values.where(name) for name in names if not values.where(name).startswith("--")]
+        place = f"{certificate}, {key}" + (f" ({', '.join(elsewhere)})" if elsewhere else "")
+        raise UserError(place, f"cannot be used for TLS ({reason})", "give a PEM certificate and its key") from None
     return Tls(str(certificate), str(key))
 
 

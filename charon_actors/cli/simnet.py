@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from charon_actors.cli.door import run_program
+from charon_actors.cli.flags import LEVEL_WORDS
 from charon_actors.cli.log import set_up_log
 from charon_actors.cli.options import Flag, Values, charon_command
 from charon_actors.cli.values import Kind
@@ -24,7 +25,13 @@ FLAGS: Final = (
     Flag("slot-duration", Kind.DURATION, 1.0, "Length of a slot, 500ms to 1m"),
     Flag("seed", Kind.NUMBER, 0, "Keys and identities are made from it"),
     Flag("report", Kind.TEXT, "", "Write a JSON report to this file at the end"),
-    Flag("log-level", Kind.TEXT, "error", "Least level of the nodes' log lines that are shown: debug, info, warn or error"),
+    Flag(
+        "log-level",
+        Kind.TEXT,
+        "error",
+        "Least level of the nodes' log lines that are shown: debug, info, warn or error",
+        words=LEVEL_WORDS,
+    ),
 )
 
 

@@ -100,7 +100,7 @@ def definition_from_flags(
             )
         )
     except ClusterFault as error:
-        raise UserError(values.command, str(error), "correct the flag") from error
+        raise UserError(values.command, str(error), "correct it") from error
     return definition, network
 
 

@@ -2,7 +2,7 @@
 
     kind        syntax                                                              value
     TEXT        as is                                                               str
-    TEXTS       one CSV record; each element is trimmed                             tuple[str, ...]
+    TEXTS       one CSV record; each element is trimmed; empty ones: see `Blank`    tuple[str, ...]
     NUMBER      decimal, 0x, 0o, 0b, `_` between digits; a leading zero is octal    int, 64 bits with sign
     NATURAL     the same, not negative                                              int, 64 bits
     NUMBERS     comma separated decimals                                            tuple[int, ...]
@@ -42,6 +42,14 @@ class Kind(enum.Enum):
     @property
     def is_list(self) -> bool:
         return self in (Kind.TEXTS, Kind.NUMBERS, Kind.NATURALS)
+
+
+class Blank(enum.Enum):
+    """What an empty element of a list of texts means: `a,,b`, `,a`, `a,`."""
+
+    REFUSED = "an error that says which one"
+    DROPPED = "nothing, as if it were not there"
+    KEPT = "an empty text"
 
 
 def parse_value(kind: Kind, text: str) -> Value:
@@ -97,6 +105,8 @@ def _whole(text: str) -> int:
 
 def parse_numbers(text: str) -> tuple[int, ...]:
     elements = [element.strip() for element in text.split(",")] if text.strip() else []
+    if "" in elements:
+        raise ValueFault(f"element {elements.index('') + 1} is empty")
     if not all(re.fullmatch(r"[+-]?[0-9]{1,19}", element) for element in elements):
         raise ValueFault("expected comma separated whole numbers")
     return tuple(_in_64_bits(int(element), signed=True) for element in elements)
@@ -141,6 +151,14 @@ def parse_duration(text: str) -> float:
     if total > MAX_SECONDS:
         raise ValueFault("the duration is too long")
     return float(-total if sign == "-" else total)
+
+
+def duration_text(seconds: float) -> str:
+    """`1m30s`, `2s`, `500ms`: the form in which a duration is also read."""
+    if seconds != int(seconds):
+        return f"{seconds * 1000:g}ms"
+    parts = ((int(seconds) // 3600, "h"), (int(seconds) // 60 % 60, "m"), (int(seconds) % 60, "s"))
+    return "".join(f"{amount}{unit}" for amount, unit in parts if amount) or "0s"
 
 
 def _in_64_bits(number: int, *, signed: bool) -> int:

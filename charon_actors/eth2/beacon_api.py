@@ -94,7 +94,7 @@ class NodeUrl(msgspec.Struct, frozen=True):
         return f"NodeUrl({self.label})"
 
 
-def decode_node_url(text: str, flag: str = "--beacon-node-endpoints") -> NodeUrl:
+def decode_node_url(text: str, flag: str = "--beacon-node-endpoints", example: str = "http://127.0.0.1:5052") -> NodeUrl:
     """The address in one item of `--beacon-node-endpoints`: `http://` is added if there is no scheme, a trailing slash dropped,
     user info becomes basic authorization, path and query stay (08 §1). Raises: UserError, without the text's secrets."""
     text = text.strip()
@@ -104,7 +104,7 @@ def decode_node_url(text: str, flag: str = "--beacon-node-endpoints") -> NodeUrl
     except ValueError:
         host, port, parts = None, None, urlsplit("")
     if host is None or parts.scheme not in ("http", "https") or any(ord(c) <= 0x20 for c in text):
-        raise UserError(flag, "an address is not a URL like http://127.0.0.1:5052", "correct the flag") from None
+        raise UserError(flag, f"an address is not a URL like {example}", "correct it") from None
     authorization = None
     if parts.username is not None or parts.password is not None:
         user_info = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
@@ -131,7 +131,7 @@ def decode_header_flag(text: str) -> tuple[tuple[str, str], ...]:
             raise UserError(
                 "--beacon-node-headers",
                 "http headers must be comma separated values formatted as header=value",
-                "correct the flag",
+                "correct it",
             )
         headers.append((name.strip(), value.strip()))
     return tuple(headers)

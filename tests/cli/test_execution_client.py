@@ -14,7 +14,9 @@ from msgspec.structs import replace
 
 from charon_actors.cli import execution_client
 from charon_actors.cli.execution_client import MAX_ANSWER_BYTES, ExecutionClient
+from charon_actors.cli.flags import EXECUTION_CLIENT
 from charon_actors.cli.http_request import service_of
+from charon_actors.cli.options import resolve
 from charon_actors.cluster.data_directory import read_definition, verified_definition
 from charon_actors.cluster.definition import Creator, Definition, encode_definition
 from charon_actors.cluster.eip712 import creator_config_digest
@@ -331,3 +333,30 @@ async def test_a_ceremony_ends_well_although_the_execution_client_has_gone(tmp_p
     locks = [(config.options.data_directory / "cluster-lock.json").read_bytes() for config in configs]
     assert len(set(locks)) == 1
     verify_lock(decode_lock(locks[0]), contract=client.remembers)
+
+
+# --- a URL that is none ----------------------------------------------------------------------------------------------
+
+
+def test_a_url_that_is_none_is_an_error_only_when_a_wallet_is_to_be_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An execution client that nobody needs is no reason not to start; `ws://` is what many have beside `http://`."""
+    for text in ("ws://127.0.0.1:8546", "127.0.0.1:8545", "http://", "/ipc"):
+        values = resolve("charon run", (EXECUTION_CLIENT,), {}, {"CHARON_EXECUTION_CLIENT_RPC_ENDPOINT": text}, Path())
+        client = execution_client.execution_client(values)
+        told = capsys.readouterr().err
+        assert told.startswith(
+            "Notice: CHARON_EXECUTION_CLIENT_RPC_ENDPOINT is no http or https URL, such as http://127.0.0.1:8545;"
+        )
+        assert client is not None
+        assert not client.remembers(WALLET, DIGEST, b"1")
+        with pytest.raises(UserError) as caught:
+            client(WALLET, DIGEST, b"1")
+        assert str(caught.value).startswith(
+            "CHARON_EXECUTION_CLIENT_RPC_ENDPOINT: is no http or https URL, and the contract wallet 0x"
+        )
+        assert str(caught.value).endswith("; write for example http://127.0.0.1:8545")
+        bypassing = execution_client.execution_client(values, is_verified=False)
+        assert bypassing is not None
+        assert not bypassing(WALLET, DIGEST, b"1")

@@ -49,7 +49,7 @@ def test_the_place_of_a_value_is_known(tmp_path: Path) -> None:
     (tmp_path / "charon.toml").write_text('timeout = "5m"')
     values = values_for(["--operator-enrs=x", "-t", "2"], {"CHARON_NAME": "n"}, tmp_path)
     places = [values.where(name) for name in ("threshold", "name", "timeout", "builder-api")]
-    assert places == ["--threshold", "CHARON_NAME", "charon.toml (timeout)", "--builder-api"]
+    assert places == ["--threshold", "CHARON_NAME", "charon.toml:1 (timeout)", "--builder-api"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_yaml_scalars_are_the_text_of_the_file(tmp_path: Path) -> None:
     assert values.switch("builder-api")
     assert values.numbers("deposit-amounts") == (1, 31)
     (tmp_path / "charon.yaml").write_text("operator-enrs: x\nbuilder-api: yes")
-    with pytest.raises(UserError, match=r"charon\.yaml \(builder-api\): invalid argument \"yes\""):
+    with pytest.raises(UserError, match=r"charon\.yaml:2 \(builder-api\): invalid argument \"yes\""):
         values_for([], {}, tmp_path)
 
 

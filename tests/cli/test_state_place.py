@@ -131,7 +131,7 @@ Started = Callable[..., str]
 
 @pytest.fixture
 def from_read_only(data: Path, tmp_path: Path) -> Started:  # noqa: F811
-    """`charon run` with .charon mounted read-only; its stderr until it started, or its error."""
+    """`charon run` with .charon mounted read-only; its stderr until it waits for a beacon node, or its error."""
     if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         pytest.skip("needs the right to mount: run as root")
 
@@ -146,7 +146,7 @@ def from_read_only(data: Path, tmp_path: Path) -> Started:  # noqa: F811
         assert process.stderr is not None
         for line in process.stderr:
             said += line
-            if "Charon started" in line:
+            if "waiting for a beacon node" in line:
                 process.send_signal(signal.SIGTERM)
         assert process.wait(20) == (0 if "Charon started" in said else 1), said
         return said

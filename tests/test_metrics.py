@@ -57,12 +57,13 @@ def test_clear_forgets_only_the_series_with_these_labels() -> None:
 
 
 def test_label_values_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_SERIES", 10)
+    monkeypatch.setattr(module, "MAX_SERIES_BY_PEER", 10)
     metrics = Metrics(LABELS)
     for number in range(50):
         metrics.count("p2p_ping_error_total", {"peer": str(number)})
     found = families(metrics)
-    assert len(found["p2p_ping_error_total"]) == 10
+    assert len(found["p2p_ping_error_total"]) == 11
+    assert (LABELS | {"peer": "other"}, 40) in found["p2p_ping_error_total"]
     assert found["charon_actors_metrics_dropped_total"] == [(LABELS, 40)]
 
 

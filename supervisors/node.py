@@ -684,7 +684,7 @@ class ConsensusMetrics:
         self._metrics.count("core_consensus_insufficient_round_changes_total", labels)
 
 
-async def _serve(application: http_server.Application, listening: socket, on_dropped: Callable[[str], None], life: Life) -> None:
+async def _serve(application: Application, listening: socket, on_dropped: Callable[[str], None], life: Life) -> None:
     life.started()
     limits = Limits(connections=monitoring_connections())
     await http_server.serve(application, listening, stopping=life.stopping, limits=limits, on_dropped=on_dropped)

@@ -5,7 +5,7 @@
     monitoring                   1/16                       MONITORING_MOST
     beacon nodes, peers, files   the rest, two thirds and more
 
-At a limit of 1024, which is what a shell and systemd give unless told otherwise, that is 256 and 64 connections; validator clients
+At a limit of 1024, which is what a shell and systemd give unless told otherwise, that is 256 and 32 connections; validator clients
 open some ten to a hundred. Whoever starts a program raises the soft limit towards the hard one first, for the soft one is only kept
 low for programs that use `select`, which Trio does not.
 """
@@ -14,7 +14,7 @@ import resource
 from typing import Final
 
 VALIDATOR_API_MOST: Final = 512
-MONITORING_MOST: Final = 64
+MONITORING_MOST: Final = 32
 RAISED_TO: Final = 65_536
 FEWEST: Final = 8  # below that not even an honest client gets along
 

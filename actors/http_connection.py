@@ -31,6 +31,7 @@ from actors.http_port import Limits, Place, Port, Standing
 
 READ_BYTES: Final = 64 * 1024
 PIECE_BYTES: Final = 64 * 1024
+SMALL_BYTES: Final = 8 * 1024
 DRAIN_BYTES: Final = 256 * 1024
 PARTING_S: Final = 0.5
 CRUMB_BYTES: Final = 1024
@@ -256,6 +257,8 @@ class Connection:
             for part in parts:
                 view = memoryview(part)
                 for start in range(0, len(view), PIECE_BYTES):
+                    if len(view) > SMALL_BYTES:
+                        await self._port.pieces.turn()
                     with trio.fail_after(self._limits.write_s):
                         await self._stream.send_all(view[start : start + PIECE_BYTES])
             is_through = True

@@ -18,8 +18,8 @@ closed while its client's next request is on the way; clients that keep connecti
 Bytes: what clients have sent and we must hold until it is whole, over all connections: HEADS_BYTES of request heads, BODIES_BYTES of
 bodies, which count until they are answered. Beyond that the oldest unfinished one goes.
 
-Pace: `Pace` lets requests and newcomers through at a rate; who comes faster waits in line, so that a flood costs a bounded part of the
-event loop, and duties have the rest. Lines are as long as there are connections.
+Pace: `Pace` lets requests, newcomers and pieces of long answers through at a rate; who comes faster waits in line, so that a flood
+costs a bounded part of the event loop, and duties have the rest. Lines are as long as there are connections.
 
 Source: issue 7, point 11.
 """
@@ -42,17 +42,19 @@ BODIES_BYTES: Final = 256 * 2**20  # one body may have 128 MiB
 class Limits(msgspec.Struct, frozen=True):
     """Of one port. address_connections: of one address (IPv6: of its /64). head_bytes: of one request. Rates are per second."""
 
-    connections: int = 64
+    connections: int = 32
     head_bytes: int = 16 * 1024
     keep_alive_s: float = 120.0
     head_s: float = 5.0
     handshake_s: float = 10.0
     write_s: float = 20.0  # for PIECE_BYTES of an answer
     graceful_s: float = 1.0
-    requests_rate: float = 100.0
-    requests_burst: int = 50
-    connections_rate: float = 100.0
-    connections_burst: int = 64
+    requests_rate: float = 30.0
+    requests_burst: int = 20
+    connections_rate: float = 30.0
+    connections_burst: int = 32
+    pieces_rate: float = 32.0  # of PIECE_BYTES, of answers that are longer than SMALL_BYTES
+    pieces_burst: int = 64
 
     @property
     def address_connections(self) -> int:
@@ -87,6 +89,7 @@ class Port:
         self.limits, self._on_dropped = limits, on_dropped
         self.requests = Pace(limits.requests_rate, limits.requests_burst)
         self.newcomers = Pace(limits.connections_rate, limits.connections_burst)
+        self.pieces = Pace(limits.pieces_rate, limits.pieces_burst)
         self.is_stopping = False
         self._places: dict[Place, None] = {}
         self._heads_bytes = self._bodies_bytes = 0
@@ -165,7 +168,7 @@ class Port:
 
 
 class Pace:
-    """Lets `rate` a second through, `burst` of them at once, in the order of their coming."""
+    """Lets `rate` a second through, `burst` of them at once, in the order of their coming. An infinite rate is no limit."""
 
     def __init__(self, rate: float, burst: int) -> None:
         self._interval_s, self._burst_s = 1 / rate, burst / rate

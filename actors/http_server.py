@@ -39,7 +39,13 @@ ACCEPT_REST_MOST_S: Final = 1.0
 DEAD_CLIENT_S: Final = 30  # a client that acknowledges nothing for so long is gone
 NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 DEFAULT_LIMITS: Final = Limits(
-    connections=256, graceful_s=GRACEFUL_S, requests_rate=2000, requests_burst=500, connections_rate=2000, connections_burst=256
+    connections=256,
+    graceful_s=GRACEFUL_S,
+    requests_rate=2000,
+    requests_burst=500,
+    connections_rate=2000,
+    connections_burst=256,
+    pieces_rate=float("inf"),
 )
 
 

@@ -83,6 +83,12 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "",
         "Values that found no series of their own because a family has too many",
     ),
+    _family(
+        "counter",
+        "charon_actors_http_connections_dropped_total",
+        "port reason",
+        "Connections that had to go for a newcomer, for bytes or descriptors, or were turned away",
+    ),
     _family("histogram", "app_eth2_latency_seconds", "endpoint", "Duration of requests to beacon nodes", *BEACON_BUCKETS),
     _family("counter", "app_eth2_requests_total", "endpoint", "Requests to beacon nodes"),
     _family("counter", "app_eth2_errors_total", "endpoint", "Requests to beacon nodes that failed"),

@@ -120,6 +120,7 @@ async def serve(
             requests_burst=REQUESTS_BURST,
             connections_rate=CONNECTIONS_RATE,
             connections_burst=CONNECTIONS_BURST,
+            pieces_rate=float("inf"),
         ),
         tls=None if tls is None else http_server.tls_context(tls.certificate_file, tls.key_file),
         on_dropped=on_dropped,

@@ -273,7 +273,7 @@ async def under_flood(tmp_path: Path, slots: int, monkeypatch: pytest.MonkeyPatc
                 first = cluster.chain.slot_at(time.time()) + 1
                 await trio.sleep(seconds - 1)
     expected = {(slot, kind) for slot in range(first, first + slots - 1) for kind in (DutyType.PROPOSER, DutyType.ATTESTER)}
-    lost = {}
+    lost: dict[tuple[int, DutyType], str] = {}
     for each in seen:
         ended = {(ended.duty.slot, ended.duty.type): ended.reason for ended in each.ended}
         lost |= {key: reason for key in expected if (reason := ended.get(key, "no end")) is not None}

@@ -7,7 +7,7 @@
     sends requests ahead of their answers    answered in order; READ_BYTES are read ahead, the rest stays in the sockets' buffers
     reads its answer slowly, or not          closed when PIECE_BYTES of it have not left within `write_s`
     leaves, or closes its sending side       `http.disconnect`; whatever is sent to it afterwards raises ClientGone
-    wants another protocol                   HTTP/2, `Upgrade`, WebSocket: ignored, CONNECT: 400. With TLS, ALPN offers http/1.1 only
+    wants another protocol                   `Upgrade`, WebSocket: ignored; HTTP/2: 505, CONNECT: 400. With TLS, ALPN offers http/1.1 only
     sends a body that nobody reads           read and thrown away, up to DRAIN_BYTES, else the connection ends
 
 An application that raises is answered 500 and its connection closed, as is one that returns without an answer; one that returns in the
@@ -115,6 +115,9 @@ class Connection:
         if not isinstance(event, h11.Request):
             return None
         self._crumbs = 0
+        if not event.http_version.startswith(b"1."):
+            await self._refuse(505)
+            return None
         if event.method == b"CONNECT":
             await self._refuse(400)
             return None

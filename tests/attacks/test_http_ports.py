@@ -21,7 +21,7 @@ import trio
 from structlog.testing import capture_logs
 
 import tests.cli.test_run as program
-from actors.metrics import Metrics
+from actors.metrics import FRESH_S, Metrics
 from charon_actors.eth2.duty import DutyType
 from supervisors.simnet import SimnetSettings, open_cluster
 from tests.cli.test_run import Running, beacon_node, data, dealt, free_ports, running
@@ -139,6 +139,34 @@ async def test_a_node_without_descriptors_says_so_once_and_goes_on(data: Path, d
             assert await answers(node.ports[1], "/livez", 10) == 200
         assert not node.errors
         assert 1 <= len(node.saw("connections can't be accepted")) <= 2
+
+
+# filling memory and scrapes
+
+
+async def test_invented_paths_methods_agents_and_versions_leave_no_series_behind(data: Path, dealt: Any) -> None:
+    async with beacon_node(dealt) as (_, url), running(data, beacon=url) as node:
+        await node.becomes(500, "quorum peers not connected")
+        metrics = f"http://127.0.0.1:{node.ports[1]}/metrics"
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            for path in ("/eth/v1/node/nothing", "/eth/v1/config/spec", "/eth/v9/x"):
+                await client.get(f"http://127.0.0.1:{node.ports[0]}{path}")
+            await trio.sleep(FRESH_S)
+            before = (await client.get(metrics)).text.count("\n")
+            for number in range(150):
+                path = ("/eth/v1/config/x{}", "/x{}", "/eth/v1/beacon/x{}/y", "/eth/v{}/config/spec", "/lighthouse/{{x{}}}")[
+                    number % 5
+                ]
+                await client.request(
+                    f"M{number}" if number % 7 == 0 else "GET",
+                    f"http://127.0.0.1:{node.ports[0]}{path.format(number + 10)}",
+                    headers={"user-agent": f"client {number}", "content-type": f"application/{number}+json"},
+                )
+            await trio.sleep(FRESH_S)
+            answer = await client.get(metrics)
+        assert 'path="other"' in answer.text
+        assert 'path="eth_v1_config_spec"' in answer.text
+        assert answer.text.count("\n") < before + 100, "some families begin meanwhile; 150 paths would be 2000 lines"
 
 
 # ending

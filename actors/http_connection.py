@@ -62,7 +62,7 @@ class Connection:
         self._listening: trio.CancelScope | None = None
 
     async def run(self) -> None:
-        """Until the client leaves or must go. Raises: what the application raised, after its client was told."""
+        """Until the client leaves or must go. Raises: in a group, what the application raised, after its client was told."""
         is_tls = isinstance(self._stream, trio.SSLStream)
         try:
             if isinstance(self._stream, trio.SSLStream):
@@ -191,10 +191,12 @@ class Connection:
         self._becomes(Standing.UPLOADING if has_body else Standing.BUSY)
         try:
             await self._application(scope, self._receive, self._send)
-        except Exception:
+        except ClientGone:
+            raise
+        except Exception as error:
             if self._wire.our_state is h11.SEND_RESPONSE and not self._is_gone:
                 await self._refuse(500)
-            raise
+            raise ExceptionGroup("the application failed", [error]) from None  # not to be taken for the socket's own errors
         if self._wire.our_state is h11.SEND_RESPONSE and not self._is_gone:
             await self._refuse(500)
         if self._is_gone or not self._is_answered:

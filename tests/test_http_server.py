@@ -288,11 +288,17 @@ async def test_a_body_that_the_application_does_not_read_does_not_hang_the_conne
 async def test_an_application_that_fails_is_told_as_500_and_one_that_stops_halfway_is_cut_off() -> None:
     async def fails(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/":
-            raise ValueError("a fault of ours")
+            raise OSError("a fault of ours")
         if scope["path"] == "/half":
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
             await send({"type": "http.response.body", "body": b"hello", "more_body": True})
 
+    with capture_logs() as log:
+        await check_failures(fails)
+    assert [entry["error"] for entry in log] == ["OSError: a fault of ours"]
+
+
+async def check_failures(fails: Any) -> None:
     async with serving(fails) as port:
         for path, start, end in (
             (b"/", b"HTTP/1.1 500", b"\r\n\r\n"),

@@ -17,14 +17,13 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
 import structlog
 import trio
 
-from actors.http_connection import Application, ClientGone, Connection, TcpStream, tcp_socket
+from actors.http_connection import Application, ClientGone, Connection, TcpStream
 from actors.http_port import Limits, Place, Port, address_of
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
@@ -175,8 +174,6 @@ class _Server:
                 self._say("connection ended by an error", error=errors)
         finally:
             self._port.leave(place)
-            with suppress(OSError):
-                tcp_socket(stream).close()  # a task that was cancelled before its first step has closed nothing
 
     def _dropped(self, reason: str) -> None:
         self._on_dropped(reason)

@@ -1,27 +1,33 @@
 """HTTP servers: an ASGI application on a socket that is bound once and survives restarts of whoever serves it.
 
 Each incarnation serves a duplicate of the socket, so a restart never gives up the port; while nobody serves, connections wait in the
-socket's backlog. What goes wrong in one connection, whatever it is, ends that connection and nothing else; of such ends one line is
-logged every REPORT_INTERVAL_S. Source: architecture §1 (validator_api: restarts alone, port stays bound).
+socket's backlog. Who may be connected, and who goes when there are too many, is `http_port.py`'s; what happens on one connection is
+`http_connection.py`'s. What goes wrong in one connection, whatever it is, ends that connection and nothing else.
+
+    stopping is set      no newcomers, idle connections end, requests in flight have `graceful_s`
+    that is over         every socket is closed, whatever its client does: no step of a connection is shielded
+    no descriptor left   one idle connection is closed for it, the next attempt comes after ACCEPT_REST_S, doubled up to ACCEPT_REST_MOST_S
+
+Whatever others set the pace of (connections that end by an error, that are dropped, that can't be accepted) is one line every
+REPORT_INTERVAL_S with a count. Source: architecture §1 (validator_api: restarts alone, port stays bound); issue 7, point 11.
 """
 
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable
+import ssl
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import structlog
 import trio
 
-from actors.change_log import ChangeLog
+from actors.http_connection import Application, ClientGone, Connection, TcpStream
+from actors.http_port import Limits, Place, Port, address_of
 from actors.request_heads import with_checked_heads
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
-
-if TYPE_CHECKING:
-    from hypercorn.config import Config
 
 log = structlog.get_logger(topic="http")
 
@@ -29,8 +35,19 @@ BACKLOG: Final = 256
 GRACEFUL_S: Final = 1.0
 REPORT_INTERVAL_S: Final = 60.0
 EXAMPLE: Final = "127.0.0.1:3600"
-
-Application = Callable[[Any, Any, Any], Awaitable[None]]
+ACCEPT_REST_S: Final = 0.1
+ACCEPT_REST_MOST_S: Final = 1.0
+DEAD_CLIENT_S: Final = 30  # a client that acknowledges nothing for so long is gone
+NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+DEFAULT_LIMITS: Final = Limits(
+    connections=256,
+    graceful_s=GRACEFUL_S,
+    requests_rate=2000,
+    requests_burst=500,
+    connections_rate=2000,
+    connections_burst=256,
+    pieces_rate=float("inf"),
+)
 
 
 def split_endpoint(text: str, flag: str, example: str = EXAMPLE, *, may_be_any: bool = False) -> tuple[str, int]:
@@ -77,107 +94,136 @@ def bind(text: str, flag: str, example: str = EXAMPLE) -> socket.socket:
     return listening
 
 
-async def serve(application: Application, listening: socket.socket, *, stopping: trio.Event | None = None) -> None:
+async def serve(
+    application: Application,
+    listening: socket.socket,
+    *,
+    stopping: trio.Event | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    tls: ssl.SSLContext | None = None,
+    on_dropped: Callable[[str], None] = lambda reason: None,
+) -> None:
     """Serve HTTP/1.1 on `listening` until cancelled, or until `stopping` is set and the requests in flight are done.
 
+    on_dropped: called with the reason for each connection that had to go or was turned away (`http_port.Port`); must not raise.
     Cancellation: open requests are dropped. The socket stays open and bound.
     """
-    from hypercorn.config import Config
-
-    config = Config()
-    config.include_server_header = False
-    config.accesslog = config.errorlog = None
-    config.keep_alive_timeout = 120
-    await serve_connections(application, config, listening, GRACEFUL_S, stopping)
-
-
-async def serve_connections(
-    application: Application, config: "Config", listening: socket.socket, graceful_s: float, stopping: trio.Event | None = None
-) -> None:
-    """`serve` with a Hypercorn configuration of one's own, of which only what is about connections matters, and TLS.
-
-    graceful_s: for the requests in flight once `stopping` is set.
-
-    Hypercorn's own `serve` is not used: under Trio it keeps a connection that its client has closed until the keep-alive limit, so
-    that a client with a connection a request would run us out of file descriptors; and it asks applications for ASGI's
-    lifespan protocol, which ours, living as long as their actor, don't have.
-    """
-    from hypercorn.app_wrappers import ASGIWrapper
-    from hypercorn.events import Closed
-    from hypercorn.protocol.h11 import H11Protocol
-    from hypercorn.trio.tcp_server import TCPServer
-    from hypercorn.trio.worker_context import WorkerContext
-    from hypercorn.typing import ConnectionState
-
-    class Connection(TCPServer):
-        is_client_gone = False
-
-        async def _read_data(self) -> None:
-            if isinstance(self.protocol.protocol, H11Protocol):
-                self.protocol.protocol._check_protocol = _stay_with_http1  # type: ignore[assignment, method-assign]
-                _skip_empty_lines(self.protocol.protocol.connection)
-            await super()._read_data()
-            self.is_client_gone = True
-            await self.idle_task.stop()
-
-        async def protocol_send(self, event: Any) -> None:
-            if isinstance(
-                event, Closed
-            ):  # what a client sends behind its last request must not cut off the answer that is going out
-                async with self.send_lock:
-                    pass
-            await super().protocol_send(event)
-
-        async def _idle_timeout(self) -> None:  # started anew when an answer is through, also of a client that has left meanwhile
-            if not self.is_client_gone:
-                await super()._idle_timeout()
-
-    context, wrapped = WorkerContext(None), ASGIWrapper(with_checked_heads(application))
-    lines = ChangeLog(REPORT_INTERVAL_S, REPORT_INTERVAL_S)
-
-    async def handle(stream: Any) -> None:
-        try:
-            await Connection(wrapped, config, context, ConnectionState({}), stream)
-        except* Exception as group:  # what a client sends must not end the server, whatever a parser makes of it
-            if lines.is_due(listening, trio.current_time()):
-                errors = "; ".join(f"{type(error).__name__}: {error}"[:200] for error in leaves(group))
-                log.warning("connection ended by an error", port=listening.getsockname()[1], error=errors)
-
+    for option, level, value in _SOCKET_OPTIONS:
+        listening.setsockopt(level, option, value)  # inherited by accepted connections
     duplicate = listening.dup()
     duplicate.listen(BACKLOG)
-    plain, tls = trio.SocketListener(trio.socket.from_stdlib_socket(duplicate)), config.create_ssl_context()
-    listener: trio.abc.Listener[Any] = plain if tls is None else trio.SSLListener(plain, tls, https_compatible=True)
-    async with listener, trio.open_nursery() as connections:
-        async with trio.open_nursery() as accepting:
-            accepting.start_soon(partial(trio.serve_listeners, handle, [listener], handler_nursery=connections))
-            if stopping is None:
-                await trio.sleep_forever()
+    await _Server(application, duplicate, limits, tls, on_dropped).run(stopping)
+
+
+_SOCKET_OPTIONS: Final = (
+    (socket.SO_KEEPALIVE, socket.SOL_SOCKET, 1),
+    (socket.TCP_NODELAY, socket.IPPROTO_TCP, 1),
+    *(((socket.TCP_USER_TIMEOUT, socket.IPPROTO_TCP, DEAD_CLIENT_S * 1000),) if hasattr(socket, "TCP_USER_TIMEOUT") else ()),
+)
+
+
+class _Server:
+    """One incarnation on its own duplicate of the socket."""
+
+    def __init__(
+        self,
+        application: Application,
+        duplicate: socket.socket,
+        limits: Limits,
+        tls: ssl.SSLContext | None,
+        on_dropped: Callable[[str], None],
+    ) -> None:
+        self._application, self._tls, self._on_dropped = with_checked_heads(application), tls, on_dropped
+        self._number = duplicate.getsockname()[1]
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(duplicate))
+        self._port = Port(limits, self._dropped)
+        self._lines: dict[str, _Line] = {}
+
+    async def run(self, stopping: trio.Event | None) -> None:
+        async with self._listener, trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(self._accept, connections)
+                await (trio.Event() if stopping is None else stopping).wait()
+                accepting.cancel_scope.cancel()
+            self._port.stop()
+            connections.cancel_scope.deadline = trio.current_time() + self._port.limits.graceful_s
+
+    async def _accept(self, connections: trio.Nursery) -> None:
+        rest_s = ACCEPT_REST_S
+        while True:
+            try:
+                stream = await self._listener.accept()
+            except OSError as error:
+                if error.errno not in NO_DESCRIPTOR:
+                    raise
+                self._port.spare_one(trio.current_time())
+                self._say("connections can't be accepted", error=os.strerror(error.errno or 0))
+                await trio.sleep(rest_s)
+                rest_s = min(2 * rest_s, ACCEPT_REST_MOST_S)
+                continue
+            rest_s = ACCEPT_REST_S
+            try:
+                peer = stream.socket.getpeername()
+            except OSError:  # has left already
+                await trio.aclose_forcefully(stream)
+                continue
+            scope = trio.CancelScope()
+            place = Place(address_of(peer[0]), trio.current_time(), scope.cancel, partial(_has_input, stream.socket))
+            if self._port.admit(place, trio.current_time()):
+                connections.start_soon(self._converse, self._wrapped(stream), place, scope)
             else:
-                await stopping.wait()
-            accepting.cancel_scope.cancel()
-        await context.terminated.set()
-        connections.cancel_scope.deadline = trio.current_time() + graceful_s
+                await trio.aclose_forcefully(stream)
+            await self._port.newcomers.turn()
+
+    def _wrapped(self, stream: trio.SocketStream) -> TcpStream:
+        return stream if self._tls is None else trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
+
+    async def _converse(self, stream: TcpStream, place: Place, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                await Connection(self._application, stream, self._port, place).run()
+        except* Exception as group:  # what a client sends must not end the server, whatever a parser makes of it
+            faults = [error for error in leaves(group) if not isinstance(error, ClientGone)]
+            if faults:
+                errors = "; ".join(f"{type(error).__name__}: {error}"[:200] for error in faults)
+                self._say("connection ended by an error", error=errors)
+        finally:
+            self._port.leave(place)
+
+    def _dropped(self, reason: str) -> None:
+        self._on_dropped(reason)
+        self._say("connections were dropped: too many clients, or too much that is unfinished", reason=reason)
+
+    def _say(self, event: str, **facts: str) -> None:
+        if (times := self._lines.setdefault(event, _Line()).due(trio.current_time())) is not None:
+            log.warning(event, port=self._number, times=times, **facts)
 
 
-def _skip_empty_lines(parser: Any) -> None:
-    """Before a request line, where some clients send one (RFC 9112 §2.2). parser: an h11 connection."""
-    from h11 import IDLE
-
-    if "receive_data" in vars(parser):
-        return
-
-    def then_skip(method: Callable[..., None]) -> Callable[..., None]:
-        def call(*arguments: bytes) -> None:
-            method(*arguments)
-            if parser.their_state is IDLE:
-                waiting, _ = parser.trailing_data
-                parser._receive_buffer.maybe_extract_at_most(len(waiting) - len(waiting.lstrip(b"\r\n")))
-
-        return call
-
-    parser.receive_data = then_skip(parser.receive_data)
-    parser.start_next_cycle = then_skip(parser.start_next_cycle)
+def _has_input(socket: trio.socket.SocketType) -> bool:
+    return socket.fileno() >= 0 and socket.is_readable()
 
 
-async def _stay_with_http1(request: object) -> None:
-    """In place of Hypercorn's switch to HTTP/2 on plain connections (`Upgrade: h2c`), which Charon doesn't offer either."""
+class _Line:
+    """One kind of log line: the first at once, then a count every REPORT_INTERVAL_S at most."""
+
+    def __init__(self) -> None:
+        self._times, self._last = 0, float("-inf")
+
+    def due(self, now: float) -> int | None:
+        """How often it happened since the last line, if it is time for one."""
+        self._times += 1
+        if now - self._last < REPORT_INTERVAL_S:
+            return None
+        times, self._times, self._last = self._times, 0, now
+        return times
+
+
+def tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
+    """For a server: TLS 1.2 and later, HTTP/1.1 only. Raises: OSError, ssl.SSLError (files that are no certificate and its key)."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION
+    context.set_ciphers("ECDHE+AESGCM")
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(certificate_file, key_file)
+    return context

@@ -4,19 +4,41 @@ The families are a table: name, kind, labels, buckets, as Charon's dashboards ex
 calls `count`, `gauge` or `observe` with a family's name; a name or label that isn't in the table is our own mistake and raises.
 Every series carries the constant labels of the cluster. There is no global registry: two nodes in one process have two.
 
-Limits: MAX_SERIES label combinations a family; further ones are counted under `charon_actors_metrics_dropped_total` and dropped, so that a
-peer can't fill the memory with label values.
+Who invents label values (a peer its nickname, a client its paths, a beacon node its status codes) must not fill memory or scrapes. Those
+who count know their values where they can, and say `other` for the rest; whatever slips through ends here:
+
+    limit                                     beyond it
+    MAX_SERIES label combinations a family    counters and histograms go on under `other` in all labels, gauges are dropped; each such
+                                              call is counted in `charon_actors_metrics_dropped_total`, one line an hour names the family
+    MAX_LABEL_CHARACTERS a label value        cut off
+
+`exposition` renders at most once in FRESH_S, however many ask, and in slices of SLICE_S with SLICE_REST_S for everybody else in
+between: the big registry of a big cluster takes a tenth of a second of work.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
-from prometheus_client.samples import Sample
+import structlog
+import trio
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.utils import floatToGoString
 
-MAX_SERIES: Final = 4096
+from actors.change_log import ChangeLog
+
+log = structlog.get_logger(topic="metrics")
+
+MAX_SERIES: Final = 1000
+MAX_SERIES_BY_PEER: Final = 4000  # peer x protocol x topic of a cluster of dozens
+MAX_LABEL_CHARACTERS: Final = 128
+OTHER: Final = "other"
+FRESH_S: Final = 1.0
+SLICE_S: Final = 0.002
+SLICE_REST_S: Final = 0.004
+REPORT_INTERVAL_S: Final = 3600.0
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 DEFAULT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -55,7 +77,18 @@ FAMILIES: Final[tuple[Family, ...]] = (
     _family("gauge", "cluster_validators", "", "Validators of the cluster"),
     _family("gauge", "cluster_network", "network", "Constant 1, labelled with the network"),
     _family("counter", "charon_actors_restarts_total", "actor", "Crashes after which a supervisor restarted an actor"),
-    _family("counter", "charon_actors_metrics_dropped_total", "", "Series refused because a family had too many"),
+    _family(
+        "counter",
+        "charon_actors_metrics_dropped_total",
+        "",
+        "Values that found no series of their own because a family has too many",
+    ),
+    _family(
+        "counter",
+        "charon_actors_http_connections_dropped_total",
+        "port reason",
+        "Connections that had to go for a newcomer, for bytes or descriptors, or were turned away",
+    ),
     _family("histogram", "app_eth2_latency_seconds", "endpoint", "Duration of requests to beacon nodes", *BEACON_BUCKETS),
     _family("counter", "app_eth2_requests_total", "endpoint", "Requests to beacon nodes"),
     _family("counter", "app_eth2_errors_total", "endpoint", "Requests to beacon nodes that failed"),
@@ -171,7 +204,9 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._collectors: dict[str, Any] = {}
         self._families = {family.name: family for family in FAMILIES}
-        self._series: dict[str, dict[tuple[str, ...], Any]] = {family.name: {} for family in FAMILIES}
+        self._series: dict[str, dict[tuple[str, ...], _Series]] = {family.name: {} for family in FAMILIES}
+        self._rendering, self._text, self._stale_at = trio.Lock(), b"", float("-inf")
+        self._crowded = ChangeLog(REPORT_INTERVAL_S, REPORT_INTERVAL_S)
         kinds: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
         for family in FAMILIES:
             options = {"buckets": family.buckets} if family.kind == "histogram" else {}
@@ -204,32 +239,84 @@ class Metrics:
 
     def render(self) -> bytes:
         """Prometheus text exposition, in the form of Go's client: whole bounds without `.0`, no `_created` series (10 §6)."""
-        return generate_latest(self)  # it calls `collect` and nothing else
+        return b"".join(self._pieces())
 
-    def collect(self) -> Iterator[Metric]:
-        """All series, for exposition."""
-        for metric in self._registry.collect():
-            metric.samples = [_as_go_writes_it(sample) for sample in metric.samples if not sample.name.endswith("_created")]
-            yield metric
+    async def exposition(self) -> bytes:
+        """What `render` gives, at most FRESH_S old, made without standing in anybody's way.
+
+        Cancellation: whoever waits for the same text makes it.
+        """
+        async with self._rendering:
+            if trio.current_time() >= self._stale_at:
+                pieces, began = list[bytes](), time.perf_counter()
+                for piece in self._pieces():
+                    pieces.append(piece)
+                    if time.perf_counter() - began > SLICE_S:
+                        await trio.sleep(SLICE_REST_S)
+                        began = time.perf_counter()
+                self._text, self._stale_at = b"".join(pieces), trio.current_time() + FRESH_S
+            return self._text
+
+    def _pieces(self) -> Iterator[bytes]:
+        """The text, one series at a time: its values are of one moment, those of two series need not be."""
+        for family in FAMILIES:
+            yield f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.kind}\n".encode()
+            for values, series in list(self._series[family.name].items()):
+                yield series.text({**self._constant, **dict(zip(family.labels, values, strict=True))})
 
     def _find(self, name: str, kind: str, labels: Labels) -> Any:
         family = self._families[name]
         if family.kind != kind or labels.keys() != set(family.labels):
             raise KeyError(f"metric {name} is a {family.kind} with labels {family.labels}, not a {kind} with {tuple(labels)}")
-        values = tuple([labels[label] for label in family.labels])
+        values = tuple([labels[label][:MAX_LABEL_CHARACTERS] for label in family.labels])
         known = self._series[name]
         series = known.get(values)
         if series is None:
-            if len(known) >= MAX_SERIES:
-                self.count("charon_actors_metrics_dropped_total")
-                return None
-            series = known[values] = self._collectors[name].labels(*self._constant.values(), *values)
-        return series
+            if len(known) >= (MAX_SERIES_BY_PEER if "peer" in family.labels else MAX_SERIES):
+                self._note_crowd(name)
+                if kind == "gauge":
+                    return None
+                values = (OTHER,) * len(values)
+            if values not in known:
+                known[values] = _Series(self._collectors[name].labels(*self._constant.values(), *values))
+            series = known[values]
+        return series.child
+
+    def _note_crowd(self, name: str) -> None:
+        self.count("charon_actors_metrics_dropped_total")
+        if self._crowded.is_due(name, time.monotonic()):
+            log.warning("A metric has too many series; further label values are counted as `other`", metric=name)
 
 
-def _as_go_writes_it(sample: Sample) -> Sample:
-    bound = sample.labels.get("le", "")
-    return sample._replace(labels={**sample.labels, "le": bound.removesuffix(".0")}) if bound.endswith(".0") else sample
+class _Series:
+    """One label combination. child: of prometheus_client. heads: its lines up to the values, which never change."""
+
+    __slots__ = ("_heads", "child")
+
+    def __init__(self, child: Any) -> None:
+        self.child = child
+        self._heads: tuple[str, ...] | None = None
+
+    def text(self, labels: Labels) -> bytes:
+        """labels: all of them."""
+        [metric] = self.child.collect()
+        samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+        if self._heads is None:
+            self._heads = tuple([_head(sample.name, {**labels, **sample.labels}) for sample in samples])
+        values: list[str] = [floatToGoString(sample.value) for sample in samples]  # type: ignore[no-untyped-call]
+        lines = [head + value for head, value in zip(self._heads, values, strict=True)]
+        return ("\n".join(lines) + "\n").encode("utf-8", "replace")
+
+
+def _head(name: str, labels: Labels) -> str:
+    """A line up to its value, with labels in order and bounds as Go writes them."""
+    bound = labels.get("le", "")
+    shown = {**labels, "le": bound.removesuffix(".0")} if bound else labels
+    escaped = [f'{label}="{value.translate(_ESCAPES)}"' for label, value in sorted(shown.items())]
+    return f"{name}{{{','.join(escaped)}}} " if escaped else f"{name} "
+
+
+_ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 class Readiness(msgspec.Struct):
@@ -256,7 +343,7 @@ def monitoring_app(metrics: Metrics, readiness: Readiness) -> Callable[[dict[str
         status, content_type, body = 200, "text/plain; charset=utf-8", b"ok"
         match scope["path"]:
             case "/metrics":
-                content_type, body = CONTENT_TYPE, metrics.render()
+                content_type, body = CONTENT_TYPE, await metrics.exposition()
             case "/livez":
                 pass
             case "/readyz":

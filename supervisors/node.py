@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from random import Random
 from socket import socket
@@ -35,9 +36,12 @@ import actors.identity as identity_room
 import actors.signatures as signatures_room
 import actors.validator_api as validator_api_room
 from actors import crypto_workers, http_server, slashing
+from actors.descriptors import monitoring_connections
+from actors.http_connection import Application
+from actors.http_port import Limits
 from actors.mailbox import Address, Mailbox, run_incarnation
 from actors.mesh import Mesh, MeshConfig, build_mesh, mesh_peers, one_way, open_listen_sockets
-from actors.metrics import Metrics, Readiness, monitoring_app
+from actors.metrics import OTHER, Metrics, Readiness, monitoring_app
 from charon_actors.cluster.key_lock import KeyLock
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.peers import peers_of
@@ -63,6 +67,7 @@ EARLY_CHECK_INTERVAL_S: Final = 1.0
 CLIENT_INTERVAL_S: Final = 600.0  # 08 §2
 QUIET_AT: Final = 0.7  # of a slot: attestations are mostly out by then, and the next slot's duties can still be resolved
 GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the version text has Go's names (07 §5.15)
+_STATUSES: Final = frozenset(int(status) for status in HTTPStatus)
 SLASHING_FILE: Final = "slashing-protection.sqlite"
 RECORDS: Final = (SLASHING_FILE, "slashing-protection.trace")  # never left behind when the state moves
 PARTICIPATION_FILE: Final = "consensus-participation"
@@ -247,6 +252,7 @@ class _Building:
         self._client_suffix = graffiti.client_suffix("")
         self._places = {validator.public_key: place for place, validator in enumerate(config.lock.validators)}
         self._requests_of_epoch = 0
+        self._user_agent = ""
         self._was_client_there = True
         self._is_listening = False
         self._mailboxes: dict[str, Any] = {
@@ -336,7 +342,9 @@ class _Building:
         )
         application = monitoring_app(metrics, node.readiness)
         bodies: dict[str, Body] = {
-            "monitoring": Staged(lambda life: _serve(application, monitoring_socket, life)),
+            "monitoring": Staged(
+                partial(_serve, application, monitoring_socket, partial(self._connection_dropped, "monitoring"))
+            ),
             "identity": partial(run_incarnation, mailbox["identity"], self._identity),
             "crypto_workers": partial(run_incarnation, mailbox["crypto_workers"], crypto_workers.CryptoWorkers),
             "slashing": self._once_the_chain_is_known("slashing", self._slashing, needs_forks=False),
@@ -503,6 +511,7 @@ class _Building:
             version=f"charon-actors/charon/{config.profile.version_text}-unknown/{machine}",
             tls=config.validator_api_tls,
             on_request=self._request_seen,
+            on_dropped=partial(self._connection_dropped, "validator_api"),
         ).run(life.stopping)
 
     async def _verify_all(self, checks: Sequence[Check]) -> Sequence[bool]:
@@ -550,6 +559,9 @@ class _Building:
             for name in ("success", "failed", "expect"):
                 metrics.count(f"core_tracker_{name}_duties_total", {"duty": duty_type.label}, 0)
 
+    def _connection_dropped(self, port: str, reason: str) -> None:
+        self._node.metrics.count("charon_actors_http_connections_dropped_total", {"port": port, "reason": reason})
+
     def _beacon_call(self, call: beacon_room.CallSeen) -> None:
         labels = {"endpoint": call.name}
         self._node.metrics.count("app_eth2_requests_total", labels)
@@ -575,8 +587,9 @@ class _Building:
             metrics.count("core_validatorapi_request_total", {**labels, "content_type": request.content_type})
             metrics.observe("core_validatorapi_request_latency_seconds", labels, request.seconds)
             if request.status >= 400:
-                metrics.count("core_validatorapi_request_error_total", {**labels, "status_code": str(request.status)})
-        if request.user_agent:
+                metrics.count("core_validatorapi_request_error_total", {**labels, "status_code": _status(request.status)})
+        if request.user_agent and request.user_agent != self._user_agent:
+            self._user_agent = request.user_agent
             metrics.clear("core_validatorapi_vc_user_agent")
             metrics.gauge("core_validatorapi_vc_user_agent", {"user_agent": request.user_agent}, 1)
 
@@ -706,9 +719,15 @@ class ConsensusMetrics:
         self._metrics.count("core_consensus_insufficient_round_changes_total", labels)
 
 
-async def _serve(application: http_server.Application, listening: socket, life: Life) -> None:
+async def _serve(application: Application, listening: socket, on_dropped: Callable[[str], None], life: Life) -> None:
     life.started()
-    await http_server.serve(application, listening, stopping=life.stopping)
+    limits = Limits(connections=monitoring_connections())
+    await http_server.serve(application, listening, stopping=life.stopping, limits=limits, on_dropped=on_dropped)
+
+
+def _status(status: int) -> str:
+    """As a label: beacon nodes, whose answers are passed on, may invent any."""
+    return str(status) if status in _STATUSES else OTHER
 
 
 def _note(event: Event, metrics: Metrics) -> None:

@@ -18,9 +18,11 @@ from typing import Final
 import msgspec
 import trio
 
+from actors import http_server
 from actors.beacon import Message as BeaconMessage
+from actors.descriptors import validator_api_connections
 from actors.duties.messages import Message as DutiesMessage
-from actors.http_server import serve_connections
+from actors.http_port import Limits
 from actors.mailbox import Address
 from actors.signatures import Message as SignaturesMessage
 from actors.validator_api.app import REQUEST_TIMEOUT_S, Application, RequestSeen
@@ -33,7 +35,11 @@ from charon_actors.eth2.chain import Chain
 KEEP_ALIVE_S: Final = 75.0  # more than any client leaves between two calls of one slot
 HEAD_BYTES: Final = 2**20  # a GET of validators with repeated ids has 103 bytes a key
 GRACEFUL_S: Final = 1.0
-DEAD_CLIENT_S: Final = 30  # a client that acknowledges nothing for so long is gone; else a stream to it would block for ever
+# A client with 1000 validators asks some ten requests a slot, one that asks for each validator alone some hundred.
+REQUESTS_RATE: Final = 500.0
+REQUESTS_BURST: Final = 200
+CONNECTIONS_RATE: Final = 300.0
+CONNECTIONS_BURST: Final = 128
 
 
 class Tls(msgspec.Struct, frozen=True):
@@ -44,6 +50,10 @@ class Tls(msgspec.Struct, frozen=True):
 
 
 def _ignore(_: RequestSeen) -> None:
+    pass
+
+
+def _ignore_reason(_: str) -> None:
     pass
 
 
@@ -66,11 +76,12 @@ class ValidatorApi:
         version: str,
         tls: Tls | None = None,
         on_request: Callable[[RequestSeen], None] = _ignore,
+        on_dropped: Callable[[str], None] = _ignore_reason,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
         assert "charon" in version.lower()
         assert "prysm" not in version.lower()
-        self._listening, self._tls = listening, tls
+        self._listening, self._tls, self._on_dropped = listening, tls, on_dropped
         self._beacon, self._on_request, self._request_timeout_s = beacon, on_request, request_timeout_s
         self._handlers = Handlers(shares, chain, beacon, duties, signatures, version)
 
@@ -84,27 +95,33 @@ class ValidatorApi:
 
             proxy = Proxy(nursery, self._beacon, refused)
             application = Application(self._handlers, proxy, self._on_request, self._request_timeout_s)
-            await serve(application, self._listening, self._tls, stopping)
+            await serve(application, self._listening, self._tls, stopping, self._on_dropped)
             nursery.cancel_scope.cancel()
 
 
-async def serve(application: Application, listening: socket.socket, tls: Tls | None, stopping: trio.Event | None = None) -> None:
-    """Serve on a duplicate of `listening` until cancelled or `stopping` is set.
-
-    Why not `actors.http_server.serve`: heads of 1 MiB, TLS, and the limit on dead clients are this API's own.
-    """
-    from hypercorn.config import Config
-
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # inherited by accepted connections
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_CLIENT_S * 1000)
-    config = Config()
-    config.accesslog = config.errorlog = None
-    config.include_server_header = False
-    config.keep_alive_timeout = KEEP_ALIVE_S
-    config.keep_alive_max_requests = 2**31
-    config.h11_max_incomplete_size = HEAD_BYTES
-    if tls is not None:
-        config.certfile, config.keyfile = tls.certificate_file, tls.key_file
-    await serve_connections(application, config, listening, GRACEFUL_S, stopping)
+async def serve(
+    application: Application,
+    listening: socket.socket,
+    tls: Tls | None,
+    stopping: trio.Event | None = None,
+    on_dropped: Callable[[str], None] = lambda reason: None,
+) -> None:
+    """Serve on a duplicate of `listening` until cancelled or `stopping` is set."""
+    await http_server.serve(
+        application,
+        listening,
+        stopping=stopping,
+        limits=Limits(
+            connections=validator_api_connections(),
+            head_bytes=HEAD_BYTES,
+            keep_alive_s=KEEP_ALIVE_S,
+            graceful_s=GRACEFUL_S,
+            requests_rate=REQUESTS_RATE,
+            requests_burst=REQUESTS_BURST,
+            connections_rate=CONNECTIONS_RATE,
+            connections_burst=CONNECTIONS_BURST,
+            pieces_rate=float("inf"),
+        ),
+        tls=None if tls is None else http_server.tls_context(tls.certificate_file, tls.key_file),
+        on_dropped=on_dropped,
+    )

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_UNESCAPES: Final = 2
-MAX_LABEL_CHARACTERS: Final = 128
+OTHER: Final = "other"
 _VALUES: Final = (
     (re.compile(r"[0-9]+", flags=re.ASCII), "{n}"),
     (re.compile(r"0[xX][0-9a-fA-F]+"), "{hex}"),
@@ -49,10 +49,41 @@ COALESCED: Final = re.compile(
 )
 
 
+# What the Beacon API has below /eth/v1 to /eth/v4, as a metric may name it; {} is a value.
+_PATHS: Final = """
+beacon/blinded_blocks beacon/blinded_blocks/{} beacon/blob_sidecars/{} beacon/blobs/{} beacon/blocks beacon/blocks/{}
+beacon/blocks/{}/attestations beacon/blocks/{}/root beacon/deposit_snapshot beacon/genesis beacon/headers beacon/headers/{}
+beacon/light_client/bootstrap/{} beacon/light_client/finality_update beacon/light_client/optimistic_update
+beacon/light_client/updates beacon/pool/attestations beacon/pool/attester_slashings beacon/pool/bls_to_execution_changes
+beacon/pool/payload_attestations beacon/pool/proposer_slashings beacon/pool/sync_committees beacon/pool/voluntary_exits
+beacon/rewards/attestations/{} beacon/rewards/blocks/{} beacon/rewards/sync_committee/{} beacon/states/{}/committees
+beacon/states/{}/finality_checkpoints beacon/states/{}/fork beacon/states/{}/pending_consolidations
+beacon/states/{}/pending_deposits beacon/states/{}/pending_partial_withdrawals beacon/states/{}/proposer_lookahead
+beacon/states/{}/randao beacon/states/{}/root beacon/states/{}/sync_committees beacon/states/{}/validator_balances
+beacon/states/{}/validator_identities beacon/states/{}/validators beacon/states/{}/validators/{}
+builder/states/{}/expected_withdrawals config/deposit_contract config/fork_schedule config/spec
+debug/beacon/data_column_sidecars/{} debug/beacon/heads debug/beacon/states/{} debug/fork_choice events node/health
+node/identity node/peer_count node/peers node/peers/{} node/syncing node/version validator/aggregate_and_proofs
+validator/aggregate_attestation validator/attestation_data validator/beacon_committee_selections
+validator/beacon_committee_subscriptions validator/blinded_blocks/{} validator/blocks/{} validator/contribution_and_proofs
+validator/duties/attester/{} validator/duties/proposer/{} validator/duties/sync/{} validator/liveness/{}
+validator/prepare_beacon_proposer validator/register_validator validator/sync_committee_contribution
+validator/sync_committee_selections validator/sync_committee_subscriptions
+"""
+_KNOWN: Final = frozenset(_PATHS.split())
+_VERSIONS: Final = frozenset({"v1", "v2", "v3", "v4"})
+_NAMED_IDS: Final = frozenset({"head", "genesis", "justified", "finalized"})  # of states and blocks
+
+
 def path_label(path: str) -> str:
-    """The path as a metric's label: parts joined by `_`, those that are values replaced (10 §3.5). At most MAX_LABEL_CHARACTERS."""
-    parts = (next((name for pattern, name in _VALUES if pattern.fullmatch(part)), part) for part in path.split("/") if part)
-    return "_".join(parts)[:MAX_LABEL_CHARACTERS]
+    """The path as a metric's label: parts joined by `_`, those that are values replaced (10 §3.5); OTHER for what the Beacon API
+    doesn't have. path: unescaped."""
+    parts = [part for part in path.split("/") if part]
+    if len(parts) < 3 or parts[0] != "eth" or parts[1] not in _VERSIONS:
+        return OTHER
+    values = [next((name for pattern, name in _VALUES if pattern.fullmatch(part)), None) for part in parts]
+    known = "/".join("{}" if value or part in _NAMED_IDS else part for part, value in zip(parts[2:], values[2:], strict=True))
+    return "_".join(value or part for part, value in zip(parts, values, strict=True)) if known in _KNOWN else OTHER
 
 
 def normal_path(path: str) -> str | None:

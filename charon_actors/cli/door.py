@@ -57,8 +57,11 @@ def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status:
     """
     import trio
 
+    from actors.descriptors import raise_limit
+
     if _interrupts:
         raise KeyboardInterrupt
+    raise_limit()
     if signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Trio's own care of Ctrl-C stands on this one
     status: int | None = None

@@ -438,7 +438,7 @@ async def running(
 
 @asynccontextmanager
 async def beacon_node(
-    dealt: Any, *, fork_version: bytes = FORK_VERSION, delay_s: float = 0.0
+    dealt: Any, *, fork_version: bytes = FORK_VERSION, delay_s: float = 0.0, port: int = 0
 ) -> AsyncIterator[tuple[BeaconMock, str]]:
     """A beacon node of the network `lab`; with `delay_s`, one that thinks before each answer."""
     settings = BeaconSettings(
@@ -454,7 +454,7 @@ async def beacon_node(
         await trio.sleep(delay_s)
         await mock(scope, receive, send)
 
-    with http_server.bind("127.0.0.1:0", "beacon mock") as listening:
+    with http_server.bind(f"127.0.0.1:{port}", "beacon mock") as listening:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(http_server.serve, slowly, listening)
             yield mock, f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -717,6 +717,11 @@ async def test_tls(tmp_path: Path) -> None:
         nursery.start_soon(api.run)
         answer = await client.get(f"https://localhost:{listening.getsockname()[1]}/eth/v1/node/version")
         assert answer.json() == {"data": {"version": "charon"}}
+        trusted.set_alpn_protocols(["h2", "http/1.1"])
+        wanted = await trio.open_ssl_over_tcp_stream("localhost", listening.getsockname()[1], ssl_context=trusted)
+        async with wanted as stream:
+            await stream.do_handshake()
+            assert stream.selected_alpn_protocol() == "http/1.1", "HTTP/2 and its resets are not offered"
         nursery.cancel_scope.cancel()
     listening.close()
 

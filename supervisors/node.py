@@ -38,6 +38,7 @@ from actors import crypto_workers, http_server, slashing
 from actors.mailbox import Address, Mailbox, run_incarnation
 from actors.mesh import Mesh, MeshConfig, build_mesh, mesh_peers, one_way, open_listen_sockets
 from actors.metrics import Metrics, Readiness, monitoring_app
+from actors.off_loop import Elsewhere
 from charon_actors.cluster.data_directory import write_key_lock
 from charon_actors.cluster.key_lock import KeyLock
 from charon_actors.cluster.lock import Lock
@@ -49,6 +50,7 @@ from charon_actors.eth2.beacon_api import ChainEvent, NodeUrl, ReorgEvent
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType, start_offset_s
 from charon_actors.eth2.networks import Network
+from charon_actors.eth2.unsigned_data import Proposal
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.profile import Profile
@@ -237,6 +239,7 @@ class _Building:
         self._counted_epoch: int | None = None
         self._noted_slot: int | None = None
         self._client_suffix = graffiti.client_suffix("")
+        self._off_loop = Elsewhere(self._in_process)
         self._places = {validator.public_key: place for place, validator in enumerate(config.lock.validators)}
         self._requests_of_epoch = 0
         self._was_client_there = True
@@ -422,6 +425,8 @@ class _Building:
             broadcast=self._node.mesh.broadcast,
             on_group=lambda group: self._mailboxes["duties"].tell(duties_room.GroupArrived(group)),
             wall_clock=self._clock,
+            agreed_block=self._agreed_block,
+            off_loop=self._off_loop,
             may_propose=self._may_propose,
             observe=partial(self._note_partials, chain),
             observe_verification=self._note_verification,
@@ -484,6 +489,9 @@ class _Building:
     async def _verify_all(self, checks: Sequence[Check]) -> Sequence[bool]:
         return await self._mailboxes["crypto_workers"].ask(crypto_workers.VerifyAll(checks)) if checks else ()
 
+    async def _in_process(self, function: Callable[[Any], Any], item: Any) -> Any:
+        return await self._mailboxes["crypto_workers"].ask(crypto_workers.LongWork(function, item))
+
     async def _recover(self, recoveries: Sequence[crypto_workers.Recovery]) -> Sequence[bytes | None]:
         crypto: Address[crypto_workers.Message] = self._mailboxes["crypto_workers"]
         return await crypto.ask(crypto_workers.RecoverSignatures(recoveries))
@@ -492,6 +500,14 @@ class _Building:
 
     async def _take_partials(self, peer_index: int, message: bytes) -> None:
         await self._mailboxes["signatures"].deliver(signatures_room.PeerPartials(peer_index, message))
+
+    async def _agreed_block(self, slot: int) -> Proposal | None:
+        """The decided block of that slot, once it is; None when nobody of ours proposes there, or there will be none any more."""
+        try:
+            proposal: Proposal = await self._mailboxes["duties"].ask(duties_room.AwaitProposal(slot))
+        except duties_room.NoDuty:
+            return None
+        return proposal
 
     async def _may_propose(self, slot: int, pubkey: bytes) -> bool:
         """Whether that validator proposes in that slot; True while its epoch's duties aren't known."""

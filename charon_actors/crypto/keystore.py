@@ -35,7 +35,7 @@ from typing import Any, Final
 
 import msgspec
 
-from charon_actors.bounded_json import decode_json_file
+from charon_actors.bounded_json import KEYSTORE, decode_json_file
 from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.faults import CryptoFault, Entropy, KeystoreFault
 from charon_actors.crypto.group import decode_scalar
@@ -187,7 +187,7 @@ def decode_keystore(content: bytes) -> dict[str, Any]:
     if len(content) > MAX_FILE_BYTES:
         raise KeystoreFault("", f"longer than {MAX_FILE_BYTES} bytes")
     try:
-        decoded = decode_json_file(content)
+        decoded = decode_json_file(content, KEYSTORE)
     except ValueError as error:
         raise KeystoreFault("", f"not JSON: {str(error)[:120]}") from None
     if not isinstance(decoded, dict):

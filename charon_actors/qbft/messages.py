@@ -38,6 +38,7 @@ import msgspec
 from google.protobuf.any_pb2 import Any as ProtobufAny
 from google.protobuf.message import DecodeError
 
+from charon_actors import bounded_json
 from charon_actors.crypto import k1_sign_recoverable, k1_verify_recoverable
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.p2p.protobuf.core_pb2 import Duty as WireDuty
@@ -48,7 +49,7 @@ from charon_actors.qbft.merkle import Hashing, hash_bytes
 MESSAGE_BYTES: Final = 32 * 2**20  # read limit of the protocol (06 §1)
 SIGNED_BYTES: Final = 1024  # a QBFTMsg has at most about 190; more would be unknown fields that we had to hash
 VALIDATORS: Final = 2**16  # of the largest cluster that a definition can describe
-BLOCK_BYTES: Final = 16 * 2**20  # an execution payload of 8 MiB (EIP-7934) and 60 blobs with their cell proofs
+BLOCK_BYTES: Final = bounded_json.BLOCK_BYTES
 PRIORITY_BYTES: Final = 2**20  # a real one has a few kilobytes; its nesting is expensive to parse
 SPARE_FIELDS: Final = 8
 SPARE_VALIDATORS: Final = 1024  # of a peer whose cluster has got more validators than our lock (06 §10)

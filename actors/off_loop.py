@@ -20,6 +20,7 @@ R = TypeVar("R")
 IN_LOOP_MS: Final = 2.0
 IN_THREAD_MS: Final = 40.0  # a block of 21 blobs as JSON has 15 ms, the root of a full block of today 10 ms
 JSON_BYTES_A_MS: Final = 250_000  # parsed, its hex made bytes; likewise written
+JSON_VALUES_A_MS: Final = 500
 
 Process = Callable[[Callable[[Any], Any], Any], Awaitable[Any]]
 
@@ -46,6 +47,6 @@ class Elsewhere:
         return done
 
 
-def json_ms(size: int) -> float:
-    """What it costs to read or write so many bytes of JSON that are mostly long strings, as a block's are."""
-    return size / JSON_BYTES_A_MS
+def json_ms(text: bytes) -> float:
+    """What it costs to make values of this JSON: long strings, as a block's, or many short ones."""
+    return len(text) / JSON_BYTES_A_MS + text.count(b",") / JSON_VALUES_A_MS

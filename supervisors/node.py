@@ -326,6 +326,7 @@ class _Building:
             on_cache=self._beacon_cache,
             on_chain=facts.replace,
             wall_clock=self._clock,
+            off_loop=self._off_loop,
         )
         application = monitoring_app(metrics, node.readiness)
         bodies: dict[str, Body] = {
@@ -449,6 +450,7 @@ class _Building:
             on_slot=partial(self._note_slot, chain),
             on_ended=self._duty_ended,
             on_block=self._block_fetched,
+            off_loop=self._off_loop,
         )
 
     def _graffiti(self, pubkey: bytes) -> bytes:
@@ -483,6 +485,7 @@ class _Building:
             self._mailboxes["signatures"],
             version=f"charon-actors/charon/{config.profile.version_text}-unknown/{machine}",
             tls=config.validator_api_tls,
+            off_loop=self._off_loop,
             on_request=self._request_seen,
         ).run(life.stopping)
 

@@ -90,7 +90,7 @@ class Blocks:
 
     async def look(self, data: bytes, duty: Duty) -> Look:
         """What a peer's bytes show without being decoded. Raises: EncodingFault, ChainFault."""
-        if looks_like_json(data[:KIB]):
+        if looks_like_json(data):
             if len(data) > PEER_BLOCK.max_bytes:
                 raise EncodingFault(f"a block of {len(data)} bytes as JSON")
             return Look(b"", data)
@@ -191,7 +191,7 @@ class Blocks:
     async def _read_json(self, text: bytes, agreed: Agreed) -> Look:
         if len(text) > JSON_BYTES_A_BYTE * agreed.size + SPARE_JSON_BYTES:
             raise EncodingFault(f"a block of {len(text)} bytes as JSON, the decided one has {agreed.size} as SSZ")
-        return await self._off_loop(json_ms(len(text)), _look_at_json, text)
+        return await self._off_loop(json_ms(text), _look_at_json, text)
 
 
 class _Slot:

@@ -25,6 +25,7 @@ D = TypeVar("D", bytes, memoryview)
 V12_BYTES: Final = 12
 V13_BYTES: Final = 13
 V20_BYTES: Final = 20
+MAX_SPACES: Final = 1024
 
 
 def _fork(number: int) -> Fork:
@@ -94,8 +95,8 @@ def parse_json(data: bytes, kind: Kind) -> Any:
 
 
 def looks_like_json(data: bytes, opening: bytes = b"{") -> bool:
-    """Whether the first non-space byte is one of `opening`."""
-    first = data.lstrip(b" \t\r\n")[:1]
+    """Whether the first non-space byte is one of `opening`, and not far away."""
+    first = data[:MAX_SPACES].lstrip(b" \t\r\n")[:1]
     return bool(first) and first in opening
 
 

@@ -109,9 +109,16 @@ def test_what_is_accepted_is_canonical_and_remerkleable_agrees(value: dict[str, 
     mutated = bytes(data[: draw.draw(st.sampled_from([len(data), len(data) - 1, len(data) // 2]))])
     mutated += draw.draw(st.sampled_from([b"", b"\0"]))
     try:
+        OUTER.check(memoryview(mutated))
+        is_good = True
+    except SszFault:
+        is_good = False
+    try:
         decoded = OUTER.decode(mutated)
     except SszFault:
+        assert not is_good
         return
+    assert is_good
     assert OUTER.encode(decoded) == mutated
     assert bytes(OracleOuter.decode_bytes(mutated).hash_tree_root()) == OUTER.hash_tree_root(decoded)
 

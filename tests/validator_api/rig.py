@@ -18,6 +18,7 @@ from actors.duties.messages import (
     AwaitProposal,
     NoDuty,
     NotReady,
+    ProposalsInHand,
     ProposerOf,
     PubkeyOfAttester,
     UnknownValidator,
@@ -66,6 +67,11 @@ class Duties:
                     )
                 case AwaitProposal() as request:
                     self._answer(mail.reply_to(request), request.slot, self.proposals.get(request.slot))
+                case ProposalsInHand() as request:
+                    if self.proposals or self.proposers or self.undecided:
+                        mail.reply_to(request).send(tuple(self.proposals.values()))
+                    else:
+                        mail.reply_to(request).fail(NoDuty("no validator of this cluster proposes now"))
                 case ProposerOf() as request:
                     self._answer(mail.reply_to(request), -1, self.proposers.get(request.slot), request.slot)
                 case PubkeyOfAttester() as request:

@@ -24,7 +24,7 @@ from actors.duties.messages import (
     UnknownValidator,
 )
 from actors.duties.messages import Message as DutiesMessage
-from actors.mailbox import Inbox, Mailbox, Reply, open_actor
+from actors.mailbox import Address, Inbox, Mailbox, Reply, open_actor
 from actors.signatures import InvalidPartial, SubmitPartials
 from actors.signatures import Message as SignaturesMessage
 from actors.validator_api import KeyShares, RequestSeen, ValidatorApi
@@ -135,6 +135,7 @@ class Rig:
     chain: Chain
     listening: socket.socket
     requests: list[RequestSeen]
+    beacon: Address[BeaconMessage]
 
     @property
     def url(self) -> str:
@@ -218,7 +219,7 @@ async def rig_of(
         nursery.start_soon(api.run)
         host, port = listening.getsockname()
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=15, trust_env=False))
-        yield Rig(client, duties, signatures, chain, listening, requests)
+        yield Rig(client, duties, signatures, chain, listening, requests, beacon)
         nursery.cancel_scope.cancel()
 
 

@@ -305,8 +305,8 @@ class WorkerPool:
                 if outcome.error is not None:
                     raise outcome.error
                 return outcome.value  # type: ignore[no-any-return]  # set by _run_once, of function's type
-            log.warning("Crypto worker process died or hung", job=function.__name__, attempt=attempt)
-        raise WorkerDied(f"worker processes died or hung over {function.__name__} twice")
+            log.warning("Crypto worker process died or hung", job=_name(function), attempt=attempt)
+        raise WorkerDied(f"worker processes died or hung over {_name(function)} twice")
 
     async def _run_once(self, context: trio_parallel.WorkerContext, function: Callable[[T], R], item: T) -> "_Outcome | None":
         """None: the process died, or was killed for taking longer than JOB_LIMIT_S."""
@@ -333,6 +333,12 @@ class WorkerPool:
                     outcome = _Outcome(None, error)
             nursery.cancel_scope.cancel()
         return outcome
+
+
+def _name(function: Callable[..., object]) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return function.__name__
 
 
 class _Outcome(msgspec.Struct):

@@ -2,7 +2,8 @@
 
 Theory of operation. A message waits in its peer's queue; the peer's task takes it out and goes through it, the cheap checks first:
 
-    0 door       of blocks: the duty through the gate, not too long, and the first one of that peer and slot; else it isn't queued
+    0 door       not too long for so many validators; a block's duty through the gate, and it is the first one of that peer and slot;
+                 else it isn't queued
     1 outside    share and sender belong together, duty through the gate, a proposal only where the cluster proposes
     2 entry      the validator is in the lock; the entry is not a repeat, not one of too many, not one that is needed no more
     3 inside     decoded, of that duty, its root (partial.py); a block is compared with the decided one instead (blocks.py)
@@ -34,7 +35,7 @@ from actors.signatures.blocks import Blocks
 from actors.signatures.messages import Collected, DutyExpired, InvalidPartial, Settings
 from actors.signatures.partial import MAX_SMALL_BYTES, UNREADABLE, Partial, read_partial
 from actors.signatures.wire import MAX_MESSAGE_BYTES, NotPerformed, decode_message, peek_duty
-from charon_actors.bounded_json import BLOCK_BYTES, KIB
+from charon_actors.bounded_json import BLOCK_BYTES, KIB, list_of
 from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.duty import Duty, DutyType
@@ -90,6 +91,7 @@ class Peers:
         self._settings, self._gate, self._is_over = settings, gate, is_over
         self._collected, self._store, self._verify_all, self._may_propose = collected, store, verify_all, may_propose
         self._observe, self._observe_verification, self._blocks = observe, observe_verification, blocks
+        self._max_list_bytes = list_of(len(settings.validators) + SPARE_VALIDATORS).max_bytes
         self._queues: dict[int, Queue] = {}
         self._seen: dict[int, Seen] = {}
         self._warn = Warnings()
@@ -103,7 +105,11 @@ class Peers:
             self._seen[peer_index] = Seen(limit)
             nursery.start_soon(self._serve, peer_index, queue, nursery, name=f"partial signatures of peer {peer_index}")
         duty = peek_duty(message)
-        if duty is not None and duty.type is DutyType.PROPOSER and not self._may_enter(peer_index, duty, len(message)):
+        if duty is not None and duty.type is DutyType.PROPOSER:
+            if not self._may_enter(peer_index, duty, len(message)):
+                return
+        elif len(message) > self._max_list_bytes:
+            self._warn(peer_index, "Partial signatures of a peer dropped unseen", bytes=len(message))
             return
         if not queue.put(message):
             self._warn(peer_index, "Too many partial signatures of a peer wait, a set is dropped")

@@ -5,7 +5,8 @@
     under IN_THREAD_MS     a thread           it shares the interpreter, at most 5 ms a turn; short enough to be bearable
     more                   a process          whoever shares the interpreter for a second makes each await of all others 5 ms longer
 
-One thing is in a thread at a time, one in a process: more would only take turns. Expectations are the caller's, from lengths and counts.
+Of one `Elsewhere` one thing is in a thread at a time, and one in a process: more would only take turns. Who lets strangers cause work has
+one of his own, so that others wait for one thing of his at most. Expectations are the caller's, from lengths and counts.
 The work is a function that is importable by name, its argument and result can be pickled; it may raise what it likes.
 """
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 IN_LOOP_MS: Final = 2.0
-IN_THREAD_MS: Final = 40.0  # a block of 21 blobs as JSON has 15 ms, the root of a full block of today 10 ms
+IN_THREAD_MS: Final = 100.0  # a block of 21 blobs as JSON has 30 ms, the root of 2800 transfers (gas limit of 60 million) 60 ms
 JSON_BYTES_A_MS: Final = 250_000  # parsed, its hex made bytes; likewise written
 JSON_VALUES_A_MS: Final = 500
 
@@ -35,7 +36,7 @@ class Elsewhere:
     """An OffLoop. process: does the call in a process, may raise Retryable; without one a thread does what a process should."""
 
     def __init__(self, process: Process | None = None) -> None:
-        self._process, self._thread = process, trio.CapacityLimiter(1)
+        self._process, self._thread, self._turn = process, trio.CapacityLimiter(1), trio.Lock()
 
     async def __call__(self, expected_ms: float, function: Callable[[T], R], item: T) -> R:
         if expected_ms < IN_LOOP_MS:
@@ -43,7 +44,8 @@ class Elsewhere:
             return function(item)
         if expected_ms < IN_THREAD_MS or self._process is None:
             return await trio.to_thread.run_sync(function, item, abandon_on_cancel=True, limiter=self._thread)
-        done: R = await self._process(function, item)
+        async with self._turn:
+            done: R = await self._process(function, item)
         return done
 
 

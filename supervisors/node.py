@@ -485,7 +485,7 @@ class _Building:
             self._mailboxes["signatures"],
             version=f"charon-actors/charon/{config.profile.version_text}-unknown/{machine}",
             tls=config.validator_api_tls,
-            off_loop=self._off_loop,
+            off_loop=Elsewhere(self._in_process),
             on_request=self._request_seen,
         ).run(life.stopping)
 

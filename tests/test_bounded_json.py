@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -186,3 +188,22 @@ def test_honest_lists_are_at_most_half_of_what_their_kind_allows(validators: int
         assert 2 * len(text) <= kind.max_bytes
         assert 2 * signs(text) <= kind.max_values
         check_size(text, list_in(text))
+
+
+DECODERS = re.compile(r"json\.loads?\(|msgspec\.json\.decode\(|json\.Decoder\(|JSONDecoder\(|\.raw_decode\(")
+BOUNDED_THEMSELVES = {
+    "charon_actors/bounded_json.py",
+    "charon_actors/eth2/proposal.py",  # into types of its own, after `check_foreign_json`
+    "charon_actors/dkg/signature_exchange.py",  # one text of ENTRY_BYTES
+    "charon_actors/cluster/repair.py",  # what has been decoded once
+    "charon_actors/cli/config_file.py",  # the operator's own, 256 KiB
+    "charon_actors/p2p/peer_id.py",  # a file of ours
+    "supervisors/simulation/beacon_mock.py",  # the simulation's
+}
+
+
+def test_nobody_else_decodes_json() -> None:
+    root = Path(__file__).parent.parent
+    sources = [path for room in ("charon_actors", "actors", "supervisors") for path in (root / room).rglob("*.py")]
+    found = {str(path.relative_to(root)) for path in sources if DECODERS.search(path.read_text("utf-8"))}
+    assert found == BOUNDED_THEMSELVES

@@ -80,6 +80,9 @@ def test_wire_and_json_of_every_type_and_fork(entry: dict[str, Any]) -> None:
         cut = (value.signature, value.message)
         found, message = cut_signed(value.fork, value.blinded, value.body)
         assert (found, bytes(message)) == cut
+        place = value.body.index(value.signature) - 4  # of the message's offset
+        with pytest.raises(EncodingFault):
+            cut_signed(value.fork, value.blinded, value.body[:place] + bytes([101]) + value.body[place + 1 :])
         beacon_api = json.dumps(entry["json"]["block"]).encode()
         assert cut_signed_json(value.fork, value.blinded, beacon_api, BLOCK) == cut
         assert cut_wire_json(json_bytes) == (value.fork, value.blinded, *cut)

@@ -1,7 +1,8 @@
 """Crypto workers: processes for BLS and keystore work, so that the event loop stays free. pyblst keeps the interpreter lock.
 
-Accepts     VerifyAll, RecoverSignatures, EncryptKeystores, DecryptKeystores (ask)
-Owns        up to `workers` processes, started when first needed; each keeps its own cache of decoded public keys
+Accepts     VerifyAll, RecoverSignatures, EncryptKeystores, DecryptKeystores, LongWork (ask)
+Owns        up to `workers` processes, started when first needed; each keeps its own cache of decoded public keys. One more for
+            LongWork, which would keep signatures waiting
 May touch   processes, through trio-parallel. Not: sockets, files, another actor's state
 Mailbox     1024, policy `reject`; at most MAX_REQUESTS are being worked on, the rest waits in the mailbox
 Cancelled   an asker that leaves: its queued jobs are forgotten, a running one may finish within GRACE_S, then its process is
@@ -23,6 +24,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar, assert_never
 
 import msgspec
@@ -132,11 +134,21 @@ class DecryptKeystores(Request[list[bytes]], frozen=True):
     keystores: Sequence[KeystoreToRead]
 
 
+class LongWork(Request[Any], frozen=True):
+    """Ask for `function(item)`: importable by name; item, result and errors can be pickled. One at a time (`off_loop.py`).
+
+    Raises: what the function raises, WorkerDied, ActorDown, MailboxFull. Cancellation: at any time.
+    """
+
+    function: Callable[[Any], Any]
+    item: Any
+
+
 class WorkerDied(Retryable):
     """Two worker processes in a row died or hung over the same job."""
 
 
-Message = VerifyAll | RecoverSignatures | EncryptKeystores | DecryptKeystores
+Message = VerifyAll | RecoverSignatures | EncryptKeystores | DecryptKeystores | LongWork
 
 
 class CryptoWorkers:
@@ -151,13 +163,19 @@ class CryptoWorkers:
     async def run(self, inbox: Inbox[Message]) -> None:
         room = trio.Semaphore(MAX_REQUESTS)
 
-        async def serve(answer: Callable[..., Any], *args: object) -> None:
+        async def serve(
+            answer: Callable[..., Any], *args: object, errors: tuple[type[Exception], ...] = (CryptoFault, Retryable)
+        ) -> None:
             try:
-                await answer(*args, errors=(CryptoFault, Retryable))
+                await answer(*args, errors=errors)
             finally:
                 room.release()
 
-        async with open_worker_pool(self._workers) as pool, trio.open_nursery() as nursery:
+        async with (
+            open_worker_pool(self._workers) as pool,
+            open_worker_pool(min(self._workers, 1)) as long_work,
+            trio.open_nursery() as nursery,
+        ):
             await room.acquire()
             async for mail in inbox:
                 match mail.message:
@@ -169,6 +187,9 @@ class CryptoWorkers:
                         nursery.start_soon(serve, mail.reply_to(encrypt).answer, pool.map, encrypt_one, to_write)
                     case DecryptKeystores(to_read) as decrypt:
                         nursery.start_soon(serve, mail.reply_to(decrypt).answer, pool.map, decrypt_one, to_read)
+                    case LongWork(function, item) as long:
+                        call = partial(serve, mail.reply_to(long).answer, long_work.call, function, item, errors=(Exception,))
+                        nursery.start_soon(call)
                     case unknown:
                         assert_never(unknown)
                 await room.acquire()
@@ -284,8 +305,8 @@ class WorkerPool:
                 if outcome.error is not None:
                     raise outcome.error
                 return outcome.value  # type: ignore[no-any-return]  # set by _run_once, of function's type
-            log.warning("Crypto worker process died or hung", job=function.__name__, attempt=attempt)
-        raise WorkerDied(f"worker processes died or hung over {function.__name__} twice")
+            log.warning("Crypto worker process died or hung", job=_name(function), attempt=attempt)
+        raise WorkerDied(f"worker processes died or hung over {_name(function)} twice")
 
     async def _run_once(self, context: trio_parallel.WorkerContext, function: Callable[[T], R], item: T) -> "_Outcome | None":
         """None: the process died, or was killed for taking longer than JOB_LIMIT_S."""
@@ -312,6 +333,12 @@ class WorkerPool:
                     outcome = _Outcome(None, error)
             nursery.cancel_scope.cancel()
         return outcome
+
+
+def _name(function: Callable[..., object]) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return function.__name__
 
 
 class _Outcome(msgspec.Struct):

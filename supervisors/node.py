@@ -42,6 +42,7 @@ from actors.http_port import Limits
 from actors.mailbox import Address, Mailbox, run_incarnation
 from actors.mesh import Mesh, MeshConfig, build_mesh, mesh_peers, one_way, open_listen_sockets
 from actors.metrics import OTHER, Metrics, Readiness, monitoring_app
+from actors.off_loop import Elsewhere
 from charon_actors.cluster.key_lock import KeyLock
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.peers import peers_of
@@ -52,6 +53,7 @@ from charon_actors.eth2.beacon_api import ChainEvent, NodeUrl, ReorgEvent
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType, start_offset_s
 from charon_actors.eth2.networks import Network
+from charon_actors.eth2.unsigned_data import Proposal
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.profile import Profile
@@ -250,6 +252,7 @@ class _Building:
         self._counted_epoch: int | None = None
         self._noted_slot: int | None = None
         self._client_suffix = graffiti.client_suffix("")
+        self._off_loop = Elsewhere(self._in_process)
         self._places = {validator.public_key: place for place, validator in enumerate(config.lock.validators)}
         self._requests_of_epoch = 0
         self._user_agent = ""
@@ -339,6 +342,7 @@ class _Building:
             on_chain=facts.replace,
             on_dropped=self._event_dropped,
             wall_clock=self._clock,
+            off_loop=self._off_loop,
         )
         application = monitoring_app(metrics, node.readiness)
         bodies: dict[str, Body] = {
@@ -447,6 +451,8 @@ class _Building:
             broadcast=self._node.mesh.broadcast,
             on_group=lambda group: self._mailboxes["duties"].tell(duties_room.GroupArrived(group)),
             wall_clock=self._clock,
+            agreed_block=self._agreed_block,
+            off_loop=self._off_loop,
             may_propose=self._may_propose,
             observe=partial(self._note_partials, chain),
             observe_verification=self._note_verification,
@@ -476,6 +482,7 @@ class _Building:
             on_block=self._block_fetched,
             on_refused=self._decision_refused,
             verify_all=self._verify_all,
+            off_loop=self._off_loop,
         )
 
     def _graffiti(self, pubkey: bytes) -> bytes:
@@ -510,12 +517,16 @@ class _Building:
             self._mailboxes["signatures"],
             version=f"charon-actors/charon/{config.profile.version_text}-unknown/{machine}",
             tls=config.validator_api_tls,
+            off_loop=Elsewhere(self._in_process),
             on_request=self._request_seen,
             on_dropped=partial(self._connection_dropped, "validator_api"),
         ).run(life.stopping)
 
     async def _verify_all(self, checks: Sequence[Check]) -> Sequence[bool]:
         return await self._mailboxes["crypto_workers"].ask(crypto_workers.VerifyAll(checks)) if checks else ()
+
+    async def _in_process(self, function: Callable[[Any], Any], item: Any) -> Any:
+        return await self._mailboxes["crypto_workers"].ask(crypto_workers.LongWork(function, item))
 
     async def _recover(self, recoveries: Sequence[crypto_workers.Recovery]) -> Sequence[bytes | None]:
         crypto: Address[crypto_workers.Message] = self._mailboxes["crypto_workers"]
@@ -525,6 +536,14 @@ class _Building:
 
     async def _take_partials(self, peer_index: int, message: bytes) -> None:
         await self._mailboxes["signatures"].deliver(signatures_room.PeerPartials(peer_index, message))
+
+    async def _agreed_block(self, slot: int) -> Proposal | None:
+        """The decided block of that slot, once it is; None when nobody of ours proposes there, or there will be none any more."""
+        try:
+            proposal: Proposal = await self._mailboxes["duties"].ask(duties_room.AwaitProposal(slot))
+        except duties_room.NoDuty:
+            return None
+        return proposal
 
     async def _may_propose(self, slot: int, pubkey: bytes) -> bool:
         """Whether that validator proposes in that slot; True while its epoch's duties aren't known."""

@@ -29,6 +29,7 @@ from actors.duties import (
     DutyEnded,
     NoDuty,
     NotReady,
+    ProposalsInHand,
     ProposerOf,
     PubkeyOfAttester,
     UnknownValidator,
@@ -128,6 +129,7 @@ async def test_a_block_from_the_randao_to_the_beacon_node(autojump_clock: Clock)
         await rig.until(9)
         assert rig.consensus.joined[duty] == pytest.approx(rig.at(9), abs=0.01)
         assert await rig.address.ask(ProposerOf(9)) == ALICE
+        assert await rig.address.ask(ProposalsInHand()) == (), "one is just being agreed on"
         waiting = Asked()
         nursery.start_soon(waiting.ask, rig, AwaitProposal(9))
         await rig.until(9.1)
@@ -136,10 +138,14 @@ async def test_a_block_from_the_randao_to_the_beacon_node(autojump_clock: Clock)
         await settle()
         assert rig.beacon.saw(ProduceBlock) == [ProduceBlock(9, RANDAO, b"A".ljust(32, b"\0"), 7, FEE_RECIPIENT)]
         assert waiting.value == block(9, b"A")
+        assert await rig.address.ask(ProposalsInHand()) == (block(9, b"A"),)
         rig.group(9, {ALICE: signed_block(9)}, DutyType.PROPOSER)
         await settle()
         assert rig.beacon.saw(SubmitProposal) == [SubmitProposal(signed_block(9))]
         assert (rig.only_end.step, rig.only_end.succeeded, rig.only_end.reason) == ("done", 1, None)
+        await rig.until(11)
+        with pytest.raises(NoDuty, match="proposes now"):
+            await rig.address.ask(ProposalsInHand())
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ right network before its answers count, also one that comes up later.
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
@@ -43,13 +44,16 @@ from actors.beacon.node import BeaconNode, CallFailed, Wins
 from actors.beacon.race import AllFailed, race
 from actors.beacon.validators_cache import ValidatorsCache
 from actors.mailbox import Inbox, MailboxFull, Reply
+from actors.off_loop import IN_THREAD_MS, JSON_BYTES_A_MS, Elsewhere, OffLoop, json_ms
+from charon_actors.bounded_json import BLOCK
 from charon_actors.errors import Retryable, UserError
 from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call, ChainEvent, DutyList, NodeUrl, Validator
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.containers import proposal_type, signed_proposal_type
 from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_label
-from charon_actors.eth2.signed_data import EncodingFault
+from charon_actors.eth2.preset import Preset
+from charon_actors.eth2.signed_data import EncodingFault, SignedProposal
 from charon_actors.eth2.ssz import SszFault
 from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, Proposal, foreign_text, pays
 
@@ -62,6 +66,8 @@ BLOCK_TIMEOUT_S: Final = 4.0  # blocks may take longer than the flags say (08 §
 SYNC_STATUS_AGE_S: Final = 1.0
 IDS_PER_CALL: Final = 500  # 08 §13
 FETCHES: Final = 3  # of duties, until none is missing
+LIST_BYTES_A_MS: Final = 40_000  # of JSON, read and made into duties or validators
+SSZ_BYTES_A_MS: Final = 1_000_000  # checked
 SECONDS_PER_KEY: Final = 0.05  # 08 §5.1: 200 keys and more take longer than the flag allows
 
 
@@ -99,6 +105,7 @@ class CacheSeen(msgspec.Struct, frozen=True):
     count: int = 1
 
 
+Instead = Callable[[], Awaitable[Call]]
 SYNCED_FIRST: Final = {True: 0, None: 1, False: 2}
 PASSED_ON: Final = (messages.Forward, messages.OpenEvents)
 ERRORS: Final = (BeaconFault, Retryable, UserError)
@@ -110,7 +117,7 @@ def _ignore(_: object) -> None:
 
 class Beacon:
     """One incarnation. on_event, on_call, on_cache, on_chain, on_dropped: called in the actor's task, must return at once; MailboxFull from
-    `on_event` drops the event."""
+    `on_event` drops the event. off_loop: for long answers and blocks."""
 
     def __init__(
         self,
@@ -123,8 +130,10 @@ class Beacon:
         on_chain: Callable[[Chain], None] = _ignore,
         on_dropped: Callable[[EventDropped], None] = _ignore,
         wall_clock: Callable[[], float] = time.time,
+        off_loop: OffLoop | None = None,
     ) -> None:
         self._settings, self._known, self._wall_clock = settings, known, wall_clock
+        self._off_loop = off_loop or Elsewhere()
         self._on_event, self._on_call, self._on_cache, self._on_dropped = on_event, on_call, on_cache, on_dropped
         self._wins = Wins()
         self._primaries, self._fallbacks = (
@@ -250,17 +259,31 @@ class Beacon:
         return [*self._best_primaries(), *self._usable()[1]]
 
     async def _read(
-        self, call: Call, decode: Callable[[Answer], T], timeout_s: float | None = None, *, needs_synced: bool = False
+        self,
+        call: Call,
+        decode: Callable[[Answer], T],
+        timeout_s: float | None = None,
+        *,
+        needs_synced: bool = False,
+        expected_ms: Callable[[Answer], float] = lambda answer: min(len(answer.body) / LIST_BYTES_A_MS, IN_THREAD_MS - 1),
+        accept: Callable[[T], None] = _ignore,
     ) -> T:
-        """First good answer of the primaries, else of the fallbacks. Raises: BeaconFault."""
+        """First good answer of the primaries, else of the fallbacks. Raises: BeaconFault.
+
+        expected_ms: what `decode` costs, which may run elsewhere. accept: a last look, here; raises AnswerFault for what isn't good.
+        """
         limit_s = self._settings.timeout_s if timeout_s is None else timeout_s
 
         async def attempt(node: BeaconNode) -> T:
             answer = await node.call(call, limit_s)
             try:
-                return decode(answer)
+                decoded = await self._off_loop(expected_ms(answer), decode, answer)
+                accept(decoded)
+                return decoded
             except AnswerFault as fault:
                 raise node.failed(f"{call.name}: {fault}", retryable=False) from None
+            except Retryable as moment:
+                raise node.failed(f"{call.name}: {moment}") from None
 
         with self._seen(call) as by_fallback:
             primaries, fallbacks = self._usable()
@@ -291,7 +314,7 @@ class Beacon:
                     nursery.start_soon(self._watch.check_state, node)
         return [node for node in nodes if node.is_synced is not False]
 
-    async def _submit(self, call: Call, timeout_s: float | None = None, *, instead: Call | None = None) -> None:
+    async def _submit(self, call: Call, timeout_s: float | None = None, *, instead: Instead | None = None) -> None:
         """Send to every primary; return at the first success, let the others go on. `instead`: for nodes that answer 415.
 
         Raises: BeaconFault, when all have failed (after the fallbacks were tried, if that is worth it).
@@ -311,7 +334,7 @@ class Beacon:
             raise AllFailed(failures or [_NO_PRIMARY]).as_fault(call.name)
 
     async def _submit_to(
-        self, nodes: Sequence[BeaconNode], call: Call, instead: Call | None, limit_s: float
+        self, nodes: Sequence[BeaconNode], call: Call, instead: Instead | None, limit_s: float
     ) -> list[CallFailed] | None:
         assert self._nursery is not None
         send, receive = trio.open_memory_channel[CallFailed | None](len(nodes))  # room for all: nobody ever waits to send
@@ -330,7 +353,7 @@ class Beacon:
         self,
         node: BeaconNode,
         call: Call,
-        instead: Call | None,
+        instead: Instead | None,
         limit_s: float,
         send: "trio.MemorySendChannel[CallFailed | None]",
     ) -> None:
@@ -341,8 +364,10 @@ class Beacon:
             except CallFailed as failure:
                 if failure.status != 415 or instead is None:
                     raise
-                await node.call(instead, limit_s)
+                await node.call(await instead(), limit_s)
             self._wins.add(node)
+        except Retryable as moment:
+            outcome = node.failed(f"{call.name}: {moment}")
         except CallFailed as failure:
             if failure.status is None or not api.is_repeat(failure.body):
                 outcome = failure
@@ -377,21 +402,22 @@ class Beacon:
         chain = self._chain()
         is_foreign = False
 
-        def decode(answer: Answer) -> Proposal:
-            proposal = decode_proposal(answer, chain)
-            if proposal.slot != request.slot:
-                raise AnswerFault(f"a block of slot {proposal.slot} instead of {request.slot}")
-            if proposal.message[RANDAO_IN_MESSAGE] != request.randao:
-                raise AnswerFault("a block with another randao reveal than ours")
+        def accept(proposal: Proposal) -> None:
+            nonlocal is_foreign
             if request.fee_recipient and not pays(proposal, request.fee_recipient):
-                nonlocal is_foreign
                 is_foreign = True
                 raise AnswerFault(foreign_text(proposal, request.fee_recipient))
-            return proposal
 
         call = api.produce_block(request.slot, request.randao, request.graffiti, request.builder_boost)
         try:
-            return await self._read(call, decode, max(self._settings.timeout_s, BLOCK_TIMEOUT_S), needs_synced=True)
+            return await self._read(
+                call,
+                partial(decode_wanted_proposal, chain=chain, slot=request.slot, randao=request.randao),
+                max(self._settings.timeout_s, BLOCK_TIMEOUT_S),
+                needs_synced=True,
+                expected_ms=lambda answer: len(answer.body) / SSZ_BYTES_A_MS if answer.is_ssz else json_ms(answer.body),
+                accept=accept,
+            )
         except BeaconFault as fault:
             if is_foreign:
                 raise messages.ForeignFeeRecipient(fault.status, fault.text) from None
@@ -600,13 +626,19 @@ class Beacon:
     async def _submit_proposal(self, request: messages.SubmitProposal) -> None:
         proposal, preset = request.proposal, self._chain().preset
         label = proposal.fork.label
-        schema = signed_proposal_type(proposal.fork, proposal.blinded, preset)
-        as_json = schema.to_json(schema.decode(proposal.body))
         limit_s = max(self._settings.submit_timeout_s, BLOCK_TIMEOUT_S)
+
+        async def as_json() -> msgspec.Raw:
+            expected_ms = 2 * len(proposal.body) / JSON_BYTES_A_MS
+            return msgspec.Raw(await self._off_loop(expected_ms, json_of_signed, (proposal, preset)))
+
+        async def json_call() -> Call:
+            return api.submit_block_json(label, await as_json())
+
         if proposal.blinded:
-            await self._submit(api.submit_blinded_block(label, as_json), limit_s)
+            await self._submit(api.submit_blinded_block(label, await as_json()), limit_s)
         else:
-            await self._submit(api.submit_block(label, proposal.body), limit_s, instead=api.submit_block_json(label, as_json))
+            await self._submit(api.submit_block(label, proposal.body), limit_s, instead=json_call)
 
     async def _prepare_proposers(self, request: messages.PrepareProposers) -> None:
         if request.preparations:
@@ -653,13 +685,30 @@ def of_those_asked(answer: DutyList, indices: Sequence[int]) -> DutyList:
     return msgspec.structs.replace(answer, duties=tuple(duty for duty in answer.duties if duty.validator_index in asked))
 
 
+def decode_wanted_proposal(answer: Answer, *, chain: Chain, slot: int, randao: bytes) -> Proposal:
+    """`decode_proposal`, and whether it is the block that was asked for. Raises: AnswerFault."""
+    proposal = decode_proposal(answer, chain)
+    if proposal.slot != slot:
+        raise AnswerFault(f"a block of slot {proposal.slot} instead of {slot}")
+    if proposal.message[RANDAO_IN_MESSAGE] != randao:
+        raise AnswerFault("a block with another randao reveal than ours")
+    return proposal
+
+
+def json_of_signed(of: tuple[SignedProposal, Preset]) -> bytes:
+    """The Beacon API's JSON of a signed block. Raises: SszFault, for one that isn't of the preset."""
+    proposal, preset = of
+    schema = signed_proposal_type(proposal.fork, proposal.blinded, preset)
+    return msgspec.json.encode(schema.to_json(schema.decode(proposal.body)))
+
+
 def decode_proposal(answer: Answer, chain: Chain) -> Proposal:
     """The unsigned block of an answer of `/eth/v3/validator/blocks/{slot}`, SSZ or JSON. Raises: AnswerFault."""
     try:
         if answer.is_ssz:
             fields: dict[str, Any] = {}
         else:
-            fields = api.decode_object(answer.body)
+            fields = api.decode_object(answer.body, BLOCK)
         label = answer.headers.get(api.VERSION_HEADER.lower(), fields.get("version"))
         blinded = answer.headers.get("eth-execution-payload-blinded", fields.get("execution_payload_blinded"))
         if not isinstance(label, str) or str(blinded).lower() not in ("true", "false"):
@@ -668,7 +717,7 @@ def decode_proposal(answer: Answer, chain: Chain) -> Proposal:
         schema = proposal_type(fork, is_blinded, chain.preset)
         body = answer.body if answer.is_ssz else schema.encode(schema.from_json(fields.get("data")))
         if answer.is_ssz:
-            schema.decode(body)
+            schema.check(memoryview(body))
         return Proposal(fork, is_blinded, body)
     except (UnknownFork, SszFault, EncodingFault) as fault:
         raise AnswerFault(str(fault)) from None
@@ -683,6 +732,7 @@ def beacon_factory(
     on_chain: Callable[[Chain], None] = _ignore,
     on_dropped: Callable[[EventDropped], None] = _ignore,
     wall_clock: Callable[[], float] = time.time,
+    off_loop: OffLoop | None = None,
 ) -> Callable[[], Beacon]:
     """What a supervisor calls for each incarnation; they share what is known of the chain."""
     known = KnownChain()
@@ -695,6 +745,7 @@ def beacon_factory(
         on_chain=on_chain,
         on_dropped=on_dropped,
         wall_clock=wall_clock,
+        off_loop=off_loop,
     )
 
 

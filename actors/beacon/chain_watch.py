@@ -29,6 +29,7 @@ from actors.beacon.chain_facts import (
 from actors.beacon.messages import LoadChain
 from actors.beacon.node import BeaconNode, CallFailed
 from actors.change_log import ChangeLog
+from charon_actors.bounded_json import ANSWER
 from charon_actors.errors import UserError
 from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call
@@ -159,7 +160,7 @@ class ChainWatch:
     async def _describe(self, node: BeaconNode, capella_fork_version: bytes) -> Chain:
         """Raises: CallFailed, AnswerFault, ChainFault."""
         facts = [
-            api.decode_object((await self._ask(node, call, self._timeout_s)).body)
+            api.decode_object((await self._ask(node, call, self._timeout_s)).body, ANSWER)
             for call in (api.GENESIS, api.SPEC, api.FORK_SCHEDULE)
         ]
         return chain_from_answers(facts[0], facts[1], facts[2], capella_fork_version)
@@ -206,7 +207,7 @@ class ChainWatch:
     async def _check_genesis(self, node: BeaconNode, known: Chain) -> None:
         try:
             answer = await self._ask(node, api.GENESIS, STATE_TIMEOUT_S)
-            genesis = api.as_object(api.decode_data(answer.body), "genesis")
+            genesis = api.as_object(api.decode_data(answer.body, ANSWER), "genesis")
             root = api.hex_of(genesis.get("genesis_validators_root"), 32, "genesis_validators_root")
             time_s = api.uint_of(genesis.get("genesis_time"), "genesis_time")
         except AnswerFault as fault:

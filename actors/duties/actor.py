@@ -1,6 +1,7 @@
 """Duties: the slot clock. Resolves who has to do what, starts a task a duty, ends it at its deadline, serves what was decided.
 
-Accepts     AwaitAttestationData, AwaitProposal, ProposerOf, PubkeyOfAttester, AttesterAt (ask) · GroupArrived, ChainReorganised (tell)
+Accepts     AwaitAttestationData, AwaitProposal, ProposalsInHand, ProposerOf, PubkeyOfAttester, AttesterAt (ask) · GroupArrived,
+            ChainReorganised (tell)
 Emits       DutyEnded to the `on_ended` it was made with, once a duty; each slot as it starts to `on_slot`; BlockFetched to `on_block`;
             DecisionRefused to `on_refused`
 Owns        duty definitions of the last epochs, decided values, one task a duty
@@ -58,6 +59,7 @@ from actors.duties.messages import (
     Message,
     NoDuty,
     NotReady,
+    ProposalsInHand,
     ProposerOf,
     PubkeyOfAttester,
     UnknownValidator,
@@ -65,6 +67,7 @@ from actors.duties.messages import (
 from actors.duties.sources import Sources
 from actors.duties.story import DutyContext, Timeline, attest, propose, submit
 from actors.mailbox import Address, Inbox, Reply
+from actors.off_loop import Elsewhere, OffLoop
 from actors.signatures import DutyExpired, GroupSigned
 from actors.signatures import Message as SignaturesMessage
 from charon_actors.crypto import Check
@@ -142,7 +145,7 @@ class Running(msgspec.Struct):
 
 class Duties:
     """One incarnation. on_slot: called with each slot as it starts; on_ended: with each duty's end; on_block: when we have a block;
-    on_refused: when a decision isn't served. verify_all: of signatures, off the event loop or on it."""
+    on_refused: when a decision isn't served. verify_all: of signatures, off the event loop or on it. off_loop: reads what was decided."""
 
     def __init__(
         self,
@@ -157,6 +160,7 @@ class Duties:
         on_ended: Callable[[DutyEnded], None] = lambda ended: None,
         on_block: Callable[[BlockFetched], None] = lambda block: None,
         on_refused: Callable[[DecisionRefused], None] = lambda refused: None,
+        off_loop: OffLoop | None = None,
     ) -> None:
         self._settings, self._chain, self._beacon = settings, settings.chain, beacon
         self._wall_clock, self._on_slot, self._on_ended, self._on_refused = wall_clock, on_slot, on_ended, on_refused
@@ -185,6 +189,7 @@ class Duties:
             sources=Sources(settings.chain, beacon, wall_clock),
             verify_all=verify_all,
             on_block=on_block,
+            off_loop=off_loop or Elsewhere(),
         )
 
     async def run(self, inbox: Inbox[Message]) -> None:
@@ -196,6 +201,8 @@ class Duties:
                         self._await_attestation_data(slot, committee_index, mail.reply_to(request))
                     case AwaitProposal(slot) as request:
                         self._await_proposal(slot, mail.reply_to(request))
+                    case ProposalsInHand() as in_hand:
+                        self._answer(self._clock_slot(), mail.reply_to(in_hand), self._proposals_in_hand)
                     case ProposerOf() as proposer:
                         self._answer(proposer.slot, mail.reply_to(proposer), partial(self._proposer_of, proposer))
                     case PubkeyOfAttester() as attester:
@@ -254,6 +261,19 @@ class Duties:
         if epoch is None:
             raise NotReady(f"the duties of epoch {self._chain.epoch_of(slot)} are not known yet")
         return epoch
+
+    def _proposals_in_hand(self) -> tuple[Proposal, ...]:
+        now = self._clock_slot()
+        slots = [slot for slot in (now - 1, now, now + 1) if slot >= 0 and not self._is_over(Duty(slot, DutyType.PROPOSER))]
+        found = self._decided.proposals(slots)
+        epochs = {slot: self._epochs.get(self._chain.epoch_of(slot)) for slot in slots}
+        if not found and not any(epoch is not None and slot in epoch.proposers for slot, epoch in epochs.items()):
+            self._known(now)
+            raise NoDuty("no validator of the cluster proposes now")
+        return found
+
+    def _clock_slot(self) -> int:
+        return max(self._chain.slot_at(self._wall_clock()), 0)
 
     def _proposer_of(self, asked: ProposerOf) -> bytes:
         proposer = self._known(asked.slot).proposers.get(asked.slot)

@@ -86,6 +86,10 @@ class DecidedValues:
         else:
             self._wait(self._waiting_proposals[slot], reply, reply)
 
+    def proposals(self, slots: Iterable[int]) -> tuple[Proposal, ...]:
+        """Those of `slots` that were decided."""
+        return tuple(self._proposals[slot] for slot in slots if slot in self._proposals)
+
     def expire(self, before_slot_attestations: int, before_slot_proposals: int) -> None:
         """Forget older slots, whose waiting requests get NoDuty, and everywhere the requests that were given up."""
         for slot in [slot for slot in self._attestation_data if slot < before_slot_attestations]:

@@ -38,6 +38,13 @@ class AwaitProposal(Request[Proposal], frozen=True):
     slot: int
 
 
+class ProposalsInHand(Request[tuple[Proposal, ...]], frozen=True):
+    """The blocks that the cluster agreed on and that may still be signed; none of them while the first one is still being agreed on.
+
+    Raises: NoDuty (no validator of ours proposes in this slot or those beside it), NotReady. Waits as ProposerOf.
+    """
+
+
 class ProposerOf(Request[bytes], frozen=True):
     """The group public key (48 bytes) that proposes in that slot. Raises: NoDuty, NotReady.
 
@@ -110,4 +117,13 @@ class DutyEnded(msgspec.Struct, frozen=True):
     reason: str | None
 
 
-Message = AwaitAttestationData | AwaitProposal | ProposerOf | PubkeyOfAttester | AttesterAt | GroupArrived | ChainReorganised
+Message = (
+    AwaitAttestationData
+    | AwaitProposal
+    | ProposalsInHand
+    | ProposerOf
+    | PubkeyOfAttester
+    | AttesterAt
+    | GroupArrived
+    | ChainReorganised
+)

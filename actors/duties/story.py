@@ -47,6 +47,7 @@ from actors.consensus import Message as ConsensusMessage
 from actors.duties.messages import BlockFetched
 from actors.duties.sources import Sources
 from actors.mailbox import Address
+from actors.off_loop import OffLoop, json_ms
 from actors.signatures import AwaitGroupSignature, DutyExpired
 from actors.signatures import Message as SignaturesMessage
 from charon_actors.crypto import Check
@@ -67,12 +68,14 @@ from charon_actors.eth2.unsigned_data import (
     foreign_text,
     pays,
 )
+from charon_actors.eth2.versioned import looks_like_json
 
 log = structlog.get_logger(topic="fetcher")
 
 RETRY_FIRST_S: Final = 0.25  # 05 §15
 RETRY_FACTOR: Final = 1.6
 RETRY_MAX_S: Final = 12.0
+SSZ_BYTES_A_MS: Final = 500_000  # checked, with all copies
 MAX_STEPS: Final = 64
 MAX_FAULTS: Final = 8
 
@@ -84,7 +87,7 @@ class DutyContext(msgspec.Struct, frozen=True):
 
     put_attestations, put_proposal: serve what was decided. fee_recipients: as of Settings. paid: whom blocks of a validator must pay,
     20 bytes by group public key; a validator that is missing may pay anybody. verify_all: whether each signature is valid, off the
-    event loop.
+    event loop. off_loop: reads what was decided.
     """
 
     chain: Chain
@@ -100,6 +103,7 @@ class DutyContext(msgspec.Struct, frozen=True):
     sources: Sources
     verify_all: Callable[[Sequence[Check]], Awaitable[Sequence[bool]]]
     on_block: Callable[[BlockFetched], None]
+    off_loop: OffLoop
 
 
 Groups = trio.MemoryReceiveChannel[Mapping[bytes, SignedData]]
@@ -136,7 +140,8 @@ class Timeline:
 async def attest(definitions: Mapping[bytes, AttesterDefinition], on: DutyContext, timeline: Timeline) -> None:
     """Agree on what the validators of `definitions` (by group public key) attest, and serve it."""
     decided = await agree(lambda: fetch_attestations(definitions, on, timeline), on, timeline)
-    values = decided_attestations(decided, timeline.duty, definitions, on.chain)
+    read = partial(on.off_loop, reading_ms(decided), _read_attestations, (decided, timeline.duty, definitions, on.chain))
+    values = await until_done(read, timeline)
     await on.sources.confirm(timeline.duty.slot, max(value.data.source_epoch for value in values))
     timeline.step("serve")
     if missing := definitions.keys() - {value.duty.pubkey for value in values}:
@@ -147,13 +152,29 @@ async def attest(definitions: Mapping[bytes, AttesterDefinition], on: DutyContex
 async def propose(proposer: ProposerDefinition, on: DutyContext, timeline: Timeline) -> None:
     """Agree on the block of the validator `proposer`, and serve it."""
     decided = await agree(lambda: fetch_block(proposer, on, timeline), on, timeline)
-    proposal = decided_proposal(decided, timeline.duty, proposer.pubkey, proposer.validator_index, on.chain)
+    of = (decided, timeline.duty, proposer.pubkey, proposer.validator_index, on.chain)
+    proposal = await until_done(partial(on.off_loop, reading_ms(decided), _read_proposal, of), timeline)
     due = on.paid.get(proposer.pubkey)
     if due is not None and not pays(proposal, due):
         raise WrongValue(foreign_text(proposal, due))
     await until_done(lambda: check_randao(proposal, proposer.pubkey, on), timeline)
     timeline.step("serve")
     on.put_proposal(timeline.duty.slot, proposal)
+
+
+def reading_ms(decided: Mapping[str, bytes]) -> float:
+    """What it costs to read what was decided; a lying leader's may be as long as consensus lets it be."""
+    return sum(json_ms(each) if looks_like_json(each) else 0.015 + len(each) / SSZ_BYTES_A_MS for each in decided.values())
+
+
+def _read_attestations(
+    of: tuple[Mapping[str, bytes], Duty, Mapping[bytes, AttesterDefinition], Chain],
+) -> list[AttestationUnsigned]:
+    return decided_attestations(*of)
+
+
+def _read_proposal(of: tuple[Mapping[str, bytes], Duty, bytes, int, Chain]) -> Proposal:
+    return decided_proposal(*of)
 
 
 async def agree(fetch: Callable[[], Awaitable[dict[str, bytes]]], on: DutyContext, timeline: Timeline) -> dict[str, bytes]:

@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from actors.mesh.dialer import describe
-from charon_actors.bounded_json import decode_foreign_json
+from charon_actors.bounded_json import SERVICE, decode_foreign_json
 from charon_actors.enr import EnrFault, decode_enr
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr, MultiaddrFault, decode_multiaddr, tcp_multiaddr
@@ -165,7 +165,7 @@ def _from_enr(text: str) -> RelayTarget:
 
 def _from_list(text: str) -> RelayTarget:
     try:
-        entries = msgspec.convert(decode_foreign_json(text.encode()), list[str])
+        entries = msgspec.convert(decode_foreign_json(text.encode(), SERVICE), list[str])
     except (ValueError, RecursionError):
         raise ResolveFault("the answer is neither an ENR nor a JSON list of multiaddrs") from None
     found: set[Multiaddr] = set()

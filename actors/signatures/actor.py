@@ -3,8 +3,8 @@
 Accepts     SubmitPartials, AwaitGroupSignature (ask) · PeerPartials (tell)
 Emits       GroupSigned to the `on_group` it was made with, each validator of a duty once
 Owns        partial signatures by duty, group public key and share index, until the duty's deadline
-May touch   the peer mesh (own partials go to every peer), the slashing guard, the verifier of signatures, whoever knows the proposers.
-            Not: the beacon node
+May touch   the peer mesh (own partials go to every peer), the slashing guard, the verifier of signatures, whoever knows the proposers
+            and the decided blocks. Not: the beacon node
 Mailbox     1024, policy `reject`; the peers' messages move on at once into queues of their own (`peers.py`)
 Cancelled   a verification that is cut off leaves nothing behind; what was stored stays stored
 Restart     starts empty: partials of duties in flight are lost with the incarnation, askers get ActorDown and may ask again
@@ -13,7 +13,8 @@ Source      specification 05-core-workflow §9 to §12, 07 §4.1
 The way of a partial signature, own or a peer's, is the same, and every step fails closed:
 
     1 gate      the duty's type is one that this node performs, its epoch at most two ahead (a block's slot one), its deadline not passed
-    2 match     the validator is in the lock, the share is its sender's, the object can be one of that duty (`partial.py`)
+    2 match     the validator is in the lock, the share is its sender's, the object can be one of that duty (`partial.py`), a block is
+                the one that the cluster has decided (`blocks.py`)
     3 verify    the signature, against that share's public key
     4 guard     own signatures only: the slashing record of this share is on disk before anything leaves
     5 store     the first one of a share stays; an equal repeat is ignored, a different one refused
@@ -33,6 +34,8 @@ import trio
 from actors.change_log import ChangeLog
 from actors.crypto_workers import Recovery, recover_chunk
 from actors.mailbox import Address, Inbox, Reply
+from actors.off_loop import Elsewhere, OffLoop
+from actors.signatures.blocks import AgreedBlock, Blocks
 from actors.signatures.messages import (
     REFUSALS,
     AwaitGroupSignature,
@@ -81,7 +84,7 @@ class Signatures:
 
     may_propose(slot, group public key): whether that validator proposes there; True while nobody can tell.
     observe: (duty, share_index, number of validators) for each stored set, for metrics. observe_verification: duty type and
-    seconds, for each set of a peer.
+    seconds, for each set of a peer. agreed_block: of a slot, waits for it, None if there will be none, may raise Retryable.
     """
 
     def __init__(
@@ -94,6 +97,8 @@ class Signatures:
         broadcast: Callable[[tuple[str, ...], bytes], None],
         on_group: Callable[[GroupSigned], None],
         wall_clock: Callable[[], float],
+        agreed_block: AgreedBlock,
+        off_loop: OffLoop | None = None,
         may_propose: Callable[[int, bytes], Awaitable[bool]] = nobody_can_tell,
         observe: Callable[[Duty, int, int], None] = lambda duty, share_index, count: None,
         observe_verification: Callable[[DutyType, float], None] = lambda duty_type, seconds: None,
@@ -101,7 +106,7 @@ class Signatures:
         self._settings, self._chain = settings, settings.chain
         self._verify_all, self._recover, self._guard, self._broadcast = verify_all, recover, guard, broadcast
         self._on_group, self._wall_clock, self._observe = on_group, wall_clock, observe
-        self._thread = trio.CapacityLimiter(1)  # of our own blocks; the default's are shared: with DNS, which peers can make slow
+        self._blocks = Blocks(settings.chain, agreed_block, off_loop or Elsewhere(), self._is_over)
         self._collected: dict[Duty, dict[bytes, Collected]] = {}
         self._warnings = ChangeLog(repeat_s=WARN_INTERVAL_S)
         self._peers = Peers(
@@ -112,6 +117,7 @@ class Signatures:
             store=self._store,
             verify_all=verify_all,
             may_propose=may_propose,
+            blocks=self._blocks,
             observe=observe,
             observe_verification=observe_verification,
         )
@@ -137,9 +143,7 @@ class Signatures:
         self._gate(own.duty)
         share_index = self._settings.own_share_index
         partials = {pubkey: await self._own_partial(own.duty, pubkey, signed) for pubkey, signed in own.partials.items()}
-        checks = [
-            Check(self._public_share(pubkey), item.signing_root, item.signed.signature) for pubkey, item in partials.items()
-        ]
+        checks = [Check(self._public_share(pubkey), item.signing_root, item.signature) for pubkey, item in partials.items()]
         for pubkey, is_valid in zip(partials, await self._verify_all(checks), strict=True):
             if not is_valid:
                 raise InvalidPartial(pubkey, "the partial signature does not verify against this node's share of the key")
@@ -157,11 +161,10 @@ class Signatures:
         collected = self._collected.get(duty, {}).get(pubkey, Collected())
         if share_index in collected.partials and collected.partials[share_index].signed != signed:
             raise InvalidPartial(pubkey, f"this share has signed something else for duty {duty} before")
-        find_root = partial(with_root, signed, duty, self._chain, tuple(collected.partials.values()))
         try:
-            if isinstance(signed, SignedProposal):  # what the cluster agreed on may be the block of a hostile leader
-                return await trio.to_thread.run_sync(find_root, abandon_on_cancel=True, limiter=self._thread)
-            return find_root()
+            if isinstance(signed, SignedProposal):
+                return await self._blocks.own(signed, duty)
+            return with_root(signed, duty, self._chain)
         except UNREADABLE as fault:
             raise InvalidPartial(pubkey, str(fault)) from None
 
@@ -216,7 +219,7 @@ class Signatures:
             agreeing = {index: other for index, other in sorted(collected.partials.items()) if other.signing_root == root}
             if len(agreeing) >= self._settings.threshold:
                 collected.is_combined = True
-                recovery = Recovery(pubkey, root, {index: other.signed.signature for index, other in agreeing.items()})
+                recovery = Recovery(pubkey, root, {index: other.signature for index, other in agreeing.items()})
                 ready[pubkey] = (Partial(carrier(agreeing, self._settings.own_share_index), root), recovery)
         if ready:
             self._nursery.start_soon(self._combine, duty, ready)
@@ -303,6 +306,7 @@ class Signatures:
         while True:
             await trio.sleep(TRIM_INTERVAL_S)
             self._peers.trim()
+            self._blocks.trim()
             for duty in [duty for duty in self._collected if self._is_over(duty)]:
                 for collected in self._collected.pop(duty).values():
                     for reply in collected.waiting:

@@ -2,10 +2,14 @@
 
 Theory of operation. A message waits in its peer's queue; the peer's task takes it out and goes through it, the cheap checks first:
 
+    0 door       not too long for so many validators; a block's duty through the gate, and it is the first one of that peer and slot;
+                 else it isn't queued
     1 outside    share and sender belong together, duty through the gate, a proposal only where the cluster proposes
     2 entry      the validator is in the lock; the entry is not a repeat, not one of too many, not one that is needed no more
-    3 inside     decoded, of that duty, its root (partial.py); a block in a thread
+    3 inside     decoded, of that duty, its root (partial.py); a block is compared with the decided one instead (blocks.py)
     4 signature  of what is in the queue up to CHECKS_A_BATCH as one batch: a peer's bad signatures cost only its own good ones time
+
+A block waits for the decision in a task of its own, one a peer and slot, so that the peer's votes don't wait behind it.
 
 What fails at 1 is refused as a message, what fails at 2 to 4 as an entry. Peers don't repeat themselves, so what couldn't be verified
 for the moment (the workers are being restarted) is tried again until its deadline.
@@ -13,24 +17,25 @@ for the moment (the workers are being restarted) is tried again until its deadli
 A partial signature counts only when its own share's peer sent it. No release passes on what others signed, and whoever did could change
 what the signature doesn't cover (partial.py) in all of them.
 
-Limits: QUEUED_MESSAGES and QUEUED_BYTES a peer; VARIANTS different entries a peer, duty and validator (of blocks: a peer and slot),
-SEEN_A_VALIDATOR times the validators (but SEEN_AT_LEAST) a peer in all; one thread a peer; ASK_LIMIT_S; one warning a peer and
-kind every WARNING_INTERVAL_S.
+Limits: QUEUED_MESSAGES and QUEUED_BYTES a peer; VARIANTS different entries a peer, duty and validator; one block a peer and slot, of
+MAX_BLOCK_MESSAGE_BYTES; SEEN_A_VALIDATOR times the validators (but SEEN_AT_LEAST) a peer in all; ASK_LIMIT_S; one warning a peer and
+kind every WARNING_INTERVAL_S, which counts what it left out.
 Source: specification 05 §10.2, §21.2.
 """
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Final
 
 import msgspec
 import structlog
 import trio
 
+from actors.signatures.blocks import Blocks
 from actors.signatures.messages import Collected, DutyExpired, InvalidPartial, Settings
-from actors.signatures.partial import UNREADABLE, Partial, read_partial
-from actors.signatures.wire import MAX_MESSAGE_BYTES, NotPerformed, decode_message
+from actors.signatures.partial import MAX_SMALL_BYTES, UNREADABLE, Partial, read_partial
+from actors.signatures.wire import MAX_MESSAGE_BYTES, NotPerformed, decode_message, peek_duty
+from charon_actors.bounded_json import BLOCK_BYTES, KIB, list_of
 from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.duty import Duty, DutyType
@@ -43,6 +48,7 @@ QUEUED_BYTES: Final = MAX_MESSAGE_BYTES
 CHECKS_A_BATCH: Final = 64
 ENTRIES_A_PIECE: Final = 16  # decoded between two checkpoints, some 50 µs each
 VARIANTS: Final = 4
+MAX_BLOCK_MESSAGE_BYTES: Final = BLOCK_BYTES + 4 * KIB  # the block, and a message of one entry around it
 SEEN_A_VALIDATOR: Final = 16  # honest: an attestation an epoch, kept for an epoch, and a proposal now and then
 SEEN_AT_LEAST: Final = 4096
 ASK_LIMIT_S: Final = 0.25  # the duties actor may wait for an epoch that is just being read
@@ -65,7 +71,7 @@ class Peers:
     """One incarnation, running inside the actor's nursery.
 
     gate: raises DutyExpired. is_over: the deadline has passed. collected: what the store has of a duty and validator.
-    store: takes what was verified. verify_all, may_propose, observe, observe_verification: as of the actor.
+    store: takes what was verified. verify_all, may_propose, observe, observe_verification: as of the actor. blocks: the decided ones.
     """
 
     def __init__(
@@ -78,16 +84,17 @@ class Peers:
         store: Callable[[Duty, int, Mapping[bytes, Partial]], None],
         verify_all: Verifier,
         may_propose: Callable[[int, bytes], Awaitable[bool]],
+        blocks: Blocks,
         observe: Callable[[Duty, int, int], None],
         observe_verification: Callable[[DutyType, float], None],
     ) -> None:
         self._settings, self._gate, self._is_over = settings, gate, is_over
         self._collected, self._store, self._verify_all, self._may_propose = collected, store, verify_all, may_propose
-        self._observe, self._observe_verification = observe, observe_verification
+        self._observe, self._observe_verification, self._blocks = observe, observe_verification, blocks
+        self._max_list_bytes = list_of(len(settings.validators) + SPARE_VALIDATORS).max_bytes
         self._queues: dict[int, Queue] = {}
         self._seen: dict[int, Seen] = {}
         self._warn = Warnings()
-        self._threads = trio.CapacityLimiter(math.inf)  # one a peer, for each has one task; the default's 40 are others' too
 
     def put(self, peer_index: int, message: bytes, nursery: trio.Nursery) -> None:
         """Never waits; what finds its peer's queue full is dropped. A peer's task begins in `nursery` with its first message."""
@@ -96,31 +103,53 @@ class Peers:
             queue = self._queues[peer_index] = Queue()
             limit = max(SEEN_AT_LEAST, SEEN_A_VALIDATOR * len(self._settings.validators))
             self._seen[peer_index] = Seen(limit)
-            nursery.start_soon(self._serve, peer_index, queue, name=f"partial signatures of peer {peer_index}")
+            nursery.start_soon(self._serve, peer_index, queue, nursery, name=f"partial signatures of peer {peer_index}")
+        duty = peek_duty(message)
+        if duty is not None and duty.type is DutyType.PROPOSER:
+            if not self._may_enter(peer_index, duty, len(message)):
+                return
+        elif len(message) > self._max_list_bytes:
+            self._warn(peer_index, "Partial signatures of a peer dropped unseen", bytes=len(message))
+            return
         if not queue.put(message):
             self._warn(peer_index, "Too many partial signatures of a peer wait, a set is dropped")
+
+    def _may_enter(self, peer_index: int, duty: Duty, size: int) -> bool:
+        """Step 0, for a message with a block."""
+        try:
+            self._gate(duty)
+            if size > MAX_BLOCK_MESSAGE_BYTES:
+                raise InvalidBlock(f"a block in a message of {size} bytes")
+            return self._seen[peer_index].is_first_block(duty, size)
+        except DutyExpired as ordinary:
+            log.debug("Partial signatures of a peer refused", peer_index=peer_index, reason=str(ordinary))
+        except InvalidBlock as fault:
+            self._warn(peer_index, "Block of a peer dropped unseen", duty=str(duty), reason=str(fault))
+        return False
 
     def trim(self) -> None:
         """Forget what was seen of duties that are over."""
         for seen in self._seen.values():
             seen.forget(self._is_over)
 
-    async def _serve(self, peer_index: int, queue: "Queue") -> None:
+    async def _serve(self, peer_index: int, queue: "Queue", nursery: trio.Nursery) -> None:
         while True:
             message: bytes | None = await queue.take()
             sets: list[ReadSet] = []
             while message is not None:
-                read = await self._read(peer_index, message)
+                read = await self._read(peer_index, message, nursery)
                 if read is not None:
                     sets.append(read)
                 message = queue.take_nowait() if sum(len(each.partials) for each in sets) < CHECKS_A_BATCH else None
             await self._verify(peer_index, sets)
 
-    async def _read(self, peer_index: int, message: bytes) -> ReadSet | None:
-        """Steps 1 to 3. None: there is nothing to verify."""
+    async def _read(self, peer_index: int, message: bytes, nursery: trio.Nursery) -> ReadSet | None:
+        """Steps 1 to 3. None: there is nothing to verify, or not yet."""
         try:
             duty, share_index, entries = decode_message(message, len(self._settings.validators) + SPARE_VALIDATORS)
             self._gate(duty)
+            if duty.type is DutyType.PROPOSER and duty != peek_duty(message):  # it would have come in by another door
+                raise EncodingFault("two duties in one message")
         except (NotPerformed, DutyExpired) as ordinary:
             log.debug("Partial signatures of a peer refused", peer_index=peer_index, reason=str(ordinary))
             return None
@@ -130,12 +159,19 @@ class Peers:
         if reason := await self._refusal(peer_index, duty, share_index, entries):
             self._warn(peer_index, "Partial signatures of a peer refused", duty=str(duty), reason=reason)
             return None
+        if duty.type is DutyType.PROPOSER:
+            [(pubkey, data)] = entries.items()
+            await self._look(peer_index, duty, share_index, pubkey, data, nursery)
+            return None
         partials: dict[bytes, Partial] = {}
         late = 0
         for place, (pubkey, data) in enumerate(entries.items(), 1):
             try:
-                known = self._wanted(peer_index, duty, pubkey, share_index, data)
-                partials[pubkey] = await self._read_entry(data, duty, known)
+                self._check_member(pubkey, share_index)
+                if not self._seen[peer_index].is_new(duty, pubkey, data):
+                    raise NotNeeded
+                self._check_needed(duty, pubkey, share_index)
+                partials[pubkey] = read_partial(data, duty, self._settings.chain)
             except NotNeeded as why:
                 late += why.is_late
             except InvalidPartial as invalid:
@@ -161,35 +197,58 @@ class Peers:
                 return "that validator does not propose in this slot"
         return None
 
-    def _wanted(self, peer_index: int, duty: Duty, pubkey: bytes, share_index: int, data: bytes) -> Sequence[Partial]:
-        """What was accepted for that duty and validator already. Raises: InvalidPartial, NotNeeded."""
+    def _check_member(self, pubkey: bytes, share_index: int) -> None:
+        """Raises: InvalidPartial."""
         validator = self._settings.validators.get(pubkey)
         if validator is None:
             raise InvalidPartial(pubkey, "the validator is not in the lock")
         if share_index not in validator.public_shares:
             raise InvalidPartial(pubkey, f"the lock has no share {share_index}")
-        if not self._seen[peer_index].is_new(duty, pubkey, data):
-            raise NotNeeded
+
+    def _check_needed(self, duty: Duty, pubkey: bytes, share_index: int) -> None:
+        """Raises: InvalidPartial, NotNeeded."""
         collected = self._collected(duty, pubkey)
         if collected is None:
-            return ()
+            return
         if share_index in collected.partials:
             raise InvalidPartial(pubkey, f"share {share_index} signed two different things")
         if collected.is_combined:
             raise NotNeeded(is_late=True)  # the group has signed: nobody needs this one, so its pairing is saved
-        return tuple(collected.partials.values())
 
-    async def _read_entry(self, data: bytes, duty: Duty, known: Sequence[Partial]) -> Partial:
-        read = partial(read_partial, data, duty, self._settings.chain, known)
-        if duty.type is not DutyType.PROPOSER:
-            return read()
-        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=self._threads)
+    async def _look(
+        self, peer_index: int, duty: Duty, share_index: int, pubkey: bytes, data: bytes, nursery: trio.Nursery
+    ) -> None:
+        """A block: keep what is compared later, forget its bytes."""
+
+        async def match() -> None:
+            try:
+                found = await self._blocks.match(look, duty, nursery)
+                if found is None:
+                    return
+                self._check_needed(duty, pubkey, share_index)
+            except NotNeeded:
+                self._observe(duty, share_index, 1)
+            except (InvalidPartial, Retryable, *UNREADABLE) as fault:
+                self._warn(peer_index, "Block of a peer refused", duty=str(duty), reason=str(fault))
+            else:
+                await self._verify(peer_index, [ReadSet(duty, share_index, {pubkey: found})])
+
+        try:
+            self._check_member(pubkey, share_index)
+            self._check_needed(duty, pubkey, share_index)
+            look = await self._blocks.look(data, duty)
+        except NotNeeded:
+            self._observe(duty, share_index, 1)
+        except (InvalidPartial, *UNREADABLE) as fault:
+            self._warn(peer_index, "Block of a peer can't be read", duty=str(duty), reason=str(fault))
+        else:
+            nursery.start_soon(match, name=f"block of peer {peer_index}, {duty}")
 
     async def _verify(self, peer_index: int, sets: Sequence[ReadSet]) -> None:
         """Step 4, and store what is valid."""
         while sets := [each for each in sets if not self._is_over(each.duty)]:
             checks = [
-                Check(self._settings.validators[pubkey].public_shares[each.share_index], item.signing_root, item.signed.signature)
+                Check(self._settings.validators[pubkey].public_shares[each.share_index], item.signing_root, item.signature)
                 for each in sets
                 for pubkey, item in each.partials.items()
             ]
@@ -218,6 +277,10 @@ class NotNeeded(Exception):
     def __init__(self, *, is_late: bool = False) -> None:
         super().__init__()
         self.is_late = is_late
+
+
+class InvalidBlock(Exception):
+    """A block that nobody looks at."""
 
 
 class Queue:
@@ -259,20 +322,35 @@ class Seen:
     def __init__(self, limit: int) -> None:
         self._limit, self._count = limit, 0
         self._variants: dict[Duty, dict[bytes, set[int]]] = {}
+        self._blocks: dict[Duty, int] = {}  # how long the message was
 
     def is_new(self, duty: Duty, pubkey: bytes, data: bytes) -> bool:
         """Whether to look at this one; then it counts. Raises: InvalidPartial (too many)."""
-        scope = b"" if duty.type is DutyType.PROPOSER else pubkey
-        variants = self._variants.get(duty, {}).get(scope, set())
+        variants = self._variants.get(duty, {}).get(pubkey, set())
         if len(variants) >= VARIANTS or self._count >= self._limit:
             raise InvalidPartial(pubkey, "too many different partial signatures")
-        if (fingerprint := hash(data)) in variants:
+        if (fingerprint := hash(data[: MAX_SMALL_BYTES + 1])) in variants:
             return False
-        self._variants.setdefault(duty, {}).setdefault(scope, variants).add(fingerprint)
+        self._variants.setdefault(duty, {}).setdefault(pubkey, variants).add(fingerprint)
         self._count += 1
         return True
 
+    def is_first_block(self, duty: Duty, size: int) -> bool:
+        """Whether to look at a message with a block of `size` bytes; then it counts. False for what may be the first one again.
+
+        Raises: InvalidBlock, for a second one.
+        """
+        known = self._blocks.get(duty)
+        if known is None:
+            self._blocks[duty] = size
+            return True
+        if known == size:
+            return False
+        raise InvalidBlock("there was another one of this peer and slot before")
+
     def forget(self, is_over: Callable[[Duty], bool]) -> None:
+        for duty in [duty for duty in self._blocks if is_over(duty)]:
+            del self._blocks[duty]
         for duty in [duty for duty in self._variants if is_over(duty)]:
             self._count -= sum(len(variants) for variants in self._variants.pop(duty).values())
 

@@ -15,15 +15,17 @@ from google.protobuf.message import DecodeError
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault, SignedData
 from charon_actors.p2p.framing import FramingFault, decode_uvarint
+from charon_actors.p2p.protobuf.core_pb2 import Duty as WireDuty
 from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg
 
 PROTOCOL: Final = "/charon/parsigex/2.0.0"
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024  # 05 §10: an unreleased Charon caps it here; what we send is far below
 MAX_VALIDATORS: Final = 8192  # some 20 ms; a cluster of a quarter of a million validators has that many in a slot
 OTHER_FIELDS: Final = 16  # duty and data set, and what a later release may add
+MAX_DUTY_BYTES: Final = 64  # slot and type have 13
 PERFORMED: Final = frozenset({DutyType.PROPOSER, DutyType.ATTESTER, DutyType.RANDAO})
 
-_DATA_SET, _SET = 2, 1
+_DUTY, _DATA_SET, _SET = 1, 2, 1
 _SKIPPED_BYTES: Final = {1: 8, 5: 4}  # by wire type
 
 
@@ -77,6 +79,18 @@ def decode_message(encoded: bytes, max_validators: int = MAX_VALIDATORS) -> tupl
     if len(partials) != entries:
         raise EncodingFault("ParSigExMsg: a validator stands twice in one message")
     return duty, share_indices.pop(), partials
+
+
+def peek_duty(encoded: bytes) -> Duty | None:
+    """The duty of a message, before the message is parsed; None if that isn't one. What is parsed later may say another."""
+    try:
+        for field, start, end in _fields(encoded, 0, len(encoded), iter(range(OTHER_FIELDS))):
+            if field == _DUTY and end - start <= MAX_DUTY_BYTES:
+                duty = WireDuty.FromString(encoded[start:end])
+                return Duty(duty.slot, DutyType(duty.type))
+    except (EncodingFault, DecodeError, ValueError):
+        pass
+    return None
 
 
 def _count_entries(encoded: bytes, max_fields: int) -> int:

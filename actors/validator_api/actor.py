@@ -24,6 +24,7 @@ from actors.descriptors import validator_api_connections
 from actors.duties.messages import Message as DutiesMessage
 from actors.http_port import Limits
 from actors.mailbox import Address
+from actors.off_loop import OffLoop
 from actors.signatures import Message as SignaturesMessage
 from actors.validator_api.app import REQUEST_TIMEOUT_S, Application, RequestSeen
 from actors.validator_api.handlers import Handlers
@@ -78,12 +79,13 @@ class ValidatorApi:
         on_request: Callable[[RequestSeen], None] = _ignore,
         on_dropped: Callable[[str], None] = _ignore_reason,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        off_loop: OffLoop | None = None,
     ) -> None:
         assert "charon" in version.lower()
         assert "prysm" not in version.lower()
         self._listening, self._tls, self._on_dropped = listening, tls, on_dropped
         self._beacon, self._on_request, self._request_timeout_s = beacon, on_request, request_timeout_s
-        self._handlers = Handlers(shares, chain, beacon, duties, signatures, version)
+        self._handlers = Handlers(shares, chain, beacon, duties, signatures, version, off_loop)
 
     async def run(self, stopping: trio.Event | None = None) -> None:
         """Serve until cancelled, or until `stopping` is set and the requests in flight are done, GRACEFUL_S later at most."""

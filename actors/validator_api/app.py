@@ -1,11 +1,15 @@
 """The ASGI application: one request from its head to its answer. Source: specification 07 §1.1, §2.
 
     1 route     by the table of `routes.py`; no route: pass on, or refuse
-    2 body      whole, at most the route's limit (413, and the connection ends); chunked or with a length
-    3 clean     a path with empty or dot segments is answered 301
-    4 type      of the body, also for GET: JSON, or SSZ where the route takes it; else 415
-    5 handle    under the 10 s limit of the API; the client's leaving cancels it, wherever it waits
-    6 answer    errors as {"code", "message"}; a stream piece by piece
+    2 admit     before any of a body is read: whether the route can take one now (a block needs a duty, `handlers.py`), and how long
+                it may be, by its kind in `bounded_json.py`, by the cluster's validators, by the block that was agreed on
+    3 body      whole, at most that (413, and the connection ends), by its length if it says one; all bodies together within a budget
+    4 clean     a path with empty or dot segments is answered 301
+    5 type      of the body, also for GET: JSON, or SSZ where the route takes it; else 415
+    6 handle    under the 10 s limit of the API; the client's leaving cancels it, wherever it waits
+    7 answer    errors as {"code", "message"}; a stream piece by piece
+
+A body that says it is short costs nothing: it is read without 2, and its connection lives on whatever becomes of it.
 
 One task a request reads the body and then waits for the client to leave. It runs until the answer's last piece is handed to the
 server: from then on nothing is cancelled, for the server then tidies up the connection.
@@ -13,7 +17,7 @@ server: from then on nothing is cancelled, for the server then tidies up the con
 The error of a status is decided in one place (`_error_of`): whose fault it is decides.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -31,12 +35,16 @@ from actors.validator_api.key_shares import UnknownKey
 from actors.validator_api.passing_on import cleaned, path_label
 from actors.validator_api.proxy import Proxy
 from actors.validator_api.routes import Route
+from charon_actors.bounded_json import BLOCK, KIB, MIB
 from charon_actors.errors import Retryable
 
 log = structlog.get_logger(topic="vapi")
 
 REQUEST_TIMEOUT_S: Final = 10.0  # 07 §1
-PASSED_ON_BYTES: Final = 16 * routes.MIB
+PASSED_ON_BYTES: Final = 16 * MIB
+SHORT_BYTES: Final = 64 * KIB
+BODIES_BYTES: Final = 128 * MIB  # of all requests under way; honest ones are a block and some lists
+MAX_LENGTH_DIGITS: Final = 18
 MAX_USER_AGENT: Final = 128
 WARN_INTERVAL_S: Final = 60.0  # of one and the same warning
 MAX_WARNED: Final = 256
@@ -76,6 +84,7 @@ class Application:
         self._handlers, self._proxy, self._on_request = handlers, proxy, on_request
         self._request_timeout_s = request_timeout_s
         self._warned: dict[str, float] = {}
+        self._bodies = Bodies(BODIES_BYTES)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,14 +97,14 @@ class Application:
         path = scope["path"]
         found = routes.route_for(scope["method"], path)
         route = found[0] if found else None
-        exchange = Exchange(receive, send, PASSED_ON_BYTES if route is None else route.limit_bytes)
+        exchange = Exchange(receive, send, first, self._bodies)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(exchange.read, nursery.cancel_scope)
-                answer = await self._answer(scope, headers, first, route, found[1] if found else {}, exchange)
+                answer = await self._answer(scope, headers, first, route, found[1] if found else {}, exchange, nursery)
                 await exchange.answer(answer, is_head=scope["method"] == "HEAD")
                 nursery.cancel_scope.cancel()
         finally:
+            exchange.forget()
             seconds = trio.current_time() - started
             endpoint, label = (route.endpoint, "") if route else (PASSED_ON, path_label(path))
             user_agent = first.get("user-agent", "").encode("latin-1")[:MAX_USER_AGENT].decode("utf-8", "ignore")
@@ -112,6 +121,7 @@ class Application:
         route: Route | None,
         params: dict[str, str],
         exchange: "Exchange",
+        nursery: trio.Nursery,
     ) -> ApiAnswer:
         method, path = scope["method"], scope["path"]
         if not path.startswith("/"):
@@ -119,19 +129,29 @@ class Application:
         deadline_s = self._request_timeout_s if route is None or route.has_time_limit else float("inf")
         try:
             with trio.fail_after(deadline_s):
-                body = await exchange.body()
+                raw_path = scope["raw_path"].decode("ascii")
+                head = ApiRequest(method, path, raw_path, scope["query_string"], first, headers, params, b"")
+                body = await self._body(head, route, exchange, nursery)
                 clean = cleaned(path)
                 if clean != path:
                     return _moved(clean, scope["query_string"])
                 if route is not None and content_kind(first) is SSZ and not route.takes_ssz:
                     raise ApiError(415, "Cannot read the supplied content type.")
-                raw_path = scope["raw_path"].decode("ascii")
-                request = ApiRequest(method, path, raw_path, scope["query_string"], first, headers, params, body)
-                return await self._handle(request, route)
+                return await self._handle(msgspec.structs.replace(head, body=body), route)
         except trio.TooSlowError:
             return error_answer(408, "client cancelled request")  # Charon's words for both (07 §2)
         except Exception as error:
             return self._error_of(error, route.endpoint if route else PASSED_ON)
+
+    async def _body(self, head: ApiRequest, route: Route | None, exchange: "Exchange", nursery: trio.Nursery) -> bytes:
+        """Raises: whatever refuses the request before its body is read."""
+        limit_bytes = PASSED_ON_BYTES
+        if route is not None:
+            limit_bytes = BLOCK.max_bytes if route.is_block else self._handlers.list_kind.max_bytes
+            admit = self._handlers.admit_by_name.get(route.handler)
+            if admit is not None and exchange.may_be_long(limit_bytes):
+                limit_bytes = await admit(head)
+        return await exchange.body(limit_bytes, nursery)
 
     async def _handle(self, request: ApiRequest, route: Route | None) -> ApiAnswer:
         if route is None:
@@ -202,18 +222,46 @@ def _moved(path: str, query: bytes) -> ApiAnswer:
     return ApiAnswer(301, ((b"location", path.encode() + (b"?" + query if query else b"")),))
 
 
-class Exchange:
-    """One request's body coming in and answer going out. status: of the answer, 0 while there is none."""
+class Bodies:
+    """How many bytes of bodies there are, of all requests under way."""
 
-    def __init__(self, receive: Receive, send: Send, limit_bytes: int) -> None:
-        self._receive, self._send, self._limit_bytes = receive, send, limit_bytes
+    def __init__(self, limit_bytes: int) -> None:
+        self._left = limit_bytes
+
+    def take(self, size: int) -> bool:
+        """False: there is no room."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        self._left += size
+
+
+class Exchange:
+    """One request's body coming in and answer going out. status: of the answer, 0 while there is none.
+
+    length: of the body, if the client says it.
+    """
+
+    def __init__(self, receive: Receive, send: Send, headers: Mapping[str, str], bodies: Bodies) -> None:
+        self._receive, self._send, self._bodies = receive, send, bodies
+        text = headers.get("content-length", "")
+        self.length = int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_LENGTH_DIGITS else None
+        self._is_chunked = "transfer-encoding" in headers
         self._chunks: list[bytes] = []
-        self._size = 0
+        self._kept = 0
+        self._refusal: ApiError | None = None
         self._body_is_here = trio.Event()
         self._is_complete = self._is_ending = False
         self.status = 0
 
-    async def read(self, scope: trio.CancelScope) -> None:
+    def may_be_long(self, limit_bytes: int) -> bool:
+        """Whether the body may have more than SHORT_BYTES, and isn't refused for its length anyway."""
+        return self._is_chunked if self.length is None else SHORT_BYTES < self.length <= limit_bytes
+
+    async def _read(self, limit_bytes: int, scope: trio.CancelScope) -> None:
         """Collect the body, then wait for the client to leave, which cancels `scope`. What is beyond the limit is thrown away."""
         while True:
             message = await self._receive()
@@ -222,21 +270,40 @@ class Exchange:
                     scope.cancel()
                 return
             chunk = message.get("body", b"")
-            self._size += len(chunk)
-            if self._size <= self._limit_bytes:
-                self._chunks.append(chunk)
-            else:
-                self._chunks.clear()
-                self._body_is_here.set()
+            if self._refusal is None:
+                self._keep(chunk, limit_bytes)
             if not message.get("more_body", False):
                 self._is_complete = True
                 self._body_is_here.set()
 
-    async def body(self) -> bytes:
-        """Raises: ApiError 413."""
+    def _keep(self, chunk: bytes, limit_bytes: int) -> None:
+        if self._kept + len(chunk) > limit_bytes:
+            self._refuse(ApiError(413, f"a body of more than {limit_bytes} bytes"))
+        elif not self._bodies.take(len(chunk)):
+            self._refuse(ApiError(503, "too many long requests at once"))
+        else:
+            self._kept += len(chunk)
+            self._chunks.append(chunk)
+
+    def _refuse(self, refusal: ApiError) -> None:
+        self._refusal = refusal
+        self.forget()
+        self._body_is_here.set()
+
+    def forget(self) -> None:
+        """The body isn't needed any more. Idempotent."""
+        self._chunks.clear()
+        self._bodies.give_back(self._kept)
+        self._kept = 0
+
+    async def body(self, limit_bytes: int, nursery: trio.Nursery) -> bytes:
+        """Begin to read, in `nursery`, and wait for all of it. Raises: ApiError 413, at once for a length beyond the limit; 503."""
+        if self.length is not None and self.length > limit_bytes:
+            raise ApiError(413, f"a body of more than {limit_bytes} bytes")
+        nursery.start_soon(self._read, limit_bytes, nursery.cancel_scope)
         await self._body_is_here.wait()
-        if self._size > self._limit_bytes:
-            raise ApiError(413, f"a body of more than {self._limit_bytes} bytes")
+        if self._refusal is not None:
+            raise self._refusal
         return b"".join(self._chunks)
 
     async def answer(self, answer: ApiAnswer, *, is_head: bool) -> None:

@@ -13,12 +13,16 @@ Answered differently from Charon, each allowed by the specification ("improvemen
     blocks                                       as SSZ for who prefers that (08 §7.3)
     validators without ids                       those of the cluster (§5.4)
     node health, node syncing                    of the best beacon node (§7.3 #9)
-    blobs of a submitted block                   replaced by the agreed ones (they are not signed)
+    blobs of a submitted block                   not read: the agreed ones go out (they are not signed)
+    a block when none can be signed              404 before its body is read; 413 if it is far longer than the agreed one
+
+A submitted block is compared with the agreed one and not decoded (`charon_actors/eth2/proposal.py`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from actors.beacon import (
@@ -34,9 +38,10 @@ from actors.beacon import (
     ValidatorInfo,
 )
 from actors.beacon import Message as BeaconMessage
-from actors.duties.messages import AttesterAt, AwaitAttestationData, AwaitProposal, ProposerOf, PubkeyOfAttester
+from actors.duties.messages import AttesterAt, AwaitAttestationData, AwaitProposal, ProposalsInHand, ProposerOf, PubkeyOfAttester
 from actors.duties.messages import Message as DutiesMessage
 from actors.mailbox import Address
+from actors.off_loop import JSON_BYTES_A_MS, Elsewhere, OffLoop, json_ms
 from actors.signatures import DutyExpired, SubmitPartials
 from actors.signatures import Message as SignaturesMessage
 from actors.validator_api.http import (
@@ -51,22 +56,30 @@ from actors.validator_api.http import (
     prefers_ssz,
 )
 from actors.validator_api.key_shares import KeyShares, UnknownKey
+from charon_actors.bounded_json import BLOCK, KIB, Kind, list_of
 from charon_actors.eth2.beacon_api import ATTESTER_NUMBERS, AnswerFault, hex_of, uint_of
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_label
-from charon_actors.eth2.signed_data import EncodingFault, SignedData, SignedProposal, SignedRandao, VersionedAttestation
-from charon_actors.eth2.unsigned_data import Proposal, same_message
+from charon_actors.eth2.proposal import cut_signed, cut_signed_json
+from charon_actors.eth2.signed_data import EncodingFault, SignedData, SignedRandao, VersionedAttestation
+from charon_actors.eth2.unsigned_data import Proposal
 
 log = structlog.get_logger(topic="vapi")
 
-MAX_ITEMS: Final = 100_000  # of one request; more than a body of 16 MiB holds in attestations
+MAX_ITEMS: Final = 100_000  # of one request
+JSON_BYTES_A_BYTE: Final = 4  # of SSZ: hex digits are two, a number of eight bytes has up to 23 characters; spaces
+SPARE_BYTES: Final = 64 * KIB
+MESSAGE_HEAD_BYTES: Final = 84  # slot, proposer, two roots, the body's offset
 MAX_SLOT: Final = 2**40  # nothing real is near it; keeps slot arithmetic away from the ends of uint64
 VALUE: Final = b"1"  # execution and consensus value: not part of what the nodes agree on, so the same constant on all (07 §5.7)
 
 
 class Handlers:
-    """chain: gives the chain once it is known. version: what `node/version` says."""
+    """chain: gives the chain once it is known. version: what `node/version` says. off_loop: for blocks as JSON.
+
+    list_kind: of the bodies that are lists. admit_by_name: of some routes; says before a body is read how long it may be, or refuses.
+    """
 
     def __init__(
         self,
@@ -76,7 +89,16 @@ class Handlers:
         duties: Address[DutiesMessage],
         signatures: Address[SignaturesMessage],
         version: str,
+        off_loop: OffLoop | None = None,
     ) -> None:
+        self._off_loop = off_loop or Elsewhere()
+        self.list_kind = list_of(len(shares.groups))
+        self.admit_by_name: Mapping[str, Callable[[ApiRequest], Awaitable[int]]] = {
+            "attester_duties": self._admit_indices,
+            "sync_duties": self._admit_indices,
+            "submit_block": self._admit_block,
+            "submit_blinded_block": self._admit_block,
+        }
         self._shares, self._chain_source, self._version = shares, chain, version
         self._beacon, self._duties, self._signatures = beacon, duties, signatures
         self.by_name: Mapping[str, Callable[[ApiRequest], Awaitable[ApiAnswer]]] = {
@@ -102,11 +124,25 @@ class Handlers:
             raise BeaconUnavailable(None, "the node is starting: no beacon node has told the chain's parameters yet")
         return chain
 
+    # -- before the body --------------------------------------------------------------------------------------------------------
+
+    async def _admit_indices(self, request: ApiRequest) -> int:
+        self._epoch(request)
+        return self.list_kind.max_bytes
+
+    async def _admit_block(self, request: ApiRequest) -> int:
+        _fork(request)
+        agreed = await self._duties.ask(ProposalsInHand())
+        if not agreed:  # one is just being agreed on
+            return BLOCK.max_bytes
+        longest = max(len(proposal.body) for proposal in agreed)
+        return min(BLOCK.max_bytes, SPARE_BYTES + longest * (1 if request.is_ssz else JSON_BYTES_A_BYTE))
+
     # -- duties -----------------------------------------------------------------------------------------------------------------
 
     async def _attester_duties(self, request: ApiRequest) -> ApiAnswer:
         epoch = self._epoch(request)
-        answer = await self._beacon.ask(AttesterDuties(epoch, _indices(request)))
+        answer = await self._beacon.ask(AttesterDuties(epoch, self._indices(request)))
         data = [
             {
                 "pubkey": self._share_text(duty.pubkey, duty.validator_index),
@@ -132,7 +168,7 @@ class Handlers:
         return await self._proposer_duties(request, version=2)
 
     async def _sync_duties(self, request: ApiRequest) -> ApiAnswer:
-        answer = await self._beacon.ask(SyncDuties(self._epoch(request), _indices(request)))
+        answer = await self._beacon.ask(SyncDuties(self._epoch(request), self._indices(request)))
         data = [
             {
                 "pubkey": self._share_text(duty.pubkey, duty.validator_index),
@@ -159,6 +195,18 @@ class Handlers:
             raise ApiError(400, f"pubshare not found: validator {validator_index} is not one of this cluster")
         return share
 
+    def _indices(self, request: ApiRequest) -> tuple[int, ...]:
+        """A list of validator indices, as texts or numbers; null counts as empty, which means all of the cluster."""
+        values = request.json(self.list_kind)
+        if values is None:
+            return ()
+        if not isinstance(values, list) or len(values) > MAX_ITEMS:
+            raise ApiError(400, PARSE_FAILED)
+        try:
+            return tuple(uint_of(value, "index") for value in values)
+        except AnswerFault:
+            raise ApiError(400, PARSE_FAILED) from None
+
     # -- attestations -----------------------------------------------------------------------------------------------------------
 
     async def _attestation_data(self, request: ApiRequest) -> ApiAnswer:
@@ -169,7 +217,7 @@ class Handlers:
 
     async def _submit_attestations(self, request: ApiRequest) -> ApiAnswer:
         fork = _fork(request)
-        items = request.json()
+        items = request.json(self.list_kind)
         if items is None:
             items = []
         if not isinstance(items, list) or len(items) > MAX_ITEMS:
@@ -224,12 +272,13 @@ class Handlers:
         )
         if prefers_ssz(request.headers.get("accept", "")):
             return ApiAnswer(200, ((b"content-type", SSZ), *headers), proposal.body)
+        expected_ms = 2 * len(proposal.body) / JSON_BYTES_A_MS
         body = {
             "version": proposal.fork.label,
             "execution_payload_blinded": proposal.blinded,
             "execution_payload_value": VALUE.decode(),
             "consensus_block_value": VALUE.decode(),
-            "data": proposal.to_json(),
+            "data": msgspec.Raw(await self._off_loop(expected_ms, json_of, proposal)),
         }
         return json_answer(body, headers)
 
@@ -240,20 +289,37 @@ class Handlers:
         return await self._submit_proposal(request, blinded=True)
 
     async def _submit_proposal(self, request: ApiRequest, *, blinded: bool) -> ApiAnswer:
-        signed = _signed_proposal(request, _fork(request), blinded)
-        slot = _slot(signed.slot)
+        fork = _fork(request)
+        signature, message = await self._cut(request, fork, blinded)
+        slot = _slot(int.from_bytes(message[:8], "little"))
         pubkey = await self._duties.ask(ProposerOf(slot))
         agreed = await self._duties.ask(AwaitProposal(slot))
-        if not same_message(signed, agreed):
-            raise ApiError(400, "consensus proposal and VC-submitted one do not match" + _difference(signed, agreed))
+        if (fork, blinded, message) != (agreed.fork, agreed.blinded, agreed.message):
+            difference = _difference(fork, blinded, message, agreed)
+            raise ApiError(400, "consensus proposal and VC-submitted one do not match" + difference)
         # Blobs and proofs are not signed: what goes on are those that the cluster agreed on, whatever the client sent back.
-        await self._submit(Duty(slot, DutyType.PROPOSER), {pubkey: agreed.signed(signed.signature)})
+        await self._submit(Duty(slot, DutyType.PROPOSER), {pubkey: agreed.signed(signature)})
         return ApiAnswer()
+
+    async def _cut(self, request: ApiRequest, fork: Fork, blinded: bool) -> tuple[bytes, bytes]:
+        """Signature and message of the block in the body. Raises: ApiError."""
+        if not request.body:
+            raise ApiError(400, "empty request body")
+        try:
+            if not request.is_ssz:
+                return await self._off_loop(json_ms(request.body), cut_json, (fork, blinded, request.body))
+            signature, message = cut_signed(fork, blinded, request.body)
+            if len(message) < MESSAGE_HEAD_BYTES:
+                raise EncodingFault(f"a block of {len(message)} bytes")
+            return signature, bytes(message)
+        except EncodingFault as fault:
+            kind = "ssz" if request.is_ssz else "json"
+            raise ApiError(400, f"failed parsing {kind} request body: {fault}") from None
 
     # -- validators -------------------------------------------------------------------------------------------------------------
 
     async def _validators(self, request: ApiRequest) -> ApiAnswer:
-        found = await self._find(request.params["state_id"], _validator_ids(request))
+        found = await self._find(request.params["state_id"], _validator_ids(request, self.list_kind))
         return json_answer({"execution_optimistic": False, "finalized": False, "data": found})
 
     async def _validator(self, request: ApiRequest) -> ApiAnswer:
@@ -317,19 +383,6 @@ def _slot(slot: int) -> int:
     return slot
 
 
-def _indices(request: ApiRequest) -> tuple[int, ...]:
-    """A list of validator indices, as texts or numbers; null counts as empty, which means all of the cluster."""
-    values = request.json()
-    if values is None:
-        return ()
-    if not isinstance(values, list) or len(values) > MAX_ITEMS:
-        raise ApiError(400, PARSE_FAILED)
-    try:
-        return tuple(uint_of(value, "index") for value in values)
-    except AnswerFault:
-        raise ApiError(400, PARSE_FAILED) from None
-
-
 def _attestation(fork: Fork, item: object) -> VersionedAttestation:
     try:
         if fork >= Fork.ELECTRA:
@@ -339,30 +392,30 @@ def _attestation(fork: Fork, item: object) -> VersionedAttestation:
         raise ApiError(400, f"{PARSE_FAILED}: {fault}") from None
 
 
-def _signed_proposal(request: ApiRequest, fork: Fork, blinded: bool) -> SignedProposal:
-    if not request.body:
-        raise ApiError(400, "empty request body")
-    try:
-        if request.is_ssz:
-            return SignedProposal.from_ssz(fork, blinded, request.body)
-        return SignedProposal.from_json(fork, blinded, request.json())
-    except EncodingFault as fault:
-        kind = "ssz" if request.is_ssz else "json"
-        raise ApiError(400, f"failed parsing {kind} request body: {fault}") from None
+def cut_json(of: tuple[Fork, bool, bytes]) -> tuple[bytes, bytes]:
+    """For another thread or process: signature and message of a block's JSON. Raises: EncodingFault."""
+    fork, blinded, text = of
+    return cut_signed_json(fork, blinded, text, BLOCK)
 
 
-def _difference(signed: SignedProposal, agreed: Proposal) -> str:
-    for name in ("fork", "blinded", "proposer_index"):
-        if getattr(signed, name) != getattr(agreed, name):
-            return f": {name} is {getattr(signed, name)}, agreed {getattr(agreed, name)}"
+def json_of(proposal: Proposal) -> bytes:
+    """Likewise: the JSON of an agreed block."""
+    return msgspec.json.encode(proposal.to_json())
+
+
+def _difference(fork: Fork, blinded: bool, message: bytes, agreed: Proposal) -> str:
+    signed = {"fork": fork, "blinded": blinded, "proposer_index": int.from_bytes(message[8:16], "little")}
+    for name, value in signed.items():
+        if value != getattr(agreed, name):
+            return f": {name} is {value}, agreed {getattr(agreed, name)}"
     return ": the block differs"
 
 
-def _validator_ids(request: ApiRequest) -> list[str]:
+def _validator_ids(request: ApiRequest, kind: Kind) -> list[str]:
     """Ids of the query, else of the body (07 §5.4). Raises: ApiError."""
     ids = [part.strip() for name, value in request.query_fields() if name == "id" for part in value.split(",")]
     if not ids and request.body:
-        body = parse_json(request.body)
+        body = parse_json(request.body, kind)
         listed = body.get("ids") if isinstance(body, dict) else 0
         if listed is None:
             listed = []

@@ -16,23 +16,23 @@ from typing import Final
 
 import msgspec
 
-MIB: Final = 2**20
-LIST_BYTES: Final = 16 * MIB
-BLOCK_BYTES: Final = 128 * MIB
 RETIRED: Final = "retired"
 NOT_BUILT: Final = "not built"
 SWALLOWED: Final = "swallowed"
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One row. endpoint: the label in logs and metrics. takes_ssz: as request body. has_time_limit: 10 s (07 §1)."""
+    """One row. endpoint: the label in logs and metrics. takes_ssz: as request body. is_block: the body has a block, else a list.
+
+    has_time_limit: 10 s (07 §1).
+    """
 
     method: str
     path: str
     endpoint: str
     handler: str
     takes_ssz: bool = False
-    limit_bytes: int = LIST_BYTES
+    is_block: bool = False
     has_time_limit: bool = True
 
 
@@ -50,10 +50,10 @@ ROUTES: Final = (
     Route("GET", "/eth/v2/validator/blocks/{slot}", "propose_block", RETIRED),
     Route("GET", "/eth/v1/validator/blinded_blocks/{slot}", "propose_blinded_block", RETIRED),
     Route("GET", "/eth/v3/validator/blocks/{slot}", "propose_block_v3", "propose_block"),
-    Route("POST", "/eth/v1/beacon/blocks", "submit_proposal_v1", "submit_block", True, BLOCK_BYTES),
-    Route("POST", "/eth/v2/beacon/blocks", "submit_proposal_v2", "submit_block", True, BLOCK_BYTES),
-    Route("POST", "/eth/v1/beacon/blinded_blocks", "submit_blinded_block_v1", "submit_blinded_block", True, BLOCK_BYTES),
-    Route("POST", "/eth/v2/beacon/blinded_blocks", "submit_blinded_block_v2", "submit_blinded_block", True, BLOCK_BYTES),
+    Route("POST", "/eth/v1/beacon/blocks", "submit_proposal_v1", "submit_block", True, True),
+    Route("POST", "/eth/v2/beacon/blocks", "submit_proposal_v2", "submit_block", True, True),
+    Route("POST", "/eth/v1/beacon/blinded_blocks", "submit_blinded_block_v1", "submit_blinded_block", True, True),
+    Route("POST", "/eth/v2/beacon/blinded_blocks", "submit_blinded_block_v2", "submit_blinded_block", True, True),
     Route("POST", "/eth/v1/validator/register_validator", "submit_validator_registration", SWALLOWED, True),
     Route("POST", "/eth/v1/beacon/pool/voluntary_exits", "submit_voluntary_exit", NOT_BUILT),
     Route("GET", "/teku_proposer_config", "teku_proposer_config", RETIRED),

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from charon_actors.bounded_json import decode_foreign_json
+from charon_actors.bounded_json import CLUSTER_FILE, decode_foreign_json
 from charon_actors.cluster.staging import MAX_FILE_BYTES, read_file
 from charon_actors.errors import UserError
 from charon_actors.file_kinds import FileKind, kinds_of, what_it_is
@@ -66,7 +66,7 @@ def kind_of(content: bytes, name: str = "") -> FileKind | None:
     if re.fullmatch(rb"[0-9a-fA-F]{64}", stripped):
         return FileKind.KEY
     try:
-        document = decode_foreign_json(content)
+        document = decode_foreign_json(content, CLUSTER_FILE)
     except ValueError:
         document = None
     kinds = kinds_of(document)

@@ -17,7 +17,7 @@ Source: specification 01 §4 (ERC-1271).
 import re
 from typing import Any, Final
 
-from charon_actors.bounded_json import decode_foreign_json
+from charon_actors.bounded_json import SERVICE, decode_foreign_json
 from charon_actors.cli.door import notice
 from charon_actors.cli.http_request import HttpFault, Service, exchange, masked, service_of_flag, wait_for
 from charon_actors.cli.options import Values
@@ -32,7 +32,7 @@ WORD_BYTES: Final = 32
 CONNECT_TIMEOUT_S: Final = 10.0
 CALL_TIMEOUT_S: Final = 10.0
 RETRY_S: Final = 0.5
-MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_ANSWER_BYTES: Final = SERVICE.max_bytes
 MAX_REMEMBERED: Final = 4096  # 256 operators with two signatures each, and the creator: 513
 REVERTED: Final = 3
 
@@ -150,7 +150,7 @@ def execution_client(values: Values, *, is_verified: bool = True) -> ExecutionCl
 def _result_of(answer: bytes) -> Any:
     """Raises RpcFault."""
     try:
-        fields = decode_foreign_json(answer)
+        fields = decode_foreign_json(answer, SERVICE)
     except ValueError:
         raise RpcFault("the answer is no JSON") from None
     if not isinstance(fields, dict):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from charon_actors.bounded_json import decode_foreign_json
+from charon_actors.bounded_json import IMPORT, decode_foreign_json
 from charon_actors.cli.door import one_line
 from charon_actors.cli.http_request import HttpFault, Service, exchange, masked, service_of
 from charon_actors.cli.options import Values
@@ -25,7 +25,7 @@ from charon_actors.errors import UserError
 PATH: Final = "/eth/v1/keystores"
 DIAL_TIMEOUT_S: Final = 2.0
 TIMEOUT_PER_KEY_S: Final = 2.0
-MAX_ANSWER_BYTES: Final = 16 << 20
+MAX_ANSWER_BYTES: Final = IMPORT.max_bytes
 IMPORTED: Final = ("imported", "duplicate")
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -86,7 +86,7 @@ def key_managers(values: Values, addresses: Sequence[str], tokens: Sequence[str]
 def _refused(answer: bytes, passwords: Sequence[str]) -> list[str]:
     """Why keystores were not imported, as far as the answer says so."""
     try:
-        rows = decode_foreign_json(answer)["data"]
+        rows = decode_foreign_json(answer, IMPORT)["data"]
     except (ValueError, TypeError, LookupError):
         return []
     if not isinstance(rows, list):

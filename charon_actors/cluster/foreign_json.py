@@ -14,7 +14,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any, Final
 
-from charon_actors.bounded_json import TooDeep, decode_json_file
+from charon_actors.bounded_json import CLUSTER_FILE, TooDeep, decode_json_file
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.staging import MAX_FILE_BYTES
 from charon_actors.file_kinds import FileKind, clause, form_of, other_than, what_it_is, why_no_json
@@ -53,7 +53,7 @@ def _parse(content: bytes, what: str) -> Any:
     if len(content) > MAX_JSON_BYTES:
         raise ClusterFault(f"{what}: larger than {MAX_JSON_BYTES} bytes")
     try:
-        return decode_json_file(content, with_lower_keys=True)
+        return decode_json_file(content, CLUSTER_FILE, with_lower_keys=True)
     except ValueError as error:
         if isinstance(error, TooDeep) and not form_of(content):
             raise ClusterFault(f"{what}: nested too deeply") from error

@@ -34,7 +34,7 @@ from typing import Any, Final
 
 import msgspec
 
-from charon_actors.bounded_json import decode_json_file
+from charon_actors.bounded_json import KEYSTORE, decode_json_file
 from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.faults import CryptoFault, Entropy, KeystoreFault
 from charon_actors.crypto.group import decode_scalar
@@ -202,7 +202,7 @@ def decode_keystore(content: bytes) -> dict[str, Any]:
 
 def _parse(content: bytes) -> Any:
     try:
-        return decode_json_file(content)
+        return decode_json_file(content, KEYSTORE)
     except ValueError as error:
         raise KeystoreFault("", f"not JSON: {why_no_json(content, error)}") from None
 

@@ -26,7 +26,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import msgspec
 
-from charon_actors.bounded_json import decode_foreign_json
+from charon_actors.bounded_json import ANSWER, BLOCK, EVENT, Kind, decode_foreign_json, list_in, list_of
 from charon_actors.errors import UserError
 from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition
 
@@ -37,10 +37,6 @@ PREFER_SSZ: Final = f"{SSZ};q=1,{JSON};q=0.9"
 VERSION_HEADER: Final = "Eth-Consensus-Version"
 
 MIB: Final = 2**20
-SMALL_ANSWER: Final = MIB  # whatever has no list of validators in it
-LIST_ANSWER: Final = 32 * MIB
-LIST_ENTRY: Final = 2048  # a validator is 0.5 KiB, a duty less
-BLOCK_ANSWER: Final = 64 * MIB  # 21 blobs with their cell proofs are 3 MiB as SSZ, 6 MiB as JSON
 MAX_ERROR_TEXT: Final = 400
 MAX_FAILURES: Final = 10_000
 
@@ -52,7 +48,7 @@ class AnswerFault(Exception):
 class Call(msgspec.Struct, frozen=True):
     """One request. path: starts with a slash, no query. query: encoded, without question mark. name: of the call, in errors.
 
-    limit_bytes: the longest answer that is read.
+    limit_bytes: the longest answer that is read, by its kind in `bounded_json.py`.
     """
 
     name: str
@@ -61,7 +57,7 @@ class Call(msgspec.Struct, frozen=True):
     query: str = ""
     headers: tuple[tuple[str, str], ...] = (("Accept", JSON),)
     body: bytes = b""
-    limit_bytes: int = SMALL_ANSWER
+    limit_bytes: int = ANSWER.max_bytes
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -149,11 +145,6 @@ def _post_json(name: str, path: str, body: object, headers: tuple[tuple[str, str
     return Call(name, "POST", path, headers=all_headers, body=msgspec.json.encode(body), **rest)
 
 
-def list_limit(entries: int) -> int:
-    """How long an answer about so many validators may be: who asks for ten reads no million."""
-    return min(64 * 1024 + LIST_ENTRY * entries, LIST_ANSWER)
-
-
 def _decimals(numbers: Iterable[int]) -> list[str]:
     return [str(number) for number in numbers]
 
@@ -170,13 +161,12 @@ FINALITY: Final = _get("finality", "/eth/v1/beacon/states/head/finality_checkpoi
 def validators(state_id: str, ids: Sequence[str]) -> Call:
     """Validators by 0x-key or decimal index; `state_id`: a slot in decimal or `head` (any text is escaped)."""
     path = f"/eth/v1/beacon/states/{quote(state_id, safe='')}/validators"
-    return _post_json("validators", path, {"ids": list(ids)}, limit_bytes=list_limit(len(ids)))
+    return _post_json("validators", path, {"ids": list(ids)}, limit_bytes=list_of(len(ids)).max_bytes)
 
 
 def attester_duties(epoch: int, indices: Sequence[int]) -> Call:
-    return _post_json(
-        "attester_duties", f"/eth/v1/validator/duties/attester/{epoch}", _decimals(indices), limit_bytes=list_limit(len(indices))
-    )
+    path = f"/eth/v1/validator/duties/attester/{epoch}"
+    return _post_json("attester_duties", path, _decimals(indices), limit_bytes=list_of(len(indices)).max_bytes)
 
 
 def proposer_duties(epoch: int, version: int = 1) -> Call:
@@ -185,12 +175,8 @@ def proposer_duties(epoch: int, version: int = 1) -> Call:
 
 
 def sync_duties(epoch: int, indices: Sequence[int]) -> Call:
-    return _post_json(
-        "sync_committee_duties",
-        f"/eth/v1/validator/duties/sync/{epoch}",
-        _decimals(indices),
-        limit_bytes=list_limit(len(indices)),
-    )
+    path = f"/eth/v1/validator/duties/sync/{epoch}"
+    return _post_json("sync_committee_duties", path, _decimals(indices), limit_bytes=list_of(len(indices)).max_bytes)
 
 
 def attestation_data(slot: int, committee_index: int) -> Call:
@@ -202,7 +188,7 @@ def produce_block(slot: int, randao: bytes, graffiti: bytes, builder_boost: int)
     """randao: 96 bytes; graffiti: 32 bytes; builder_boost: uint64."""
     query = f"randao_reveal=0x{randao.hex()}&graffiti=0x{graffiti.hex()}&builder_boost_factor={builder_boost}"
     accept = (("Accept", PREFER_SSZ),)
-    return _get("proposal", f"/eth/v3/validator/blocks/{slot}", query, headers=accept, limit_bytes=BLOCK_ANSWER)
+    return _get("proposal", f"/eth/v3/validator/blocks/{slot}", query, headers=accept, limit_bytes=BLOCK.max_bytes)
 
 
 def submit_attestations(fork_label: str, attestations: Sequence[object]) -> Call:
@@ -247,22 +233,22 @@ def events(topics: Sequence[str]) -> Call:
 # -- answers ------------------------------------------------------------------------------------------------------------------
 
 
-def decode_json(body: bytes) -> Any:
-    """Parsed JSON. Raises: AnswerFault (not JSON, nested too deeply)."""
+def decode_json(body: bytes, kind: Kind) -> Any:
+    """Parsed JSON. Raises: AnswerFault (not JSON, nested too deeply, more than its kind may have)."""
     try:
-        return decode_foreign_json(body)
+        return decode_foreign_json(body, kind)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise AnswerFault(f"not JSON: {str(error)[:100]}") from None
 
 
-def decode_object(body: bytes) -> dict[str, Any]:
+def decode_object(body: bytes, kind: Kind) -> dict[str, Any]:
     """A JSON object. Raises: AnswerFault."""
-    return as_object(decode_json(body), "answer")
+    return as_object(decode_json(body, kind), "answer")
 
 
-def decode_data(body: bytes) -> Any:
+def decode_data(body: bytes, kind: Kind) -> Any:
     """The `data` of the envelope `{"data": …}`. Raises: AnswerFault."""
-    answer = decode_object(body)
+    answer = decode_object(body, kind)
     if "data" not in answer:
         raise AnswerFault("the answer has no data")
     return answer["data"]
@@ -333,7 +319,7 @@ class DutyList(msgspec.Struct, frozen=True):
 
 
 def _duty_list(body: bytes) -> tuple[list[Any], bytes, bool]:
-    answer = decode_object(body)
+    answer = decode_object(body, list_in(body))
     if "data" not in answer:
         raise AnswerFault("the answer has no data")
     root = answer.get("dependent_root")
@@ -404,7 +390,7 @@ def decode_attestation_data(body: bytes, slot: int, committee_index: int, slots_
 
     Raises: AnswerFault, also for another slot or index, and for a target that is not the slot's epoch (no honest vote has that).
     """
-    fields = as_object(decode_data(body), "data")
+    fields = as_object(decode_data(body, ANSWER), "data")
     source, target = as_object(fields.get("source"), "source"), as_object(fields.get("target"), "target")
     vote = AttestationData(
         _field_uint(fields, "slot"),
@@ -435,7 +421,7 @@ class Validator(msgspec.Struct, frozen=True):
 def decode_validators(body: bytes) -> tuple[Validator, ...]:
     """The validators of the answer, in its order. Raises: AnswerFault."""
     found = []
-    for entry in as_list(decode_data(body), "data"):
+    for entry in as_list(decode_data(body, list_in(body)), "data"):
         outer = as_object(entry, "validator")
         inner = as_object(outer.get("validator"), "validator")
         status = outer.get("status")
@@ -466,7 +452,7 @@ class Syncing(msgspec.Struct, frozen=True):
 
 def decode_syncing(body: bytes) -> Syncing:
     """Raises: AnswerFault."""
-    fields = as_object(decode_data(body), "data")
+    fields = as_object(decode_data(body, ANSWER), "data")
     is_syncing = fields.get("is_syncing")
     if not isinstance(is_syncing, bool):
         raise AnswerFault("is_syncing is not a boolean")
@@ -475,18 +461,18 @@ def decode_syncing(body: bytes) -> Syncing:
 
 def decode_justified_epoch(body: bytes) -> int:
     """The epoch of `current_justified` in an answer to FINALITY. Raises: AnswerFault."""
-    checkpoints = as_object(decode_data(body), "data")
+    checkpoints = as_object(decode_data(body, ANSWER), "data")
     return _field_uint(as_object(checkpoints.get("current_justified"), "current_justified"), "epoch")
 
 
 def decode_peer_count(body: bytes) -> int:
     """How many peers are connected. Raises: AnswerFault."""
-    return _field_uint(as_object(decode_data(body), "data"), "connected")
+    return _field_uint(as_object(decode_data(body, ANSWER), "data"), "connected")
 
 
 def decode_node_version(body: bytes) -> str:
     """`Name/version…`, at most 256 characters. Raises: AnswerFault."""
-    version = as_object(decode_data(body), "data").get("version")
+    version = as_object(decode_data(body, ANSWER), "data").get("version")
     if not isinstance(version, str):
         raise AnswerFault("version is not a text")
     return version[:256]
@@ -517,7 +503,6 @@ class BlockEvent(msgspec.Struct, frozen=True):
 
 ChainEvent = HeadEvent | ReorgEvent | BlockEvent
 LISTENED_TOPICS: Final = ("head", "chain_reorg", "block_gossip", "block")  # 08 §10
-MAX_EVENT_BYTES: Final = 16 * 1024  # a head event has 0.5 KiB
 MINIMAL_TOPICS: Final = ("head", "chain_reorg", "block")  # what every node knows; some answer 400 to block_gossip
 
 
@@ -525,9 +510,7 @@ def decode_event(topic: str, data: bytes) -> ChainEvent | None:
     """The event, or None for a topic that the node has no use for. Raises: AnswerFault."""
     if topic not in MINIMAL_TOPICS:
         return None
-    if len(data) > MAX_EVENT_BYTES:
-        raise AnswerFault(f"an event of {len(data)} bytes")
-    fields = decode_object(data)
+    fields = decode_object(data, EVENT)
     slot = _field_uint(fields, "slot")
     if topic == "chain_reorg":
         depth = _field_uint(fields, "depth")
@@ -554,7 +537,7 @@ _FALLBACK_STATUS: Final = frozenset({502, 503, 504})
 def error_text(body: bytes) -> str:
     """What a failed answer says, at most MAX_ERROR_TEXT characters, one line; never raises."""
     try:
-        answer = decode_foreign_json(body)
+        answer = decode_foreign_json(body, ANSWER)
     except (msgspec.DecodeError, ValueError, RecursionError):
         answer = body[: 4 * MAX_ERROR_TEXT].decode("utf-8", "replace")
     message = answer.get("message", answer) if isinstance(answer, dict) else answer
@@ -569,7 +552,7 @@ def is_repeat(body: bytes) -> bool:
     each item under a headline (Lodestar, "Multiple errors on …").
     """
     try:
-        answer = decode_foreign_json(body)
+        answer = decode_foreign_json(body, ANSWER)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return False
     if not isinstance(answer, dict):

@@ -27,6 +27,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 import msgspec
 
+from charon_actors.bounded_json import OBJECT
 from charon_actors.eth2 import containers
 from charon_actors.eth2.attestation import EMPTY_BITLIST, MAX_COMMITTEES, Attestation, AttestationData
 from charon_actors.eth2.chain import Chain
@@ -168,7 +169,7 @@ class VersionedAttestation(msgspec.Struct, frozen=True):
         except EncodingFault:
             if not looks_like_json(data):
                 raise
-        value = parse_json(data)
+        value = parse_json(data, OBJECT)
         has_index = json_member(value, "validator_index") is not None
         attestation = Attestation.from_json(json_fork(value), json_member(value, "attestation"))
         return cls(attestation, json_uint(value, "validator_index") if has_index else None)
@@ -262,7 +263,7 @@ class SignedAggregateAndProof(msgspec.Struct, frozen=True):
         except EncodingFault:
             if not looks_like_json(data):
                 raise
-        value = parse_json(data)
+        value = parse_json(data, OBJECT)
         return cls.from_json(json_fork(value), json_member(value, "aggregate_and_proof"))
 
     @classmethod
@@ -469,7 +470,7 @@ class SignedValidatorRegistration(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> "SignedValidatorRegistration":
         """From the JSON form. Raises: EncodingFault."""
-        value = parse_json(data)
+        value = parse_json(data, OBJECT)
         version = json_member(value, "version")
         if version != 0 or isinstance(version, bool):
             raise EncodingFault("a builder registration of an unknown version")
@@ -523,7 +524,7 @@ class SignedRandao(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> "SignedRandao":
         """From JSON. Raises: EncodingFault."""
-        return cls(**_RANDAO.from_json(parse_json(data)))
+        return cls(**_RANDAO.from_json(parse_json(data, OBJECT)))
 
 
 class BeaconCommitteeSelection(msgspec.Struct, frozen=True):
@@ -555,7 +556,7 @@ class BeaconCommitteeSelection(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> "BeaconCommitteeSelection":
         """From JSON. Raises: EncodingFault."""
-        return cls.from_json(parse_json(data))
+        return cls.from_json(parse_json(data, OBJECT))
 
     @classmethod
     def from_json(cls, value: object) -> "BeaconCommitteeSelection":
@@ -599,7 +600,7 @@ class SyncCommitteeSelection(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> "SyncCommitteeSelection":
         """From JSON. Raises: EncodingFault."""
-        return cls.from_json(parse_json(data))
+        return cls.from_json(parse_json(data, OBJECT))
 
     @classmethod
     def from_json(cls, value: object) -> "SyncCommitteeSelection":
@@ -638,7 +639,7 @@ class RawSignature(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> "RawSignature":
         """From base64 in quotes. Raises: EncodingFault."""
-        value = parse_json(data)
+        value = parse_json(data, OBJECT)
         if not isinstance(value, str):
             raise EncodingFault("not a signature in quotes")
         try:
@@ -655,7 +656,7 @@ def _ssz_or_json(schema: Container, data: bytes) -> dict[str, Any]:
         return schema.decode(data)
     if not looks_like_json(data):
         raise EncodingFault(f"{schema.name}: {len(data)} bytes instead of {schema.fixed_size}")
-    return schema.from_json(parse_json(data))
+    return schema.from_json(parse_json(data, OBJECT))
 
 
 _Concrete = (

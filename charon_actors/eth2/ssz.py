@@ -25,12 +25,16 @@ Speed matters (a block of 160 kB has some 9000 hashes): plain loops over bytes a
 Source: specification 08 §7.1; consensus-specs `ssz/simple-serialize.md`.
 """
 
+import operator
+import struct
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from charon_actors.crypto import checksum_address
+
+D = TypeVar("D", bytes, memoryview)
 
 OFFSET_BYTES: Final = 4
 CHUNK_BYTES: Final = 32
@@ -117,10 +121,19 @@ class SszType(ABC):
 
     fixed_size: int | None
     is_basic = False
+    is_plain = False  # whatever bytes there are, if they are `fixed_size`, encode a value
 
     @abstractmethod
     def decode(self, data: bytes) -> Any:
         """The value whose encoding is exactly `data`."""
+
+    def check(self, data: memoryview) -> None:
+        """Whether `data` is the encoding of a value, which isn't built: nothing is copied, and what is plain is only measured."""
+        if self.is_plain:
+            if len(data) != self.fixed_size:
+                raise SszFault(f"{len(data)} bytes instead of {self.fixed_size}")
+            return
+        self.decode(bytes(data))
 
     @abstractmethod
     def encode(self, value: Any) -> bytes: ...
@@ -138,7 +151,7 @@ class SszType(ABC):
 
 
 class Uint(SszType):
-    is_basic = True
+    is_basic = is_plain = True
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
@@ -166,6 +179,8 @@ class Uint(SszType):
 
 
 class ByteVector(SszType):
+    is_plain = True
+
     def __init__(self, size: int) -> None:
         self.fixed_size: int = size
         self._depth = _depth((size + 31) // CHUNK_BYTES)
@@ -206,9 +221,15 @@ class ByteList(SszType):
         self._depth = _depth((limit + 31) // CHUNK_BYTES)
 
     def decode(self, data: bytes) -> bytes:
-        if len(data) > self._limit:
-            raise SszFault(f"{len(data)} bytes, more than {self._limit}")
+        self._check_length(len(data))
         return data
+
+    def check(self, data: memoryview) -> None:
+        self._check_length(len(data))
+
+    def _check_length(self, length: int) -> None:
+        if length > self._limit:
+            raise SszFault(f"{length} bytes, more than {self._limit}")
 
     def encode(self, value: bytes) -> bytes:
         return self.decode(value)
@@ -224,6 +245,8 @@ class ByteList(SszType):
 
 
 class Bitvector(ByteVector):
+    is_plain = False
+
     def __init__(self, bits: int) -> None:
         super().__init__((bits + 7) // 8)
         self._last_byte_limit = 1 << ((bits - 1) % 8 + 1)
@@ -279,6 +302,39 @@ class _Sequence(SszType):
     def _check_count(self, count: int) -> None:
         raise NotImplementedError
 
+    def check(self, data: memoryview) -> None:
+        size, element = self._element.fixed_size, self._element
+        if size is not None:
+            if len(data) % size:
+                raise SszFault(f"{len(data)} bytes don't divide into elements of {size}")
+            self._check_count(len(data) // size)
+            if not element.is_plain:
+                for start in range(0, len(data), size):
+                    element.check(data[start : start + size])
+            return
+        starts = self._starts(data)
+        if not starts:
+            return
+        ends = (*starts[1:], len(data))
+        if any(map(operator.gt, starts, ends)):
+            raise SszFault(f"offsets that go back in {len(data)} bytes")
+        if isinstance(element, ByteList):
+            element._check_length(max(map(operator.sub, ends, starts)))
+        else:
+            for start, end in zip(starts, ends, strict=True):
+                element.check(data[start:end])
+
+    def _starts(self, data: memoryview) -> tuple[int, ...]:
+        """Where elements of different lengths begin."""
+        if not data:
+            self._check_count(0)
+            return ()
+        first = int.from_bytes(data[:OFFSET_BYTES], "little")
+        if first % OFFSET_BYTES or not OFFSET_BYTES <= first <= len(data):
+            raise SszFault(f"a first offset of {first} in {len(data)} bytes")
+        self._check_count(first // OFFSET_BYTES)
+        return struct.unpack(f"<{first // OFFSET_BYTES}I", data[:first])
+
     def decode(self, data: bytes) -> list[Any]:
         size, decode = self._element.fixed_size, self._element.decode
         if size is not None:
@@ -286,15 +342,8 @@ class _Sequence(SszType):
                 raise SszFault(f"{len(data)} bytes don't divide into elements of {size}")
             self._check_count(len(data) // size)
             return [decode(data[i : i + size]) for i in range(0, len(data), size)]
-        if not data:
-            self._check_count(0)
-            return []
-        first = int.from_bytes(data[:OFFSET_BYTES], "little")
-        if first % OFFSET_BYTES or not OFFSET_BYTES <= first <= len(data):
-            raise SszFault(f"a first offset of {first} in {len(data)} bytes")
-        self._check_count(first // OFFSET_BYTES)
-        offsets = [int.from_bytes(data[i : i + OFFSET_BYTES], "little") for i in range(0, first, OFFSET_BYTES)]
-        return [decode(part) for part in _parts(data, offsets)]
+        starts = self._starts(memoryview(data))
+        return [decode(part) for part in _parts(data, starts)] if starts else []
 
     def encode(self, value: list[Any]) -> bytes:
         self._check_count(len(value))
@@ -324,6 +373,7 @@ class Vector(_Sequence):
         super().__init__(element, (length * element.fixed_size + 31) // CHUNK_BYTES if element.is_basic else length)
         self._length = length
         self.fixed_size = length * element.fixed_size
+        self.is_plain = element.is_plain
 
     def _check_count(self, count: int) -> None:
         if count != self._length:
@@ -357,6 +407,17 @@ class Container(SszType):
         self._fixed_length = sum(OFFSET_BYTES if field.fixed_size is None else field.fixed_size for field in self.fields.values())
         is_fixed = all(field.fixed_size is not None for field in self.fields.values())
         self.fixed_size = self._fixed_length if is_fixed else None
+        self.is_plain = is_fixed and all(field.is_plain for field in self.fields.values())
+
+    def check(self, data: memoryview) -> None:
+        if self.is_plain:
+            super().check(data)
+            return
+        for (name, field), part in zip(self.fields.items(), self._split(data), strict=True):
+            try:
+                field.check(part)
+            except SszFault as fault:
+                raise self._located(name, fault) from None
 
     def decode(self, data: bytes) -> dict[str, Any]:
         parts = self._split(data)
@@ -405,16 +466,20 @@ class Container(SszType):
 
     def field_bytes(self, data: bytes, name: str) -> bytes:
         """The encoding of one field, cut out of the container's encoding; only the container's own offsets are checked."""
+        return bytes(self.field_view(memoryview(data), name))
+
+    def field_view(self, data: memoryview, name: str) -> memoryview:
+        """The same without a copy."""
         return self._split(data)[list(self.fields).index(name)]
 
     def _located(self, name: str, fault: SszFault) -> SszFault:
         text = str(fault)
         return fault if len(text) > 200 else SszFault(f"{self.name}.{name}: {text}")
 
-    def _split(self, data: bytes) -> list[bytes]:
+    def _split(self, data: D) -> list[D]:
         if len(data) < self._fixed_length or (self.fixed_size is not None and len(data) != self.fixed_size):
             raise SszFault(f"{self.name}: {len(data)} bytes, its fixed part has {self._fixed_length}")
-        parts: list[bytes] = []
+        parts: list[D] = []
         offsets: list[int] = []
         places: list[int] = []
         position = 0
@@ -434,9 +499,9 @@ class Container(SszType):
         return parts
 
 
-def _parts(data: bytes, offsets: list[int]) -> list[bytes]:
+def _parts(data: D, offsets: Sequence[int]) -> list[D]:
     ends = [*offsets[1:], len(data)]
-    parts = []
+    parts: list[D] = []
     for start, end in zip(offsets, ends, strict=True):
         if not start <= end <= len(data):
             raise SszFault(f"offsets {start} and {end} in {len(data)} bytes")

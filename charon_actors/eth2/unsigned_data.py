@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import msgspec
 
+from charon_actors.bounded_json import OBJECT
 from charon_actors.eth2 import containers
 from charon_actors.eth2.attestation import ATTESTATION_DATA_BYTES, Attestation, AttestationData
 from charon_actors.eth2.chain import Chain
@@ -131,7 +132,7 @@ class AttestationUnsigned(msgspec.Struct, frozen=True):
             return cls(AttestationData.decode(data[8:split]), AttesterDefinition.decode(data[split:]))
         if not looks_like_json(data):
             raise EncodingFault(f"{len(data)} bytes that are no unsigned attestation")
-        value = parse_json(data)
+        value = parse_json(data, OBJECT)
         return cls(
             AttestationData.from_json(json_member(value, "attestation_data")),
             AttesterDefinition.from_json(json_member(value, "attestation_duty")),
@@ -165,7 +166,7 @@ class AggregatedAttestation(msgspec.Struct, frozen=True):
         except EncodingFault:
             if not looks_like_json(data):
                 raise
-        value = parse_json(data)
+        value = parse_json(data, OBJECT)
         return cls(Attestation.from_json(json_fork(value), json_member(value, "attestation")))
 
 
@@ -227,7 +228,7 @@ class SyncContributions(msgspec.Struct, frozen=True):
             return cls((SyncCommitteeContribution.decode(data),))
         if not looks_like_json(data, b"{["):
             raise EncodingFault(f"{len(data)} bytes that are no contribution")
-        value = parse_json(data)
+        value = parse_json(data, OBJECT)
         if not isinstance(value, list):
             return cls((SyncCommitteeContribution.from_json(value),))
         if not 1 <= len(value) <= MAX_CONTRIBUTIONS:

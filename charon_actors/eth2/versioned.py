@@ -12,17 +12,20 @@ Source: specification 05 §10.1.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from charon_actors.bounded_json import decode_foreign_json
+from charon_actors.bounded_json import Kind, decode_foreign_json
 from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_number
 from charon_actors.eth2.ssz import EncodingFault, uint_from_text
+
+D = TypeVar("D", bytes, memoryview)
 
 V12_BYTES: Final = 12
 V13_BYTES: Final = 13
 V20_BYTES: Final = 20
+MAX_SPACES: Final = 1024
 
 
 def _fork(number: int) -> Fork:
@@ -32,13 +35,13 @@ def _fork(number: int) -> Fork:
         raise EncodingFault(str(error)) from None
 
 
-def _uint(data: bytes, start: int, size: int) -> int:
+def _uint(data: D, start: int, size: int) -> int:
     if len(data) < start + size:
         raise EncodingFault(f"{len(data)} bytes are too few for a header")
     return int.from_bytes(data[start : start + size], "little")
 
 
-def _body(data: bytes, header_bytes: int) -> bytes:
+def _body(data: D, header_bytes: int) -> D:
     offset = _uint(data, header_bytes - 4, 4)
     if not header_bytes <= offset <= len(data):
         raise EncodingFault(f"an offset of {offset} in {len(data)} bytes")
@@ -60,10 +63,16 @@ def encode_v13(fork: Fork, blinded: bool, body: bytes) -> bytes:
 
 def decode_v13(data: bytes) -> tuple[Fork, bool, bytes]:
     """Fork, whether blinded, and object. Raises: EncodingFault."""
+    fork, blinded, body = decode_v13_view(data)
+    return fork, blinded, bytes(body)
+
+
+def decode_v13_view(data: bytes) -> tuple[Fork, bool, memoryview]:
+    """The same without a copy of the object. Raises: EncodingFault."""
     fork, blinded = _fork(_uint(data, 0, 8)), _uint(data, 8, 1)
     if blinded > 1:
         raise EncodingFault(f"a truth value of {blinded}")
-    return fork, bool(blinded), _body(data, V13_BYTES)
+    return fork, bool(blinded), _body(memoryview(data), V13_BYTES)
 
 
 def encode_v20(fork: Fork, validator_index: int, body: bytes) -> bytes:
@@ -77,17 +86,17 @@ def decode_v20(data: bytes) -> tuple[Fork, int, bytes]:
     return _fork(_uint(data, 0, 8)), _uint(data, 8, 8), data[V20_BYTES:]
 
 
-def parse_json(data: bytes) -> Any:
-    """Raises: EncodingFault (also for nesting that no parser likes)."""
+def parse_json(data: bytes, kind: Kind) -> Any:
+    """Raises: EncodingFault (also for nesting that no parser likes, and for more than its kind may have)."""
     try:
-        return decode_foreign_json(data)
+        return decode_foreign_json(data, kind)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise EncodingFault(f"not JSON: {str(error)[:100]}") from None
 
 
 def looks_like_json(data: bytes, opening: bytes = b"{") -> bool:
-    """Whether the first non-space byte is one of `opening`."""
-    first = data.lstrip(b" \t\r\n")[:1]
+    """Whether the first non-space byte is one of `opening`, and not far away."""
+    first = data[:MAX_SPACES].lstrip(b" \t\r\n")[:1]
     return bool(first) and first in opening
 
 

@@ -13,7 +13,7 @@ hold ends it with MessageFault. Whose stream it came from doesn't matter: a mess
     5      every justification as in 2, and of the same duty
     6      there are at most two values for the message and for each justification
     7      every hash named by the message and its justifications, all-zero ones excepted, is that of an UnsignedDataSet or a
-           PriorityResult among the values that can be decoded
+           PriorityResult among the values that can be decoded; an UnsignedDataSet has no JSON beyond a PEER_BLOCK's limits
 
 The last step is the dear one, so only what members have signed gets there, and it ends as soon as it can: with the last value that
 is named, or when there are too few left. Honest messages bring what they name and nothing else. The same signed message
@@ -38,8 +38,11 @@ import msgspec
 from google.protobuf.any_pb2 import Any as ProtobufAny
 from google.protobuf.message import DecodeError
 
+from charon_actors import bounded_json
+from charon_actors.bounded_json import PEER_BLOCK, check_foreign_json
 from charon_actors.crypto import k1_sign_recoverable, k1_verify_recoverable
 from charon_actors.eth2.duty import Duty, DutyType
+from charon_actors.eth2.versioned import MAX_SPACES, looks_like_json
 from charon_actors.p2p.protobuf.core_pb2 import Duty as WireDuty
 from charon_actors.p2p.protobuf.core_pb2 import PriorityResult, QBFTConsensusMsg, QBFTMsg, UnsignedDataSet
 from charon_actors.qbft.machine import ZERO_VALUE, Broadcast, Message, MessageType
@@ -48,7 +51,7 @@ from charon_actors.qbft.merkle import Hashing, hash_bytes
 MESSAGE_BYTES: Final = 32 * 2**20  # read limit of the protocol (06 §1)
 SIGNED_BYTES: Final = 1024  # a QBFTMsg has at most about 190; more would be unknown fields that we had to hash
 VALIDATORS: Final = 2**16  # of the largest cluster that a definition can describe
-BLOCK_BYTES: Final = 16 * 2**20  # an execution payload of 8 MiB (EIP-7934) and 60 blobs with their cell proofs
+BLOCK_BYTES: Final = bounded_json.BLOCK_BYTES
 PRIORITY_BYTES: Final = 2**20  # a real one has a few kilobytes; its nesting is expensive to parse
 SPARE_FIELDS: Final = 8
 SPARE_VALIDATORS: Final = 1024  # of a peer whose cluster has got more validators than our lock (06 §10)
@@ -283,7 +286,10 @@ class Verifier:
         if value.kind == UNSIGNED_DATA_SET:
             entries = _parts(memoryview(value.content), BLOCK_BYTES, {1: self._validators + SPARE_VALIDATORS})[1]
             for number, entry in enumerate(entries, 1):
-                _parts(entry, BLOCK_BYTES, {1: 1, 2: 1})
+                content = _parts(entry, BLOCK_BYTES, {1: 1, 2: 1})[2]
+                if content and looks_like_json(bytes(content[0][:MAX_SPACES])):
+                    yield 0
+                    _check_json(bytes(content[0]))
                 if number % ENTRIES_A_STEP == 0:
                     yield 0
             parsed: UnsignedDataSet | PriorityResult = _parse(UnsignedDataSet, value.content)
@@ -295,6 +301,14 @@ class Verifier:
             raise MessageFault("value of unknown type")
         yield 0
         return Value(value.kind, parsed.SerializeToString(deterministic=True))
+
+
+def _check_json(text: bytes) -> None:
+    """Decided, it would be decoded by all nodes at once: what isn't an honest block's is refused while it is only proposed."""
+    try:
+        check_foreign_json(text, PEER_BLOCK)
+    except ValueError as error:
+        raise MessageFault(f"value is no good JSON: {error}") from None
 
 
 def _finished(hashing: Hashing) -> Steps[bytes]:

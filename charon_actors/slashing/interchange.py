@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
-from charon_actors.bounded_json import decode_foreign_json
+from charon_actors.bounded_json import HISTORY, decode_foreign_json
 from charon_actors.slashing.rules import NUMBER_LIMIT, AttestationEntry, BlockEntry, Entry
 
 FORMAT_VERSION: Final = "5"
-MAX_INTERCHANGE_BYTES: Final = 256 * 1024 * 1024
+MAX_INTERCHANGE_BYTES: Final = HISTORY.max_bytes
 
 
 class InterchangeFault(ValueError):
@@ -36,7 +36,7 @@ def decode_interchange(data: bytes) -> Interchange:
     if len(data) > MAX_INTERCHANGE_BYTES:
         raise InterchangeFault(f"{len(data)} bytes, more than {MAX_INTERCHANGE_BYTES}")
     try:
-        value = decode_foreign_json(data)
+        value = decode_foreign_json(data, HISTORY)
     except (msgspec.DecodeError, RecursionError, ValueError):
         raise InterchangeFault("not JSON") from None
     metadata = _object(_object(value).get("metadata"))

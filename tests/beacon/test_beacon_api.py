@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charon_actors.bounded_json import ANSWER
 from charon_actors.errors import UserError
 from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call
@@ -256,7 +257,7 @@ def test_hostile_answers_raise_nothing_but_answer_faults(body: bytes) -> None:
 def test_deep_nesting_is_refused() -> None:
     for deep in (b"[" * 200_000, b'{"data":' * 100_000):
         with pytest.raises(AnswerFault):
-            api.decode_data(deep)
+            api.decode_data(deep, ANSWER)
         assert len(api.error_text(deep)) <= api.MAX_ERROR_TEXT
 
 

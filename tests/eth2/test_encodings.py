@@ -4,12 +4,15 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from charon_actors.bounded_json import BLOCK
 from charon_actors.crypto import verify
 from charon_actors.eth2.chain import Chain, ForkEntry
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
-from charon_actors.eth2.proposal import Proposal, SignedProposal, same_message
+from charon_actors.eth2.proposal import Proposal, SignedProposal, cut_signed, cut_signed_json, cut_wire_json, same_message
 from charon_actors.eth2.signed_data import (
     EncodingFault,
     SignedVoluntaryExit,
@@ -73,6 +76,16 @@ def test_wire_and_json_of_every_type_and_fork(entry: dict[str, Any]) -> None:
         other = signed.with_signature(bytes(96))
         assert other.signature == bytes(96)
         assert other.with_signature(signed.signature) == signed
+    if isinstance(value, SignedProposal):
+        cut = (value.signature, value.message)
+        found, message = cut_signed(value.fork, value.blinded, value.body)
+        assert (found, bytes(message)) == cut
+        place = value.body.index(value.signature) - 4  # of the message's offset
+        with pytest.raises(EncodingFault):
+            cut_signed(value.fork, value.blinded, value.body[:place] + bytes([101]) + value.body[place + 1 :])
+        beacon_api = json.dumps(entry["json"]["block"]).encode()
+        assert cut_signed_json(value.fork, value.blinded, beacon_api, BLOCK) == cut
+        assert cut_wire_json(json_bytes) == (value.fork, value.blinded, *cut)
     if "message_root" in entry:
         root = value.block_root() if isinstance(value, Proposal) else value.object_root()  # type: ignore[union-attr]
         assert root.hex() == entry["message_root"]
@@ -232,3 +245,26 @@ def test_a_bare_phase0_aggregate_is_understood() -> None:
     entry = next(e for e in ENTRIES if e["type"] == "VersionedSignedAggregateAndProof" and e["version"] == "phase0")
     wire = unhex(entry["wire_hex"])
     assert decode_signed_data(DutyType.AGGREGATOR, wire[12:]).encode() == wire
+
+
+@pytest.mark.parametrize("blinded", [False, True])
+@given(st.sampled_from([fork for fork in Fork if fork >= Fork.BELLATRIX]), st.binary(max_size=300), st.integers(0, 300))
+def test_cutting_a_signed_block_out_of_hostile_bytes_raises_nothing_else(
+    blinded: bool, fork: Fork, noise: bytes, at: int
+) -> None:
+    entry = next(
+        e for e in ENTRIES if e["type"] == "VersionedSignedProposal" and e["version"] == "deneb" and e["blinded"] == blinded
+    )
+    good = unhex(entry["wire_hex"])[13:]
+    for body in (noise, good[:at] + noise + good[at + len(noise) :]):
+        try:
+            signature, message = cut_signed(fork, blinded, body)
+        except EncodingFault:
+            continue
+        assert len(signature) == 96
+        assert bytes(message) in body
+    for text in (noise, b'{"signed_block":' + noise + b"}", b'{"version":6,"block":' + noise + b"}"):
+        with pytest.raises(EncodingFault):
+            cut_signed_json(fork, blinded, text, BLOCK)
+        with pytest.raises(EncodingFault):
+            cut_wire_json(text)

@@ -1,6 +1,7 @@
 """The codec against hostile bytes, against itself, and against remerkleable."""
 
 import json
+import struct
 from typing import Any
 
 import pytest
@@ -109,9 +110,16 @@ def test_what_is_accepted_is_canonical_and_remerkleable_agrees(value: dict[str, 
     mutated = bytes(data[: draw.draw(st.sampled_from([len(data), len(data) - 1, len(data) // 2]))])
     mutated += draw.draw(st.sampled_from([b"", b"\0"]))
     try:
+        OUTER.check(memoryview(mutated))
+        is_good = True
+    except SszFault:
+        is_good = False
+    try:
         decoded = OUTER.decode(mutated)
     except SszFault:
+        assert not is_good
         return
+    assert is_good
     assert OUTER.encode(decoded) == mutated
     assert bytes(OracleOuter.decode_bytes(mutated).hash_tree_root()) == OUTER.hash_tree_root(decoded)
 
@@ -293,3 +301,14 @@ def test_hostile_submissions_are_encoding_faults(value: object) -> None:
             VersionedAttestation.from_single_attestation_json(fork, value)
     with pytest.raises(EncodingFault):
         c.signed_proposal_type(Fork.FULU, False).from_json(value)
+
+
+@pytest.mark.parametrize("starts", [(12, 20, 14), (12, 30, 30), (16, 16, 16), (12, 12, 11), (12, 13, 24)])
+def test_a_check_refuses_the_offsets_that_decoding_refuses(starts: tuple[int, ...]) -> None:
+    texts = List(ByteList(10), 5)
+    data = struct.pack("<3I", *starts) + bytes(12)
+    for read in (texts.decode, lambda content: texts.check(memoryview(content))):
+        with pytest.raises(SszFault):
+            read(data)
+    good = texts.encode([b"", b"12", b"0123456789"])
+    texts.check(memoryview(good))

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from actors.mailbox import Address, Mailbox, open_actor
+from actors.off_loop import OffLoop
 from actors.signatures import (
     GroupSigned,
     Message,
@@ -106,6 +107,13 @@ def block(*, slot: int = SLOT, blobs: Sequence[int] = (), **payload: Any) -> Sig
     return Proposal(Fork.FULU, False, containers.block_contents(Fork.FULU).encode(contents)).signed(bytes(96))
 
 
+def unsigned(signed: SignedProposal) -> Proposal:
+    """What was to be signed."""
+    value = containers.signed_block_contents(Fork.FULU).decode(signed.body)
+    contents = {"block": value["signed_block"]["message"], "kzg_proofs": value["kzg_proofs"], "blobs": value["blobs"]}
+    return Proposal(signed.fork, signed.blinded, containers.block_contents(Fork.FULU).encode(contents))
+
+
 class Node:
     def __init__(self, share_index: int) -> None:
         self.share_index = share_index
@@ -116,6 +124,8 @@ class Node:
         self.asked: list[tuple[int, bytes]] = []
         self.verifier: Callable[[Sequence[Check]], Awaitable[Sequence[bool]]] = verify_here
         self.proposer: bytes | None = None  # None: nobody can tell
+        self.decided: dict[int, Proposal | None] = {}  # by slot; what isn't there is undecided
+        self.decision = trio.Event()
         self.now = CHAIN.slot_start_s(SLOT) + 4
         self.address: Address[Message]
         self.guard: Address[GuardMessage]
@@ -126,6 +136,17 @@ class Node:
 
     async def verify(self, checks: Sequence[Check]) -> Sequence[bool]:
         return await self.verifier(checks)
+
+    def decide(self, block: SignedProposal) -> None:
+        """The cluster decides that block, of its slot."""
+        self.decided[block.slot] = unsigned(block)
+        self.decision.set()
+        self.decision = trio.Event()
+
+    async def agreed_block(self, slot: int) -> Proposal | None:
+        while slot not in self.decided:
+            await self.decision.wait()
+        return self.decided[slot]
 
     async def may_propose(self, slot: int, pubkey: bytes) -> bool:
         self.asked.append((slot, pubkey))
@@ -138,6 +159,7 @@ async def node(
     validators: int = 1,
     *,
     chain: Chain = CHAIN,
+    off_loop: OffLoop | None = None,
     wrap: Callable[[Address[GuardMessage]], Address[GuardMessage]] = lambda guard: guard,
 ) -> AsyncIterator[Node]:
     this = Node(share_index)
@@ -160,6 +182,8 @@ async def node(
             broadcast=lambda protocols, message: this.sent.append(message),
             on_group=this.groups.append,
             wall_clock=lambda: this.now,
+            agreed_block=this.agreed_block,
+            off_loop=off_loop,
             may_propose=this.may_propose,
             observe=lambda duty, share_index, count: this.stored.append((duty, share_index, count)),
             observe_verification=lambda duty_type, seconds: this.verified.append((duty_type, seconds)),

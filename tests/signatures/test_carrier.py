@@ -56,6 +56,7 @@ async def test_blobs_of_one_peer_are_not_released(has_client: bool) -> None:
     honest, other = block(blobs=[1, 2]), block(blobs=[1, 3])
     assert honest.message == other.message
     async with node(2) as this:
+        this.decide(honest)
         await tell(this, 1, signed_by(1, other), duty=BLOCK_DUTY)
         await until(lambda: len(this.stored) == 1)
         if has_client:

@@ -18,12 +18,13 @@ from actors.duties.messages import (
     AwaitProposal,
     NoDuty,
     NotReady,
+    ProposalsInHand,
     ProposerOf,
     PubkeyOfAttester,
     UnknownValidator,
 )
 from actors.duties.messages import Message as DutiesMessage
-from actors.mailbox import Inbox, Mailbox, Reply, open_actor
+from actors.mailbox import Address, Inbox, Mailbox, Reply, open_actor
 from actors.signatures import InvalidPartial, SubmitPartials
 from actors.signatures import Message as SignaturesMessage
 from actors.validator_api import KeyShares, RequestSeen, ValidatorApi
@@ -66,6 +67,11 @@ class Duties:
                     )
                 case AwaitProposal() as request:
                     self._answer(mail.reply_to(request), request.slot, self.proposals.get(request.slot))
+                case ProposalsInHand() as request:
+                    if self.proposals or self.proposers or self.undecided:
+                        mail.reply_to(request).send(tuple(self.proposals.values()))
+                    else:
+                        mail.reply_to(request).fail(NoDuty("no validator of this cluster proposes now"))
                 case ProposerOf() as request:
                     self._answer(mail.reply_to(request), -1, self.proposers.get(request.slot), request.slot)
                 case PubkeyOfAttester() as request:
@@ -129,6 +135,7 @@ class Rig:
     chain: Chain
     listening: socket.socket
     requests: list[RequestSeen]
+    beacon: Address[BeaconMessage]
 
     @property
     def url(self) -> str:
@@ -212,7 +219,7 @@ async def rig_of(
         nursery.start_soon(api.run)
         host, port = listening.getsockname()
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=15, trust_env=False))
-        yield Rig(client, duties, signatures, chain, listening, requests)
+        yield Rig(client, duties, signatures, chain, listening, requests, beacon)
         nursery.cancel_scope.cancel()
 
 

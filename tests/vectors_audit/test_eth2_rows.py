@@ -8,6 +8,7 @@ import pytest
 
 from actors.validator_api.passing_on import may_be_passed_on
 from actors.validator_api.routes import route_for
+from charon_actors.bounded_json import ANSWER
 from charon_actors.crypto import sign, verify
 from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2 import containers as c
@@ -104,7 +105,7 @@ def test_every_request_of_the_file_is_ours_or_of_a_duty_that_is_not_performed(en
     if "body_hex" in entry:
         assert call.body.hex() == entry["body_hex"]
     elif body is not None:
-        assert api.decode_json(call.body) == body
+        assert api.decode_json(call.body, ANSWER) == body
 
 
 @pytest.mark.parametrize("name", ["sequence_plain", "sequence_shares"])

@@ -65,6 +65,10 @@ class Node:
         await trio.testing.wait_all_tasks_blocked()
 
 
+async def nothing_agreed(slot: int) -> None:
+    return None
+
+
 @asynccontextmanager
 async def node() -> AsyncIterator[Node]:
     this = Node()
@@ -80,6 +84,7 @@ async def node() -> AsyncIterator[Node]:
             guard=guard,
             broadcast=lambda protocols, message: None,
             on_group=this.groups.append,
+            agreed_block=nothing_agreed,
             wall_clock=lambda: MAINNET.slot_start_s(SLOT) + 1.0,
             observe=lambda duty, share_index, count: this.stored.append((duty, share_index, count)),
         )

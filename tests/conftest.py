@@ -6,12 +6,15 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from charon_actors.cli import log
+
 RECURSION_LIMIT = sys.getrecursionlimit()
 
 
 @pytest.fixture(autouse=True)
-def _own_log_and_stack() -> Iterator[None]:
+def _own_log_and_stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Commands that run in this process set up the log; py_ecc raises the recursion limit when it is imported."""
     sys.setrecursionlimit(RECURSION_LIMIT)
+    monkeypatch.setattr(log, "_limit", None)
     yield
     structlog.reset_defaults()

@@ -113,6 +113,7 @@ async def test_states_are_told_in_charons_order_and_words(
         _mailboxes={"beacon": Beacon()},
         _node=SimpleNamespace(metrics=Metrics({"cluster_hash": "ab"})),
         _is_client_missing=lambda epoch: is_client_missing,
+        _is_listening=False,
     )
     assert await _Building._readiness(node, are_peers_missing, 5) == (number, ROWS[number])  # type: ignore[arg-type]
 

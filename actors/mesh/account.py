@@ -84,7 +84,7 @@ class Account:
     async def pay(self, connection: Connection, work: Callable[[], float]) -> None:
         """Do one slice of `work`, which returns its price in milliseconds, when it is this connection's turn and nothing is owed.
 
-        A dear slice ends with a checkpoint. Raises what `work` raises. Cancelled while waiting: nothing was done.
+        A dear slice ends with a checkpoint, and half a dear one if this identity has several connections. Raises what `work` raises. Cancelled while waiting: nothing was done.
         """
         await self._wait_for_turn(connection)
         try:
@@ -92,7 +92,7 @@ class Account:
             now = trio.current_time()
             self._credit.spend(cost_ms, now)
             self._use.add(connection, cost_ms, now)
-            if cost_ms >= SLICE_MS / 2:
+            if cost_ms >= (SLICE_MS if len(self._connections) == 1 else SLICE_MS / 2):
                 await trio.lowlevel.checkpoint()
         finally:
             self._release()

@@ -6,7 +6,7 @@ holds at most `burst`. What is behind a circuit pays for the member there, once 
 
     state of the account   what its connections may do                                   how an identity leaves it
     in credit              everything, at once, SLICE_MS at a time                       it spends more than comes in
-    in debt                the reader doesn't read until the debt is paid; TCP slows     time (a slice: 20 ms)
+    in debt                the reader doesn't read until the debt is paid; TCP slows     time (a slice: 10 ms)
                            the sender down. Whoever has used least goes first
     strained               that went on for STRAIN_LIMIT_S: the identity rests, no new   the rest is over; the next one
                            connection from it or to it; if it is in debt, those that     is twice as long, up to MAX_REST_S,
@@ -47,7 +47,7 @@ CIRCUIT_MS: Final = 3.0  # a circuit that a relay announces: a handshake with wh
 PUSHED_MS: Final = 3.0  # an identify that is pushed: up to ten parts full of addresses
 
 CONSENSUS: Final = "/charon/consensus/qbft/2.0.0"
-SLICE_MS: Final = 2.0  # what one identity may do before everybody else gets a turn
+SLICE_MS: Final = 1.0  # what one identity may do before everybody else gets a turn
 PEER_RATE_MS: Final = 100.0  # a second: 10 % of the loop
 PEER_BURST_MS: Final = 1500.0
 RELAY_RATE_MS: Final = 200.0  # a relay carries for several members, each of which is bounded itself

@@ -84,7 +84,8 @@ class Account:
     async def pay(self, connection: Connection, work: Callable[[], float]) -> None:
         """Do one slice of `work`, which returns its price in milliseconds, when it is this connection's turn and nothing is owed.
 
-        A dear slice ends with a checkpoint, and half a dear one if this identity has several connections. Raises what `work` raises. Cancelled while waiting: nothing was done.
+        A dear slice ends with a checkpoint, and half a dear one if this identity has several connections. Raises what `work` raises.
+        Cancelled while waiting: nothing was done.
         """
         await self._wait_for_turn(connection)
         try:

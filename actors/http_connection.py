@@ -277,7 +277,10 @@ class Connection:
 
     async def _send_event(self, event: h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage) -> None:
         async with self._sending:
-            await self._write(self._wire.send_with_data_passthrough(event) or ())
+            parts = self._wire.send_with_data_passthrough(event) or ()
+            await self._write(
+                parts if isinstance(event, h11.Data) else [b"".join(parts)]
+            )  # a head comes line by line: one packet, not ten
 
     async def _write(self, parts: Iterable[bytes]) -> None:
         is_through = False

@@ -29,9 +29,6 @@ def with_checked_heads(application: Application) -> Application:
     """The application, called for what the table hands on. Cancellation and errors: the application's."""
 
     async def checked(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await application(scope, receive, send)
-            return
         status, target = _refusal(scope), scope["raw_path"]
         absolute = _ABSOLUTE.fullmatch(target)
         headers: list[tuple[bytes, bytes]] = []
@@ -53,7 +50,7 @@ def with_checked_heads(application: Application) -> Application:
 
 def _refusal(scope: Any) -> int | None:
     if not scope["http_version"].startswith("1."):
-        return None if scope["http_version"] == "2" else 505  # 2 without a dot: a real HTTP/2 connection
+        return 505
     if scope["method"] == "CONNECT":
         return 501
     names = {name.lower() for name, _ in scope["headers"]}

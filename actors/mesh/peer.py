@@ -57,7 +57,6 @@ from actors.mesh.messages import (
     SendTimeout,
     StreamLost,
 )
-from actors.mesh.pace import LinePace
 from actors.mesh.peerinfo import PeerInfoLog, report, serve_peerinfo
 from actors.mesh.ping import (
     BACKOFF_BASE_S,
@@ -90,8 +89,11 @@ from charon_actors.p2p.peerinfo import (
     judge,
 )
 from charon_actors.p2p.relay_messages import may_route_through_relays
+from charon_actors.pace import Bucket
 from charon_actors.profile import Profile
 
+LINES: Final = 20  # about connections, at once: a peer that comes back over all its routes
+LINES_A_SECOND: Final = 0.2  # what is left out is left to the counters
 IN_USE_S: Final = 3.0  # members ping every second over the connection that they use
 MAX_IN_FLIGHT: Final = 512
 MAX_IN_FLIGHT_BYTES: Final = 128 * 1024 * 1024
@@ -130,7 +132,7 @@ class Peer:
         self._learnt: dict[Multiaddr, None] = {}
         self._backoff = AddressBackoff[Multiaddr]()
         self._dial_failures: dict[Multiaddr, str] = {}
-        self._account, self._lines = host.ledger.account_of(peer.peer_id), LinePace()
+        self._account, self._lines = host.ledger.account_of(peer.peer_id), Bucket(LINES, LINES_A_SECOND)
         self._dial_log, self._send_log, self._info_log = ChangeLog(), SendLog(), PeerInfoLog()
         self._identify: HostIdentify | None = None
         self._identified: set[Connection] = set()
@@ -384,7 +386,7 @@ class Peer:
                 return
         self._connections[connection] = now
         self._host.events.count("p2p_peer_connection_total", self._labels)
-        if self._lines.is_due(now):
+        if self._lines.take(now):
             self._log.info(
                 "Connected to peer",
                 address=named_address(str(connection.remote_address)),
@@ -411,7 +413,7 @@ class Peer:
             if not self._connections:
                 self._alone_since = trio.current_time()
             self._announce()
-        if self._lines.is_due(trio.current_time()):
+        if self._lines.take(trio.current_time()):
             self._log.info("Connection to peer ended", reason=reason, type="relay" if connection.relayed else "direct")
 
     def _announce(self) -> None:

@@ -73,10 +73,6 @@ class Verdict(enum.Enum):
     FOREIGN = enum.auto()
     UNTRACED = enum.auto()
 
-    @property
-    def may_sign(self) -> bool:
-        return self in (Verdict.FIRST, Verdict.INTACT, Verdict.UPGRADE)
-
 
 def judge(record: State | None, trace: Trace | None) -> Verdict:
     """record: None when there is no such file; its digest was compared with its content. trace: None when there is no such file."""

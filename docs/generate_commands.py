@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
-from charon_actors.cli.click_options import section_of
 from charon_actors.cli.main import COMMANDS, root
-from charon_actors.cli.options import CharonCommand, Flag, default_text
+from charon_actors.cli.options.click_options import section_of
+from charon_actors.cli.options.table import CharonCommand, Flag, default_text
 
 PAGE = Path(__file__).with_name("commands.md")
 

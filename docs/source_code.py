@@ -19,7 +19,7 @@ FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass
 class Module:
-    path: str  # as shown: charon_actors/cli/run.py
+    path: str  # as shown: charon_actors/cli/commands/run.py
     name: str
     tree: ast.Module
     parents: dict[ast.AST, ast.AST] = field(default_factory=dict)

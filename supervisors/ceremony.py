@@ -28,7 +28,7 @@ import structlog
 import trio
 
 from actors.dkg import CeremonyActor, CeremonyOptions, Message, ceremony_handlers
-from actors.http_server import split_endpoint
+from actors.http.server import split_endpoint
 from actors.mailbox import Mailbox, Policy, run_incarnation
 from actors.mesh import MEMBER_BYTES, Mesh, MeshConfig, build_mesh, mesh_peers, open_listen_sockets
 from charon_actors.cluster.definition import Definition

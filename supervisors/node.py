@@ -35,14 +35,16 @@ import actors.duties as duties_room
 import actors.identity as identity_room
 import actors.signatures as signatures_room
 import actors.validator_api as validator_api_room
-from actors import crypto_workers, http_server, slashing
-from actors.descriptors import monitoring_connections
-from actors.http_connection import Application
-from actors.http_port import Limits
+from actors import crypto_workers
+from actors.http import server as http_server
+from actors.http.connection import Application
+from actors.http.descriptors import monitoring_connections
+from actors.http.port import Limits
 from actors.mailbox import Address, Mailbox, run_incarnation
 from actors.mesh import Mesh, MeshConfig, build_mesh, mesh_peers, one_way, open_listen_sockets
 from actors.metrics import OTHER, Metrics, Readiness, monitoring_app
 from actors.off_loop import Elsewhere
+from actors.slashing import actor as slashing
 from charon_actors.cluster.key_lock import KeyLock
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.peers import peers_of
@@ -85,7 +87,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     validators or one each in the lock's order, up to 32 bytes, 28 if graffiti_names_client. validator_api_tls: None for plain HTTP.
     key_lock: the private key's lock file, taken already and kept fresh while the node runs; None: no lock.
     allow_foreign_fee_recipient: sign blocks that pay somebody else than the lock says.
-    is_slashing_record_lost: the operator says so; see actors/slashing_store.py for what that does, and doesn't.
+    is_slashing_record_lost: the operator says so; see actors/slashing/store.py for what that does, and doesn't.
     """
 
     lock: Lock

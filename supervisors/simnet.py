@@ -21,8 +21,8 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from actors import http_server
 from actors.duties import DutyEnded
+from actors.http import server as http_server
 from charon_actors.cluster.dealer import Dealt, deal
 from charon_actors.cluster.definition import Creator, Definition, Operator, ValidatorAddresses
 from charon_actors.cluster.hashes import with_definition_hashes

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from actors.change_log import ChangeLog
-from actors.twin_file import TwinFault, TwinFile, create_twin, open_twin
+from actors.slashing.twin_file import TwinFault, TwinFile, create_twin, open_twin
 from charon_actors.errors import UserError
 from charon_actors.passing_errors import may_pass
 from charon_actors.qbft.participation import (

@@ -51,7 +51,7 @@ from actors.signatures.messages import (
 from actors.signatures.partial import UNREADABLE, Partial, carrier, with_root
 from actors.signatures.peers import Peers, Verifier
 from actors.signatures.wire import PERFORMED, PROTOCOL, encode_message
-from actors.slashing import AttestationEntry, BlockEntry, Guard, Listening, SlashableFault
+from actors.slashing.actor import AttestationEntry, BlockEntry, Guard, Listening, SlashableFault
 from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.duty import Duty, DutyType, deadline_s

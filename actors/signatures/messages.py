@@ -7,7 +7,7 @@ import msgspec
 
 from actors.mailbox import Reply, Request
 from actors.signatures.partial import Partial
-from actors.slashing import SlashableFault
+from actors.slashing.actor import SlashableFault
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty

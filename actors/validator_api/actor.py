@@ -18,11 +18,11 @@ from typing import Final
 import msgspec
 import trio
 
-from actors import http_server
 from actors.beacon import Message as BeaconMessage
-from actors.descriptors import validator_api_connections
 from actors.duties.messages import Message as DutiesMessage
-from actors.http_port import Limits
+from actors.http import server as http_server
+from actors.http.descriptors import validator_api_connections
+from actors.http.port import Limits
 from actors.mailbox import Address
 from actors.off_loop import OffLoop
 from actors.signatures import Message as SignaturesMessage

@@ -27,7 +27,7 @@ import trio
 from actors.beacon import BeaconFault, BeaconUnavailable, ByteStream
 from actors.duties.messages import NoDuty, UnknownValidator
 from actors.signatures import InvalidPartial
-from actors.slashing import SlashableFault
+from actors.slashing.actor import SlashableFault
 from actors.validator_api import routes
 from actors.validator_api.handlers import Handlers
 from actors.validator_api.http import SSZ, ApiAnswer, ApiError, ApiRequest, content_kind, error_answer

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import click
 
 from charon_actors.cli.door import exit_status, watch_signals
-from charon_actors.cli.examples import write_example
+from charon_actors.cli.options.examples import write_example
 from charon_actors.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,18 +29,18 @@ class Lazy(NamedTuple):
 
 
 COMMANDS: Final[Mapping[str, Lazy]] = {
-    "create enr": Lazy("charon_actors.cli.create_enr:command", "Create an identity key and its ENR"),
-    "create dkg": Lazy("charon_actors.cli.create_dkg:command", "Write the cluster definition for a ceremony"),
-    "create cluster": Lazy("charon_actors.cli.create_cluster:command", "Create a whole cluster on this machine"),
-    "enr": Lazy("charon_actors.cli.enr:command", "Print the ENR of the identity key"),
-    "dkg": Lazy("charon_actors.cli.dkg:command", "Take part in a key generation ceremony"),
-    "combine": Lazy("charon_actors.cli.combine:command", "Combine key shares into the validators' own keys"),
-    "run": Lazy("charon_actors.cli.run:command", "Run a node of the cluster"),
-    "simnet": Lazy("charon_actors.cli.simnet:command", "Run a whole cluster in one process, for a look"),
-    "verify": Lazy("charon_actors.cli.verify:command", "Check cluster files: hashes, signatures, keys"),
-    "show": Lazy("charon_actors.cli.show:command", "Show what a cluster file says"),
-    "version": Lazy("charon_actors.cli.version:command", "Print the version"),
-    "completion": Lazy("charon_actors.cli.completion:command", "Print the script that completes commands in a shell"),
+    "create enr": Lazy("charon_actors.cli.commands.create_enr:command", "Create an identity key and its ENR"),
+    "create dkg": Lazy("charon_actors.cli.commands.create_dkg:command", "Write the cluster definition for a ceremony"),
+    "create cluster": Lazy("charon_actors.cli.commands.create_cluster:command", "Create a whole cluster on this machine"),
+    "enr": Lazy("charon_actors.cli.commands.enr:command", "Print the ENR of the identity key"),
+    "dkg": Lazy("charon_actors.cli.commands.dkg:command", "Take part in a key generation ceremony"),
+    "combine": Lazy("charon_actors.cli.commands.combine:command", "Combine key shares into the validators' own keys"),
+    "run": Lazy("charon_actors.cli.commands.run:command", "Run a node of the cluster"),
+    "simnet": Lazy("charon_actors.cli.commands.simnet:command", "Run a whole cluster in one process, for a look"),
+    "verify": Lazy("charon_actors.cli.commands.verify:command", "Check cluster files: hashes, signatures, keys"),
+    "show": Lazy("charon_actors.cli.commands.show:command", "Show what a cluster file says"),
+    "version": Lazy("charon_actors.cli.commands.version:command", "Print the version"),
+    "completion": Lazy("charon_actors.cli.commands.completion:command", "Print the script that completes commands in a shell"),
 }
 # Charon's commands that this version doesn't have yet, and older names of theirs (09 §1, §9).
 UNBUILT: Final = (

@@ -17,7 +17,7 @@ from actors.identity import Endpoint, FetchRecord, Identity
 from actors.identity import Message as IdentityMessage
 from actors.mailbox import Mailbox, open_actor
 from actors.mesh import Mesh
-from actors.slashing import AttestationEntry, Guard, NotRecorded, SlashableFault
+from actors.slashing.actor import AttestationEntry, Guard, NotRecorded, SlashableFault
 from charon_actors.cli.log import set_up_log
 from charon_actors.cluster.data_directory import read_key_lock, take_key_lock
 from charon_actors.cluster.peers import peers_of

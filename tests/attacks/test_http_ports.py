@@ -25,7 +25,7 @@ from actors.metrics import FRESH_S, Metrics
 from charon_actors.eth2.duty import DutyType
 from supervisors.simnet import SimnetSettings, open_cluster
 from tests.cli.test_run import Running, beacon_node, data, dealt, free_ports, running
-from tests.test_simnet import Seen
+from tests.supervisors.test_simnet import Seen
 
 __all__ = ["data", "dealt"]  # fixtures
 

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 import trio
 
-from actors import http_server
-from actors.slashing import AttestationEntry, ExportHistory
+from actors.http import server as http_server
+from actors.slashing.actor import AttestationEntry, ExportHistory
 from charon_actors.eth2.beacon_api import decode_node_url
 from charon_actors.eth2.duty import DutyType
 from supervisors.node import Node

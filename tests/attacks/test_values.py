@@ -21,15 +21,15 @@ from charon_actors.qbft.machine import Broadcast, MessageType
 from charon_actors.qbft.messages import MessageFault, Verifier, encode_message, encode_value, sign_message
 from supervisors.node import Node as RunningNode
 from supervisors.simnet import SimnetSettings, open_cluster
+from tests.actors.beacon.upstream import Scripted, Upstream
+from tests.actors.duties.rig import ALICE
+from tests.actors.duties.rig import Rig as DutiesRig
+from tests.actors.duties.rig import rig_of as duties_of
+from tests.actors.signatures.rig import BLOCK_DUTY, SLOT, Node, attestation, block, keys, node, signed_by, tell, until
+from tests.actors.validator_api.rig import GROUP, Rig, rig_of
+from tests.actors.validator_api.test_validator_api import BLOCK, POOL
 from tests.attacks.meter import MIB, pulse, report, resident_mib
-from tests.beacon.upstream import Scripted, Upstream
-from tests.duties_rig import ALICE
-from tests.duties_rig import Rig as DutiesRig
-from tests.duties_rig import rig_of as duties_of
-from tests.qbft.test_costs import PRIVATE_KEYS, PUBLIC_KEYS
-from tests.signatures.rig import BLOCK_DUTY, SLOT, Node, attestation, block, keys, node, signed_by, tell, until
-from tests.validator_api.rig import GROUP, Rig, rig_of
-from tests.validator_api.test_validator_api import BLOCK, POOL
+from tests.charon_actors.qbft.test_costs import PRIVATE_KEYS, PUBLIC_KEYS
 
 BEARABLE_S = 0.25  # undisturbed it is 25 ms; each of these attacks took 0.5 s to 5 s
 BLOCKS = "/eth/v2/beacon/blocks"

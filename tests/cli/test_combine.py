@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import charon_actors.cli.combine
+import charon_actors.cli.commands.combine
 from charon_actors.cli.main import main
 from charon_actors.cluster.data_directory import load_lock
 from charon_actors.cluster.keystore_files import read_keystores
@@ -465,7 +465,7 @@ def unprivileged() -> Iterator[None]:
 
 @pytest.mark.parametrize("place", ["node1", "node1/validator_keys", "node1/validator_keys/keystore-insecure-0.json"])
 def test_what_cannot_be_read_is_named_with_mode_and_owner(charon: Charon, cluster: Path, place: str) -> None:
-    assert charon_actors.cli.combine.command.name == "combine"  # imported while everything may be read
+    assert charon_actors.cli.commands.combine.command.name == "combine"  # imported while everything may be read
     path = cluster / place
     if os.geteuid() == 0:
         for file in cluster.rglob("*"):
@@ -595,7 +595,7 @@ def test_a_full_disk_loses_nothing(cluster: Path, small_disk: Path, charon: Char
 
 def test_flags_are_charons_with_type_and_default_and_one_of_ours() -> None:
     reference = json.loads((VECTORS / "monitoring/cli_flags.json").read_text())["commands"]["combine"]["flags"]
-    ours = {flag.name: flag for flag in charon_actors.cli.combine.command.flags}
+    ours = {flag.name: flag for flag in charon_actors.cli.commands.combine.command.flags}
     assert set(ours) - set(reference) == {"dry-run"}
     for name, row in reference.items():
         assert (ours[name].kind.value, ours[name].default) == (row["type"], row["default"]), name

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from charon_actors.cli.values import parse_duration
+from charon_actors.cli.options.values import parse_duration
 from charon_actors.cluster.data_directory import load_lock
 from charon_actors.cluster.definition import decode_definition
 from charon_actors.cluster.identity import load_key_file
@@ -85,7 +85,7 @@ def test_version_is_one_line(charon: Charon) -> None:
 
 
 def test_flags_of_the_commands_are_charons_with_type_and_default() -> None:
-    from charon_actors.cli import create_cluster, create_dkg, create_enr, dkg, enr, version
+    from charon_actors.cli.commands import create_cluster, create_dkg, create_enr, dkg, enr, version
 
     reference = json.loads((VECTORS / "monitoring/cli_flags.json").read_text())["commands"]
     modules = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from charon_actors.cli.completion import SHELLS
+from charon_actors.cli.commands.completion import SHELLS
 from charon_actors.cli.main import COMMANDS, GROUPS
 from tests.cli.conftest import Charon
 
@@ -86,7 +86,8 @@ def test_completing_commands_imports_none_of_them(environment: dict[str, str]) -
     """Else every Tab costs half a second."""
     script = (
         "import sys; from charon_actors.cli.main import main; main([]);"
-        "print([name for name in sys.modules if name in ('trio', 'httpx', 'rich', 'charon_actors.cli.run', 'charon_actors.cli.show')])"
+        "loaded = ('trio', 'httpx', 'rich', 'charon_actors.cli.commands.run', 'charon_actors.cli.commands.show');"
+        "print([name for name in sys.modules if name in loaded])"
     )
     asked = {**environment, "_CHARON_COMPLETE": "bash_complete", "COMP_WORDS": "charon s", "COMP_CWORD": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=asked, capture_output=True, text=True, check=False)

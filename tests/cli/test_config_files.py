@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charon_actors.cli.config_file import read_config_file
-from charon_actors.cli.options import Flag, Values, resolve
-from charon_actors.cli.values import Kind, ValueFault, parse_value
+from charon_actors.cli.options.config_file import read_config_file
+from charon_actors.cli.options.table import Flag, Values, resolve
+from charon_actors.cli.options.values import Kind, ValueFault, parse_value
 from charon_actors.errors import UserError
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "config" / "viper.json"

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from charon_actors.cli import execution_client
-from charon_actors.cli.execution_client import MAX_ANSWER_BYTES, ExecutionClient
-from charon_actors.cli.flags import EXECUTION_CLIENT
-from charon_actors.cli.http_request import service_of
-from charon_actors.cli.options import resolve
+from charon_actors.cli.options.flags import EXECUTION_CLIENT
+from charon_actors.cli.options.table import resolve
+from charon_actors.cli.services import execution_client
+from charon_actors.cli.services.execution_client import MAX_ANSWER_BYTES, ExecutionClient
+from charon_actors.cli.services.http_request import service_of
 from charon_actors.cluster.data_directory import read_definition, verified_definition
 from charon_actors.cluster.definition import Creator, Definition, encode_definition
 from charon_actors.cluster.eip712 import creator_config_digest
@@ -25,10 +25,10 @@ from charon_actors.cluster.lock import decode_lock
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.errors import UserError
 from supervisors.ceremony import run_ceremony
+from tests.charon_actors.dkg.cluster import definition, prepare_directory
 from tests.cli.conftest import Charon
 from tests.cli.loopback import Asked, Loopback, Reply, hanging, loopback
-from tests.dkg.cluster import definition, prepare_directory
-from tests.dkg.test_programs import config_of, free_ports
+from tests.supervisors.test_ceremony_programs import config_of, free_ports
 
 WALLET = "0x52908400098527886E0F7030069857D2E4169EE7"
 DIGEST = bytes(range(32))

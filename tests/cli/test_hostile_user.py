@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from charon_actors.cli.custom_network import CAPELLA_FLAG
+from charon_actors.cli.inputs.custom_network import CAPELLA_FLAG
 from charon_actors.cli.main import COMMANDS, root
 from charon_actors.cluster.data_directory import check_ceremony_directory
 from charon_actors.cluster.identity import KEY_FILE, load_key_file, write_identity
@@ -182,7 +182,7 @@ def test_flags_without_effect_are_hidden_and_say_so_when_given(charon: Charon, n
 def test_the_live_table_of_a_simnet_fits_80_columns_and_cuts_nothing() -> None:
     from rich.console import Console
 
-    from charon_actors.cli.simnet import _table
+    from charon_actors.cli.commands.simnet import _table
     from supervisors.simnet import NodeView, SimnetView
 
     missed = "123/proposer: no threshold of validator clients asked for the block in time"

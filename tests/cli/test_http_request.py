@@ -14,7 +14,7 @@ import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charon_actors.cli.http_request import (
+from charon_actors.cli.services.http_request import (
     MAX_REDIRECTS,
     MAX_SHOWN_CHARACTERS,
     HttpFault,

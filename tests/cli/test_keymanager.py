@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from charon_actors.cli import keymanager
-from charon_actors.cli.ceremony_results import Results
-from charon_actors.cli.http_request import HttpFault, service_of, wait_for
-from charon_actors.cli.keymanager import KeyManager
+from charon_actors.cli.commands.ceremony_results import Results
+from charon_actors.cli.services import keymanager
+from charon_actors.cli.services.http_request import HttpFault, service_of, wait_for
+from charon_actors.cli.services.keymanager import KeyManager
 from charon_actors.cluster.data_directory import load_lock
 from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.cluster.lock import Lock, decode_lock
@@ -23,10 +23,10 @@ from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto import decode_keystore, decrypt_keystore, public_key
 from charon_actors.errors import UserError
 from supervisors.ceremony import CeremonyConfig, run_ceremony
+from tests.charon_actors.dkg.cluster import check_results, definition, prepare_directory
 from tests.cli.conftest import Charon
 from tests.cli.loopback import Asked, Loopback, Reply, hanging, loopback
-from tests.dkg.cluster import check_results, definition, prepare_directory
-from tests.dkg.test_programs import config_of, free_ports, start
+from tests.supervisors.test_ceremony_programs import config_of, free_ports, start
 
 ADDRESS = "0x000000000000000000000000000000000000dEaD"
 _CREATE = ("create", "cluster", "--name=test", "--network=hoodi", "--insecure-keys", "--cluster-dir=out", "--nodes=3")

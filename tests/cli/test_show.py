@@ -15,8 +15,8 @@ from charon_actors.cluster.lock import decode_lock
 from charon_actors.cluster.peers import peers_of
 from charon_actors.cluster.registration import encode_overrides
 from charon_actors.p2p.peer_id import peer_id_text
+from tests.charon_actors.cluster.vectors import CLUSTER, load, real_files
 from tests.cli.conftest import Charon, on_a_terminal
-from tests.cluster.vectors import CLUSTER, load, real_files
 
 SIGNED = CLUSTER / "signed-v1_11_0/cluster-lock.json"
 REAL = CLUSTER / "examples/cluster-lock-v1_10_0-dkg-holesky.json"

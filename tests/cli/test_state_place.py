@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from charon_actors.cli.state_place import file_system_of, state_place
+from charon_actors.cli.inputs.state_place import file_system_of, state_place
 from charon_actors.errors import UserError
 from tests.cli.test_run import CHARON, data, dealt, flags  # noqa: F401
 

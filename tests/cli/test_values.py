@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charon_actors.cli.values import Kind, Value, ValueFault, duration_text, parse_value, strip_quotes
+from charon_actors.cli.options.values import Kind, Value, ValueFault, duration_text, parse_value, strip_quotes
 
 
 @pytest.mark.parametrize(

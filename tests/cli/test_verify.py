@@ -21,9 +21,9 @@ from charon_actors.cluster.identity import KEY_FILE
 from charon_actors.cluster.lock import decode_lock
 from charon_actors.cluster.staging import STAGING_PREFIX
 from charon_actors.cluster.verify import verify_definition, verify_lock
+from tests.charon_actors.cluster.test_verify import CASES, patched, rehashed
+from tests.charon_actors.cluster.vectors import CLUSTER, VECTORS, load
 from tests.cli.conftest import Charon, Outcome, on_a_terminal
-from tests.cluster.test_verify import CASES, patched, rehashed
-from tests.cluster.vectors import CLUSTER, VECTORS, load
 
 LOCK, DEFINITION, KEYS = "cluster-lock.json", "cluster-definition.json", "validator_keys"
 SIGNED = CLUSTER / "signed-v1_11_0" / LOCK

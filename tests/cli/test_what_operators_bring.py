@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
-from charon_actors.cli import run as run_module
+from charon_actors.cli.commands import run as run_module
 from charon_actors.cli.main import COMMANDS, root
-from charon_actors.cli.options import CharonCommand, Flag, Unbuilt, Values, charon_command, resolve
-from charon_actors.cli.unbuilt import UNBUILT
-from charon_actors.cli.values import Blank, Kind, parse_duration
+from charon_actors.cli.options.table import CharonCommand, Flag, Unbuilt, Values, charon_command, resolve
+from charon_actors.cli.options.unbuilt import UNBUILT
+from charon_actors.cli.options.values import Blank, Kind, parse_duration
 from charon_actors.errors import UserError
 from supervisors.simnet import SimnetSettings, make_cluster
 from tests.cli.conftest import Charon

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from charon_actors.enr import new_record
+from tests.charon_actors.cluster.vectors import CLUSTER
+from tests.charon_actors.test_enr import CONSENSUS, forged
 from tests.cli.conftest import Charon, Outcome
 from tests.cli.test_combine import CREATE, unpack
-from tests.cluster.vectors import CLUSTER
-from tests.test_enr import CONSENSUS, forged
 
 LOCK = (CLUSTER / "signed-v1_11_0/cluster-lock.json").read_bytes()
 DEFINITION = (CLUSTER / "golden/cluster_definition_v1_10_0.json").read_bytes()

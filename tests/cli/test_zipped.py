@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from charon_actors.cli.ceremony_results import Results
+from charon_actors.cli.commands.ceremony_results import Results
 from charon_actors.cluster import archive
 from charon_actors.cluster.archive import archive_ceremony, pack
 from charon_actors.cluster.data_directory import load_lock, write_ceremony_artifacts
@@ -18,9 +18,9 @@ from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.cluster.lock import decode_lock
 from charon_actors.cluster.staging import staging
 from charon_actors.errors import UserError
+from tests.charon_actors.dkg.cluster import definition, prepare_directory
 from tests.cli.conftest import Charon
 from tests.cli.loopback import Reply, loopback
-from tests.dkg.cluster import definition, prepare_directory
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 ADDRESS = "0x000000000000000000000000000000000000dEaD"
@@ -201,8 +201,8 @@ def test_when_there_can_be_no_archive_everything_stays(directory: Path, monkeypa
 
 
 async def test_the_end_of_a_ceremony_makes_the_archive_after_publishing(directory: Path) -> None:
-    from charon_actors.cli.http_request import service_of
-    from charon_actors.cli.obol_api import ObolApi
+    from charon_actors.cli.services.http_request import service_of
+    from charon_actors.cli.services.obol_api import ObolApi
 
     lock = decode_lock((VECTORS / "cluster/cli-files/cluster-lock.json").read_bytes())
     is_there_while_publishing: list[bool] = []

@@ -23,10 +23,10 @@ import pytest
 from charon_actors.crypto import k1_public_key
 from charon_actors.enr import new_record
 from charon_actors.p2p.peer_id import peer_id_of, peer_name
+from tests.actors.mesh.rig import key_of
 from tests.interop.relays import entry_of, list_of, relay_command
 from tests.interop.rig import ADDRESS, Bench, Operators, Rig, charon, free_ports, wait_for
 from tests.interop.test_operators_path import SLOT_S, SLOTS_PER_EPOCH, Tally
-from tests.mesh.rig import key_of
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 

@@ -10,9 +10,9 @@ from actors.mesh import MeshConfig, build_mesh, mesh_peers, open_listen_sockets
 from charon_actors.enr import new_record
 from charon_actors.p2p.multiaddr import Multiaddr, tcp_multiaddr
 from charon_actors.profile import Profile
+from tests.actors.mesh.rig import START, Node, Numbers, key_of
+from tests.charon_actors.p2p.vectors import counter_entropy
 from tests.interop.libp2p.rig import ECHO, JsPeer, Peer, go_peer, js_peer, key
-from tests.mesh.rig import START, Node, Numbers, key_of
-from tests.mesh.vectors import counter_entropy
 
 pytestmark = pytest.mark.interop
 OPENERS: dict[str, Callable[[str], AbstractAsyncContextManager[Peer]]] = {"js": js_peer, "go": go_peer}

@@ -8,10 +8,10 @@ import trio
 
 from charon_actors.errors import Retryable
 from charon_actors.profile import Profile
+from tests.actors.mesh.rig import Node, key_of, open_nodes
+from tests.actors.mesh.test_mesh import ECHO, NOTE, Inboxes, all_connected
+from tests.actors.mesh.test_resolver import answer, serve
 from tests.interop.relays import KINDS, entry_of, free_port, list_of, open_relay_process
-from tests.mesh.rig import Node, key_of, open_nodes
-from tests.mesh.test_mesh import ECHO, NOTE, Inboxes, all_connected
-from tests.mesh.test_resolver import answer, serve
 
 pytestmark = pytest.mark.interop
 RELAY_KEY = key_of(500)

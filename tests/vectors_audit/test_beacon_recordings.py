@@ -27,7 +27,7 @@ from charon_actors.eth2.signed_data import (
     SignedValidatorRegistration,
     VersionedAttestation,
 )
-from tests.dkg.vectors import counting_entropy
+from tests.charon_actors.dkg.vectors import counting_entropy
 from tests.vectors_audit.recordings import BEACON, answer_to, body_of, chain_of, is_charons, recording
 
 Line = dict[str, Any]

@@ -20,9 +20,9 @@ from charon_actors.eth2.forks import Fork, fork_from_label
 from charon_actors.eth2.proposal import Proposal, SignedProposal
 from charon_actors.eth2.signed_data import SignedRandao, VersionedAttestation
 from charon_actors.eth2.unsigned_data import AttestationData
-from tests.beacon.upstream import Scripted, Seen, Upstream
-from tests.validator_api import rig as rigs
-from tests.validator_api.rig import Rig, rig_of
+from tests.actors.beacon.upstream import Scripted, Seen, Upstream
+from tests.actors.validator_api import rig as rigs
+from tests.actors.validator_api.rig import Rig, rig_of
 from tests.vectors_audit.recordings import CLIENT, answer_to, body_of, chain_of, fork_schedule_of, recording
 
 Line = dict[str, Any]

@@ -9,7 +9,7 @@ from actors.beacon import BeaconUnavailable, SyncStatus
 from actors.metrics import FAMILIES, Metrics, Readiness, monitoring_app
 from actors.validator_api.passing_on import path_label
 from supervisors.node import _Building
-from tests.beacon.vector import vector
+from tests.actors.beacon.vector import vector
 
 SEEN = vector("live/metrics/families.json")
 TABLE = vector("monitoring/metrics.json")["metrics"]

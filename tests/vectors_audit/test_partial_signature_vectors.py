@@ -22,13 +22,13 @@ from actors.signatures import (
     decode_message,
     encode_message,
 )
-from actors.slashing import Guard
+from actors.slashing.actor import Guard
 from charon_actors.crypto import Check, public_key, recover_secret, sign, verify_all
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault, SignedData, decode_signed_data
 from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg
-from tests.beacon.vector import vector
-from tests.eth2.test_encodings import MAINNET
+from tests.actors.beacon.vector import vector
+from tests.charon_actors.eth2.test_encodings import MAINNET
 
 VECTOR = vector("core/parsigex_messages.json")
 CLUSTER = VECTOR["cluster"]

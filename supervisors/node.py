@@ -36,6 +36,7 @@ import actors.identity as identity_room
 import actors.signatures as signatures_room
 import actors.validator_api as validator_api_room
 from actors import crypto_workers
+from actors.facts import Fact, OnFact
 from actors.http import server as http_server
 from actors.http.connection import Application
 from actors.http.descriptors import monitoring_connections
@@ -60,6 +61,7 @@ from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.profile import Profile
 from supervisors.key_lock_keeper import keep_key_lock
+from supervisors.node_metrics import NodeMetrics
 from supervisors.node_tree import node_tree
 from supervisors.supervisor import Body, Crashed, Event, GaveUpRestarting, Life, Staged, run_supervisor
 
@@ -134,7 +136,7 @@ class Addresses(msgspec.Struct, frozen=True):
 
 
 class Node:
-    """A running node. on_duty: further listeners of DutyEnded may be appended at any time; they must not raise or block."""
+    """A running node. on_fact: further listeners may be appended at any time; they must not raise or block. on_duty: of DutyEnded alone."""
 
     def __init__(self, config: NodeConfig, mesh: Mesh, addresses: Addresses, chain: "ChainFacts", metrics: Metrics) -> None:
         self.config, self.mesh, self.addresses, self.metrics, self.chain = config, mesh, addresses, metrics, chain
@@ -143,6 +145,7 @@ class Node:
         self.p2p_endpoints: tuple[tuple[str, int], ...] = ()
         self.on_duty: list[Callable[[duties_room.DutyEnded], None]] = []
         self.on_event: list[Callable[[Event], None]] = []
+        self.on_fact: list[OnFact] = []
         self._ready = trio.Event()
 
     async def ready(self) -> None:
@@ -251,6 +254,7 @@ class _Building:
         self._config, self._clock, self._entropy = config, wall_clock, entropy
         self._peers = peers_of(config.lock.definition)
         self._node: Node
+        self._numbers: NodeMetrics
         self._counted_epoch: int | None = None
         self._noted_slot: int | None = None
         self._client_suffix = graffiti.client_suffix("")
@@ -328,6 +332,7 @@ class _Building:
         )
         facts = ChainFacts(mailbox["beacon"], config.network)
         node = self._node = Node(config, mesh, addresses, facts, metrics)
+        self._numbers = NodeMetrics(metrics, [peer.name for peer in self._peers])
         self._write_constants(metrics, own.name)
         make_beacon = beacon_room.beacon_factory(
             beacon_room.Settings(
@@ -481,7 +486,7 @@ class _Building:
             wall_clock=self._clock,
             on_slot=partial(self._note_slot, chain),
             on_ended=self._duty_ended,
-            on_block=self._block_fetched,
+            on_block=self._on_fact,
             on_refused=self._decision_refused,
             verify_all=self._verify_all,
             off_loop=self._off_loop,
@@ -635,11 +640,10 @@ class _Building:
         labels = {"duty": duty.type.label, "peer_idx": str(share_index - 1)}
         self._node.metrics.observe("core_parsigdb_store", labels, max(self._clock() - due_s, 0))
 
-    def _block_fetched(self, block: duties_room.BlockFetched) -> None:
-        metrics, matches = self._node.metrics, block.fee_recipient_matches
-        metrics.gauge("core_fetcher_proposal_blinded", {}, 1 if block.is_blinded else 2)
-        mismatch = 0 if matches is None else 1 if matches else 2
-        metrics.gauge("core_fetcher_proposal_local_mismatch_fee_recipient", {}, mismatch)
+    def _on_fact(self, fact: Fact) -> None:
+        self._numbers.note(fact)
+        for listener in self._node.on_fact:
+            listener(fact)
 
     def _decision_refused(self, refused: duties_room.DecisionRefused) -> None:
         index = refused.proposer_index

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from actors.facts import Fact
 from actors.mailbox import Request
 from actors.signatures import GroupSigned
 from charon_actors.errors import Retryable
@@ -85,7 +86,7 @@ class ChainReorganised(msgspec.Struct, frozen=True):
     epoch: int
 
 
-class BlockFetched(msgspec.Struct, frozen=True):
+class BlockFetched(Fact, frozen=True):
     """Our beacon node has made a block.
 
     fee_recipient_matches: whether it is the configured one; None if the block is blinded or from before Bellatrix, or none is configured.

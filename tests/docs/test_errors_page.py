@@ -141,7 +141,7 @@ def probe(generator: Any, directory: Path, monkeypatch: pytest.MonkeyPatch, sour
     [
         ('texts = ["invalid lock hash"]', 'texts = ["a text of nobody"]', "no fault in the source says 'a text of nobody'"),
         ('"not a URL: …", ', "", r"nobody has explained \['not a URL: …'\]"),
-        ('"actors/slashing/store.py"', "", r"actors/slashing_store\.py:\d+: the module has errors, but no subject"),
+        ('"actors/slashing/store.py"', "", r"actors/slashing/store\.py:\d+: the module has errors, but no subject"),
         ('"ActorDown", ', "", "ActorDown is neither a fault of the page nor hidden"),
         ('"ActorDown", ', '"ActorDown", "GoneFault", ', "GoneFault is no exception"),
         ('code = "ResolveFault(_reason(error))"', 'code = "ResolveFault(gone)"', r"ResolveFault\(_reason\(error\)\)"),

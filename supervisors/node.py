@@ -54,12 +54,13 @@ from charon_actors.errors import Retryable, UserError
 from charon_actors.eth2 import graffiti
 from charon_actors.eth2.beacon_api import ChainEvent, NodeUrl, ReorgEvent
 from charon_actors.eth2.chain import Chain
-from charon_actors.eth2.duty import Duty, DutyType, start_offset_s
+from charon_actors.eth2.duty import Duty, DutyType, start_s
 from charon_actors.eth2.networks import Network
 from charon_actors.eth2.unsigned_data import Proposal
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.profile import Profile
+from charon_actors.signatures import wire
 from supervisors.key_lock_keeper import keep_key_lock
 from supervisors.node_metrics import NodeMetrics
 from supervisors.node_tree import node_tree
@@ -298,7 +299,7 @@ class _Building:
         )
         handlers = {
             consensus_room.PROTOCOL: consensus_room.consensus_handler(mailbox["consensus"]),
-            signatures_room.PROTOCOL: one_way(self._take_partials, signatures_room.MAX_MESSAGE_BYTES),
+            wire.PROTOCOL: one_way(self._take_partials, wire.MAX_MESSAGE_BYTES),
         }
         mesh, network = build_mesh(
             MeshConfig(
@@ -636,7 +637,7 @@ class _Building:
         metrics.gauge("core_scheduler_validators_active", {}, active_validators)
 
     def _note_partials(self, chain: Chain, duty: Duty, share_index: int, _: int) -> None:
-        due_s = chain.slot_start_s(duty.slot) + start_offset_s(duty.type, chain.slot_duration_s)
+        due_s = start_s(duty, chain)
         labels = {"duty": duty.type.label, "peer_idx": str(share_index - 1)}
         self._node.metrics.observe("core_parsigdb_store", labels, max(self._clock() - due_s, 0))
 

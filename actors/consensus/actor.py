@@ -50,7 +50,7 @@ from actors.consensus.participation import ForgetfulStore, ParticipationStore
 from actors.mailbox import Inbox, MailboxFull, Reply
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
-from charon_actors.eth2.duty import Duty, DutyType, deadline_s, start_offset_s
+from charon_actors.eth2.duty import AGREED_ON, ROWS, Agreement, Duty, DutyType, deadline_s, refusal, start_s
 from charon_actors.profile import Profile
 from charon_actors.qbft import explain
 from charon_actors.qbft.machine import RoundChanged
@@ -64,9 +64,7 @@ T = TypeVar("T")
 log = structlog.get_logger(topic="qbft")
 
 PROTOCOL: Final = "/charon/consensus/qbft/2.0.0"
-SUPPORTED: Final = frozenset({DutyType.PROPOSER, DutyType.ATTESTER, DutyType.AGGREGATOR, DutyType.SYNC_CONTRIBUTION})
-STARTED_BY_MESSAGES: Final = frozenset({DutyType.AGGREGATOR, DutyType.SYNC_CONTRIBUTION})
-EPOCHS_AHEAD: Final = 2  # gater (05 §4)
+HEARD: Final = AGREED_ON | {DutyType.INFO_SYNC}  # the priority protocol isn't spoken yet; its messages are in order
 SESSIONS: Final = 1024
 SESSIONS_A_PEER: Final = 256  # attester and aggregator live for an epoch: some 70 in ordinary life
 ASKERS: Final = 64
@@ -169,7 +167,7 @@ class Consensus:
     # requests of our own node
 
     def _agree(self, duty: Duty, reply: Reply[Agreed]) -> None:
-        if duty.type not in SUPPORTED:
+        if duty.type not in AGREED_ON:
             reply.fail(UnsupportedDuty(f"{duty}: this type of duty has no consensus on unsigned data"))
             return
         life = self._life_of(duty)
@@ -188,7 +186,7 @@ class Consensus:
         life.wakeup.set()
 
     def _propose(self, duty: Duty, value: dict[str, bytes]) -> None:
-        life = self._life_of(duty) if duty.type in SUPPORTED else None
+        life = self._life_of(duty) if duty.type in AGREED_ON else None
         if life is None:
             log.warning("Proposal comes too late or for a duty without consensus", duty=str(duty))
             return
@@ -211,7 +209,7 @@ class Consensus:
             try:
                 received = await _paced(self._verifier.decoding(await intake.take(), self._refusal), intake.spend)
                 if received.duty.type is DutyType.INFO_SYNC:
-                    continue  # the priority protocol isn't spoken yet; its messages are in order
+                    continue
                 life = self._life_of(received.duty, begun_by=peer_index)
                 if life is None:
                     raise MessageFault("duty is over")
@@ -222,15 +220,7 @@ class Consensus:
 
     def _refusal(self, duty: Duty) -> str | None:
         """Why messages about this duty aren't welcome: the gater and the deadliner."""
-        now = self._wall_clock()
-        if self._chain.epoch_of(duty.slot) > self._chain.epoch_of(max(0, self._chain.slot_at(now))) + EPOCHS_AHEAD:
-            return "duty is too far ahead"
-        deadline = deadline_s(duty, self._chain, self._profile)
-        if deadline is None or deadline <= now:
-            return "duty is over"
-        if duty.type not in SUPPORTED and duty.type is not DutyType.INFO_SYNC:
-            return "duty has no consensus"
-        return None
+        return refusal(duty, self._chain, self._profile, self._wall_clock(), HEARD)
 
     def _refuse(self, peer_index: int, reason: str) -> None:
         self._metrics.error()
@@ -256,11 +246,11 @@ class Consensus:
             counts = [other.begun_by for other in self._lives.values() if other.begun_by is not None]
             if len(counts) >= SESSIONS or counts.count(begun_by) >= SESSIONS_A_PEER:
                 raise MessageFault("too many duties at once")
-        start_s = self._chain.slot_start_s(duty.slot) + start_offset_s(duty.type, self._chain.slot_duration_s)
-        is_listening = start_s < self._born_s + BIRTH_MARGIN_S or self._said.covers(duty)
+        begins_s = start_s(duty, self._chain)
+        is_listening = begins_s < self._born_s + BIRTH_MARGIN_S or self._said.covers(duty)
         if is_listening:
             log.info("Duty began before we did, or we have taken part in it: listening only", duty=str(duty))
-        life = Life(self._session(duty, start_s, is_listening=is_listening), start_s, deadline, begun_by)
+        life = Life(self._session(duty, begins_s, is_listening=is_listening), begins_s, deadline, begun_by)
         self._lives[duty] = life
         self._nursery.start_soon(self._live, life, name=f"consensus {duty}")
         return life
@@ -385,7 +375,7 @@ class Consensus:
         session = life.session
         if session.is_started or session.is_listening or now + CLOCK_GRAIN_S < life.start_s:
             return False
-        if session.duty.type in STARTED_BY_MESSAGES:
+        if ROWS[session.duty.type].agreement is Agreement.BY_MESSAGES:
             return session.has_proposal or session.has_messages
         return session.has_proposal or life.is_asked_for
 

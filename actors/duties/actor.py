@@ -73,7 +73,7 @@ from actors.signatures import Message as SignaturesMessage
 from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
-from charon_actors.eth2.duty import Duty, DutyType, deadline_s, start_offset_s
+from charon_actors.eth2.duty import Duty, DutyType, deadline_s, is_over, refusal, start_s
 from charon_actors.eth2.signed_data import SignedData
 from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, EncodingFault, Proposal, WrongValue
 from charon_actors.exception_groups import leaves
@@ -88,7 +88,6 @@ REREADS: Final = 6  # two of a few epochs each
 FRESH_TRIES: Final = 3
 SLOT_GRACE_S: Final = 0.02
 SYNC_POLL_S: Final = 1.0
-MAX_EPOCHS_AHEAD: Final = 2
 MAX_BATCHES: Final = 256  # group signatures of one duty that wait to be submitted
 ADDRESS_BYTES: Final = 20
 PATIENCE_SLOTS: Final = 1 / 3  # a block asked for later than that comes too late anyway (05 §2)
@@ -223,10 +222,8 @@ class Duties:
         epoch = self._epochs.get(self._chain.epoch_of(slot))
         if epoch is not None and slot not in epoch.attesters:
             reply.fail(NoDuty(f"no validator of the cluster attests in slot {slot}"))
-        elif self._is_far(slot):
-            reply.fail(NoDuty(f"slot {slot} is too far in the future"))
-        elif self._is_over(Duty(slot, DutyType.ATTESTER)):
-            reply.fail(NoDuty(f"the attestation duty of slot {slot} is over"))
+        elif reason := self._refusal(Duty(slot, DutyType.ATTESTER)):
+            reply.fail(NoDuty(reason))
         else:
             self._decided.await_attestation_data(slot, committee_index, reply)
 
@@ -234,10 +231,8 @@ class Duties:
         epoch = self._epochs.get(self._chain.epoch_of(slot))
         if epoch is not None and slot not in epoch.proposers:
             reply.fail(NoDuty(f"no validator of the cluster proposes in slot {slot}"))
-        elif self._is_far(slot):
-            reply.fail(NoDuty(f"slot {slot} is too far in the future"))
-        elif self._is_over(Duty(slot, DutyType.PROPOSER)):
-            reply.fail(NoDuty(f"the proposal of slot {slot} is over"))
+        elif reason := self._refusal(Duty(slot, DutyType.PROPOSER)):
+            reply.fail(NoDuty(reason))
         else:
             self._decided.await_proposal(slot, reply)
 
@@ -462,7 +457,7 @@ class Duties:
         """One duty from its start to its end; nothing that goes wrong here leaves it."""
         timeline, duty = running.timeline, running.timeline.duty
         succeeded, latency_s, is_told, is_agreed = 0, None, False, agreement is None
-        begin_s = self._chain.slot_start_s(duty.slot) + start_offset_s(duty.type, self._chain.slot_duration_s)
+        begin_s = start_s(duty, self._chain)
 
         def count(validators: int) -> None:
             nonlocal succeeded, latency_s
@@ -578,15 +573,12 @@ class Duties:
                     return
             await trio.sleep(self._chain.slot_duration_s)
 
-    def _is_far(self, slot: int) -> bool:
-        """Beyond what anybody can know of: a client on another chain must not fill our lists."""
-        return (
-            self._chain.epoch_of(slot) > self._chain.epoch_of(max(self._chain.slot_at(self._wall_clock()), 0)) + MAX_EPOCHS_AHEAD
-        )
+    def _refusal(self, duty: Duty) -> str | None:
+        """Over, or beyond what anybody can know of: a client on another chain must not fill our lists."""
+        return refusal(duty, self._chain, self._settings.profile, self._wall_clock())
 
     def _is_over(self, duty: Duty) -> bool:
-        deadline = deadline_s(duty, self._chain, self._settings.profile)
-        return deadline is not None and deadline <= self._wall_clock()
+        return is_over(duty, self._chain, self._settings.profile, self._wall_clock())
 
     def _expire(self, slot: int) -> None:
         attestations_until = slot - self._chain.slots_per_epoch - 1

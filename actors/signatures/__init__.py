@@ -12,12 +12,8 @@ from actors.signatures.messages import (
     Shares,
     SubmitPartials,
 )
-from actors.signatures.wire import MAX_MESSAGE_BYTES, PERFORMED, PROTOCOL, decode_message, encode_message
 
 __all__ = [
-    "MAX_MESSAGE_BYTES",
-    "PERFORMED",
-    "PROTOCOL",
     "AwaitGroupSignature",
     "DutyExpired",
     "GroupSigned",
@@ -28,6 +24,4 @@ __all__ = [
     "Shares",
     "Signatures",
     "SubmitPartials",
-    "decode_message",
-    "encode_message",
 ]

@@ -48,19 +48,18 @@ from actors.signatures.messages import (
     Settings,
     SubmitPartials,
 )
-from actors.signatures.partial import UNREADABLE, Partial, carrier, with_root
 from actors.signatures.peers import Peers, Verifier
-from actors.signatures.wire import PERFORMED, PROTOCOL, encode_message
 from actors.slashing.actor import AttestationEntry, BlockEntry, Guard, Listening, SlashableFault
 from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
-from charon_actors.eth2.duty import Duty, DutyType, deadline_s
+from charon_actors.eth2.duty import ROWS, Duty, DutyType, is_over, refusal
 from charon_actors.eth2.signed_data import SignedData, SignedProposal, VersionedAttestation
+from charon_actors.signatures.partial import UNREADABLE, Partial, carrier, with_root
+from charon_actors.signatures.wire import PROTOCOL, encode_message
 
 log = structlog.get_logger(topic="sigagg")
 T = TypeVar("T")
 
-MAX_EPOCHS_AHEAD: Final = 2  # 05 §4
 MAX_DUTIES: Final = 4096  # two epochs of all performed types, with room for a chain of long epochs
 TRIM_INTERVAL_S: Final = 1.0
 RETRY_S: Final = 0.1
@@ -169,21 +168,16 @@ class Signatures:
             raise InvalidPartial(pubkey, str(fault)) from None
 
     def _gate(self, duty: Duty) -> None:
-        if duty.type not in PERFORMED:
-            raise DutyExpired(f"{duty}: this node does not perform {duty.type.label} duties")
-        now = self._wall_clock()
-        if self._chain.epoch_of(duty.slot) > self._chain.epoch_of(max(self._chain.slot_at(now), 0)) + MAX_EPOCHS_AHEAD:
-            raise DutyExpired(f"{duty} is more than {MAX_EPOCHS_AHEAD} epochs ahead")
-        if duty.type is DutyType.PROPOSER and duty.slot > self._chain.slot_at(now) + 1:
-            raise DutyExpired(f"{duty}: no block is agreed on before its slot")
-        if self._is_over(duty):
-            raise DutyExpired(f"the deadline of {duty} has passed")
+        if (reason := refusal(duty, self._chain, self._settings.profile, self._wall_clock())) is not None:
+            raise DutyExpired(reason)
+        ahead = ROWS[duty.type].signed_slots_ahead
+        if ahead is not None and duty.slot > self._chain.slot_at(self._wall_clock()) + ahead:
+            raise DutyExpired(f"{duty}: nothing is agreed on before its slot")
         if duty not in self._collected and len(self._collected) >= MAX_DUTIES:
             raise DutyExpired(f"{duty}: {MAX_DUTIES} duties are being collected already")
 
     def _is_over(self, duty: Duty) -> bool:
-        deadline = deadline_s(duty, self._chain, self._settings.profile)
-        return deadline is not None and deadline <= self._wall_clock()
+        return is_over(duty, self._chain, self._settings.profile, self._wall_clock())
 
     def _public_share(self, pubkey: bytes) -> bytes:
         return self._settings.validators[pubkey].public_shares[self._settings.own_share_index]

@@ -29,7 +29,6 @@ import structlog
 import trio
 
 from actors.off_loop import OffLoop, json_ms
-from actors.signatures.partial import UNREADABLE, Partial, check_fork
 from charon_actors.bounded_json import BLOCK_BYTES, KIB, PEER_BLOCK
 from charon_actors.errors import Retryable
 from charon_actors.eth2 import containers
@@ -41,6 +40,7 @@ from charon_actors.eth2.proposal import SIGNATURE_BYTES, Proposal, SignedProposa
 from charon_actors.eth2.signed_data import EncodingFault
 from charon_actors.eth2.signing import DomainType
 from charon_actors.eth2.versioned import decode_v13_view, looks_like_json
+from charon_actors.signatures.partial import UNREADABLE, Partial, check_fork
 
 log = structlog.get_logger(topic="parsigex")
 

@@ -6,13 +6,13 @@ from typing import Final
 import msgspec
 
 from actors.mailbox import Reply, Request
-from actors.signatures.partial import Partial
 from actors.slashing.actor import SlashableFault
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty
 from charon_actors.eth2.signed_data import SignedData
 from charon_actors.profile import Profile
+from charon_actors.signatures.partial import Partial
 
 
 class SubmitPartials(Request[None], frozen=True):

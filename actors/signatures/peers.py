@@ -33,13 +33,13 @@ import trio
 
 from actors.signatures.blocks import Blocks
 from actors.signatures.messages import Collected, DutyExpired, InvalidPartial, Settings
-from actors.signatures.partial import MAX_SMALL_BYTES, UNREADABLE, Partial, read_partial
-from actors.signatures.wire import MAX_MESSAGE_BYTES, NotPerformed, decode_message, peek_duty
 from charon_actors.bounded_json import BLOCK_BYTES, KIB, list_of
 from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault
+from charon_actors.signatures.partial import MAX_SMALL_BYTES, UNREADABLE, Partial, read_partial
+from charon_actors.signatures.wire import MAX_MESSAGE_BYTES, NotPerformed, decode_message, peek_duty
 
 log = structlog.get_logger(topic="parsigex")
 

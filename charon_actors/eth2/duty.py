@@ -1,16 +1,25 @@
-"""Duties: their numbers, names, start and deadline. One table, and the two functions that read it.
+"""Duties: what is known of each kind before anybody works on it. One table, and the functions that read it.
 
 A duty is the unit of work of the whole cluster, not of one validator: a slot and a type, in text `123/attester`. The numbers go
 over the wire and are hashed; only appending is allowed. Times are counted in twelfths of a slot, S/12 being the margin m.
 
-Source: specification 05 §1, §2 and §5 (trigger offsets). Vector: core/timers_deadlines_leaders.json.
+A row says when a duty starts and ends, whether and how the nodes agree on a value first, where the group's signature goes, and whether
+this node performs it. Who has the duty, its story, its submission are in the kind's file in `actors/duties/kinds`. A fork that moves
+starts is one row of STARTS_SINCE.
+
+`refusal` is the gate in front of everything that peers and validator clients send about a duty (05 §4): one that this node doesn't
+perform, one that is over, and one too far ahead to be known take no memory.
+
+Source: specification 05 §1, §2, §4 and §5 (trigger offsets). Vector: core/timers_deadlines_leaders.json.
 """
 
 import enum
+from collections.abc import Set
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from charon_actors.eth2.forks import Fork
 from charon_actors.profile import Profile
 
 if TYPE_CHECKING:
@@ -50,55 +59,102 @@ class Duty(msgspec.Struct, frozen=True, order=True):
         return f"{self.slot}/{self.type.label}"
 
 
-class Timing(NamedTuple):
-    """start: twelfths of a slot after the slot's start. deadline: (epochs, twelfths of a slot) after it, None = never."""
+class Agreement(enum.Enum):
+    """How an instance of consensus on the duty's value begins, if there is one."""
+
+    NONE = enum.auto()  # everybody signs what follows from the chain
+    WHEN_ASKED = enum.auto()  # when our own story asks for it
+    BY_MESSAGES = enum.auto()  # when a value is offered or a peer speaks
+    BY_PRIORITY = enum.auto()  # in the priority protocol's own way
+
+
+class GroupGoesTo(enum.Enum):
+    """Who takes what a threshold has signed."""
+
+    BEACON_NODE = enum.auto()
+    OUR_NODE = enum.auto()  # it is an ingredient of another duty: a randao reveal, a selection
+    NOBODY = enum.auto()
+
+
+class Row(NamedTuple):
+    """start: twelfths of a slot after the slot's start. deadline: (epochs, twelfths of a slot) after it, None = never.
+    signed_slots_ahead: how early it may be signed, where that is less than EPOCHS_AHEAD."""
 
     start: int
-    has_consensus: bool
+    agreement: Agreement
     deadline: tuple[int, int] | None
+    group_goes_to: GroupGoesTo = GroupGoesTo.BEACON_NODE
+    is_performed: bool = False
+    signed_slots_ahead: int | None = None
 
 
 MARGIN: Final = 1  # S/12, in twelfths of a slot
+EPOCHS_AHEAD: Final = 2  # 05 §4
 _THIRD: Final = 4
 _SLOT: Final = 12
+_OURS: Final = GroupGoesTo.OUR_NODE
 
-TIMINGS: Final[dict[DutyType, Timing]] = {
-    DutyType.PROPOSER: Timing(0, True, (0, _THIRD + MARGIN)),
-    DutyType.ATTESTER: Timing(_THIRD, True, (1, MARGIN)),
-    DutyType.SIGNATURE: Timing(0, False, (0, _SLOT + MARGIN)),
-    DutyType.EXIT: Timing(0, False, None),
-    DutyType.BUILDER_PROPOSER: Timing(0, False, (0, _SLOT + MARGIN)),
-    DutyType.BUILDER_REGISTRATION: Timing(0, False, None),
-    DutyType.RANDAO: Timing(0, False, (0, _THIRD + MARGIN)),
-    DutyType.PREPARE_AGGREGATOR: Timing(0, False, (2, MARGIN)),
-    DutyType.AGGREGATOR: Timing(2 * _THIRD, True, (1, MARGIN)),
-    DutyType.SYNC_MESSAGE: Timing(0, False, (0, _SLOT + MARGIN)),
-    DutyType.PREPARE_SYNC_CONTRIBUTION: Timing(0, False, (2, MARGIN)),
-    DutyType.SYNC_CONTRIBUTION: Timing(2 * _THIRD, True, (0, _SLOT + MARGIN)),
-    DutyType.INFO_SYNC: Timing(0, True, (0, _SLOT + MARGIN)),
+ROWS: Final[dict[DutyType, Row]] = {
+    DutyType.PROPOSER: Row(0, Agreement.WHEN_ASKED, (0, _THIRD + MARGIN), is_performed=True, signed_slots_ahead=1),
+    DutyType.ATTESTER: Row(_THIRD, Agreement.WHEN_ASKED, (1, MARGIN), is_performed=True),
+    DutyType.SIGNATURE: Row(0, Agreement.NONE, (0, _SLOT + MARGIN), GroupGoesTo.NOBODY),
+    DutyType.EXIT: Row(0, Agreement.NONE, None),
+    DutyType.BUILDER_PROPOSER: Row(0, Agreement.NONE, (0, _SLOT + MARGIN), GroupGoesTo.NOBODY),
+    DutyType.BUILDER_REGISTRATION: Row(0, Agreement.NONE, None),
+    DutyType.RANDAO: Row(0, Agreement.NONE, (0, _THIRD + MARGIN), _OURS, is_performed=True),
+    DutyType.PREPARE_AGGREGATOR: Row(0, Agreement.NONE, (2, MARGIN), _OURS),
+    DutyType.AGGREGATOR: Row(2 * _THIRD, Agreement.BY_MESSAGES, (1, MARGIN)),
+    DutyType.SYNC_MESSAGE: Row(0, Agreement.NONE, (0, _SLOT + MARGIN)),
+    DutyType.PREPARE_SYNC_CONTRIBUTION: Row(0, Agreement.NONE, (2, MARGIN), _OURS),
+    DutyType.SYNC_CONTRIBUTION: Row(2 * _THIRD, Agreement.BY_MESSAGES, (0, _SLOT + MARGIN)),
+    DutyType.INFO_SYNC: Row(0, Agreement.BY_PRIORITY, (0, _SLOT + MARGIN), GroupGoesTo.NOBODY),
 }
+
+# Forks that move starts, ascending, and the starts from then on, in twelfths of a slot. None yet: Gloas will be the first (12 §2.2).
+STARTS_SINCE: Final[dict[Fork, dict[DutyType, int]]] = {}
 
 # What a profile does differently from the table (Δ1.10 of 05 §2).
 DEADLINES_OF_PROFILE: Final[dict[tuple[Profile, DutyType], tuple[int, int]]] = {
     (Profile.V1_10, DutyType.SYNC_MESSAGE): (0, 2 * _THIRD + MARGIN),
 }
 
-
-def start_offset_s(duty_type: DutyType, slot_duration_s: float) -> float:
-    """How long after the slot's start the duty begins, in seconds."""
-    return TIMINGS[duty_type].start * slot_duration_s / 12
+PERFORMED: Final = frozenset(kind for kind, row in ROWS.items() if row.is_performed)
+AGREED_ON: Final = frozenset(kind for kind, row in ROWS.items() if row.agreement in (Agreement.WHEN_ASKED, Agreement.BY_MESSAGES))
 
 
-def has_consensus(duty_type: DutyType) -> bool:
-    """Whether the nodes agree on a value before anyone signs."""
-    return TIMINGS[duty_type].has_consensus
+def start_s(duty: Duty, chain: "Chain") -> float:
+    """When the duty begins, in Unix seconds."""
+    twelfths = ROWS[duty.type].start
+    fork = chain.fork_at(chain.epoch_of(duty.slot)) if STARTS_SINCE else Fork.PHASE0
+    for since, starts in STARTS_SINCE.items():
+        if fork >= since:
+            twelfths = starts.get(duty.type, twelfths)
+    return chain.slot_start_s(duty.slot) + twelfths * chain.slot_duration_s / 12
 
 
 def deadline_s(duty: Duty, chain: "Chain", profile: Profile) -> float | None:
     """When the duty is over for good, in Unix seconds; None for exits and builder registrations, which never expire."""
-    deadline = DEADLINES_OF_PROFILE.get((profile, duty.type), TIMINGS[duty.type].deadline)
+    deadline = DEADLINES_OF_PROFILE.get((profile, duty.type), ROWS[duty.type].deadline)
     if deadline is None:
         return None
     epochs, twelfths = deadline
     length_s = (epochs * chain.slots_per_epoch * 12 + twelfths) * chain.slot_duration_s / 12
     return chain.slot_start_s(duty.slot) + length_s
+
+
+def is_over(duty: Duty, chain: "Chain", profile: Profile, now_s: float) -> bool:
+    """Whether its deadline has passed. now_s: Unix seconds."""
+    deadline = deadline_s(duty, chain, profile)
+    return deadline is not None and deadline <= now_s
+
+
+def refusal(duty: Duty, chain: "Chain", profile: Profile, now_s: float, kinds: Set[DutyType] = PERFORMED) -> str | None:
+    """Why nothing about that duty is taken in now; None if it is. now_s: Unix seconds. kinds: those that the asker works on."""
+    if duty.type not in kinds:
+        return f"{duty}: this node does not perform {duty.type.label} duties"
+    slot_now = max(chain.slot_at(now_s), 0)
+    if chain.epoch_of(duty.slot) > chain.epoch_of(slot_now) + EPOCHS_AHEAD:
+        return f"{duty} is too far in the future, more than {EPOCHS_AHEAD} epochs ahead"
+    if is_over(duty, chain, profile, now_s):
+        return f"the deadline of {duty} has passed"
+    return None

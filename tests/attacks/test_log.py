@@ -15,11 +15,11 @@ import structlog
 import trio
 
 import actors.consensus as consensus_room
-import actors.signatures as signatures_room
 from actors.log_lines import LEFT_OUT
 from charon_actors.cli.log import flush_log, set_up_log
 from charon_actors.errors import Retryable
 from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.signatures import wire
 from supervisors.simnet import SimnetSettings, open_cluster
 from tests.attacks.test_beacon_node import liar
 
@@ -79,7 +79,7 @@ async def test_floods_of_a_member_a_client_and_a_beacon_node_are_a_few_lines(tmp
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client)
             nursery.start_soon(member, consensus_room.PROTOCOL, b"\xff" * 9)
-            nursery.start_soon(member, signatures_room.PROTOCOL, b"\xff" * 9)
+            nursery.start_soon(member, wire.PROTOCOL, b"\xff" * 9)
         await trio.sleep(0.5)  # the last line is written after the last answer
         flush_log(is_end=True)
         told = [json.loads(line) for line in out.getvalue().splitlines() if LEFT_OUT in line]

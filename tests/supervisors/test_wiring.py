@@ -7,8 +7,9 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from actors.signatures import PeerPartials, encode_message
+from actors.signatures import PeerPartials
 from charon_actors.eth2.duty import Duty, DutyType
+from charon_actors.signatures.wire import encode_message
 from supervisors.simnet import SimnetSettings, open_cluster
 from tests.actors.signatures.rig import block, until
 

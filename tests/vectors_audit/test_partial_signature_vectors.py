@@ -10,23 +10,13 @@ import pytest
 import trio.testing
 
 from actors.mailbox import Address, Inbox, Mailbox, open_actor
-from actors.signatures import (
-    PERFORMED,
-    AwaitGroupSignature,
-    GroupSigned,
-    Message,
-    PeerPartials,
-    Settings,
-    Shares,
-    Signatures,
-    decode_message,
-    encode_message,
-)
+from actors.signatures import AwaitGroupSignature, GroupSigned, Message, PeerPartials, Settings, Shares, Signatures
 from actors.slashing.actor import Guard
 from charon_actors.crypto import Check, public_key, recover_secret, sign, verify_all
-from charon_actors.eth2.duty import Duty, DutyType
+from charon_actors.eth2.duty import PERFORMED, Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault, SignedData, decode_signed_data
 from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg
+from charon_actors.signatures.wire import decode_message, encode_message
 from tests.actors.beacon.vector import vector
 from tests.charon_actors.eth2.test_encodings import MAINNET
 

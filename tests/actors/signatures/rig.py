@@ -14,15 +14,7 @@ import trio.testing
 
 from actors.mailbox import Address, Mailbox, open_actor
 from actors.off_loop import OffLoop
-from actors.signatures import (
-    GroupSigned,
-    Message,
-    PeerPartials,
-    Settings,
-    Shares,
-    Signatures,
-    encode_message,
-)
+from actors.signatures import GroupSigned, Message, PeerPartials, Settings, Shares, Signatures
 from actors.slashing.actor import ExportHistory, SlashingGuard
 from actors.slashing.actor import Message as GuardMessage
 from charon_actors.crypto import Check, generate_secret, public_key, sign, split_secret, verify_all
@@ -33,6 +25,7 @@ from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.proposal import Proposal, SignedProposal
 from charon_actors.eth2.signed_data import SignedData, VersionedAttestation
 from charon_actors.eth2.unsigned_data import AttestationData
+from charon_actors.signatures.wire import encode_message
 from tests.charon_actors.eth2.vectors import raw
 
 NODES, THRESHOLD = 4, 3

@@ -12,7 +12,6 @@ import trio.testing
 from actors.off_loop import Elsewhere, OffLoop
 from actors.signatures import InvalidPartial, PeerPartials, SubmitPartials
 from actors.signatures.blocks import HELD_JSON_BYTES, Blocks
-from actors.signatures.partial import MAX_SMALL_BYTES, Partial, read_partial
 from charon_actors.bounded_json import BLOCK_BYTES, PEER_BLOCK
 from charon_actors.crypto import verify
 from charon_actors.eth2.chain import Chain, ChainFault, ForkEntry
@@ -22,6 +21,7 @@ from charon_actors.eth2.proposal import MAX_TRANSACTIONS, Proposal, SignedPropos
 from charon_actors.eth2.ssz import EncodingFault
 from charon_actors.eth2.versioned import encode_v13
 from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg
+from charon_actors.signatures.partial import MAX_SMALL_BYTES, Partial, read_partial
 from tests.actors.signatures.rig import (
     BLOCK_DUTY,
     CHAIN,

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.signatures import PeerPartials, SubmitPartials, encode_message
-from actors.signatures.partial import Partial, carrier
+from actors.signatures import PeerPartials, SubmitPartials
 from charon_actors.crypto import verify
 from charon_actors.eth2.signed_data import SignedData, VersionedAttestation
+from charon_actors.signatures.partial import Partial, carrier
+from charon_actors.signatures.wire import encode_message
 from tests.actors.signatures.rig import (
     BLOCK_DUTY,
     CHAIN,

@@ -8,13 +8,13 @@ import trio
 import trio.testing
 
 from actors.mailbox import ActorDown
-from actors.signatures import PeerPartials, SubmitPartials, encode_message
+from actors.signatures import PeerPartials, SubmitPartials
 from actors.signatures.peers import QUEUED_BYTES, QUEUED_MESSAGES, VARIANTS, WARNING_INTERVAL_S, Queue
-from actors.signatures.wire import MAX_VALIDATORS, decode_message
 from charon_actors.crypto import Check, public_key
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault, SignedData
 from charon_actors.p2p.framing import encode_delimited
+from charon_actors.signatures.wire import MAX_VALIDATORS, decode_message, encode_message
 from tests.actors.signatures.rig import DUTY, SLOT, attestation, keys, node, settle, tell, verify_here
 
 

@@ -12,20 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.mailbox import ActorDown, Address, Request
-from actors.signatures import (
-    AwaitGroupSignature,
-    DutyExpired,
-    InvalidPartial,
-    PeerPartials,
-    SubmitPartials,
-    decode_message,
-    encode_message,
-)
+from actors.signatures import AwaitGroupSignature, DutyExpired, InvalidPartial, PeerPartials, SubmitPartials
 from actors.slashing.actor import AttestationEntry, Guard, SlashableFault
 from actors.slashing.actor import Message as GuardMessage
 from charon_actors.crypto import public_key, sign, verify
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault, SignedRandao
+from charon_actors.signatures.wire import decode_message, encode_message
 from tests.actors.signatures.rig import CHAIN, DUTY, SLOT, attestation, keys, node, settle, tell
 
 R = TypeVar("R")

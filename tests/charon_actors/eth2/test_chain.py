@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from charon_actors.crypto import verify
 from charon_actors.eth2.aggregation import is_aggregator, is_sync_committee_aggregator
 from charon_actors.eth2.chain import Chain, ChainFault, ForkEntry, chain_from_answers
-from charon_actors.eth2.duty import Duty, DutyType, deadline_s, has_consensus, start_offset_s
+from charon_actors.eth2.duty import ROWS, Agreement, Duty, DutyType, deadline_s, refusal, start_s
 from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_label, fork_from_number
 from charon_actors.eth2.networks import NETWORKS, Network, network_by_fork_version, network_by_name
 from charon_actors.eth2.preset import GNOSIS, MAINNET, MINIMAL, preset_from_spec
@@ -223,13 +223,32 @@ def test_deadlines_follow_the_epoch_length() -> None:
     assert deadline_s(Duty(0, DutyType.PREPARE_AGGREGATOR), chain, Profile.V1_11) == 48.25
 
 
+@pytest.mark.parametrize("kind", [DutyType.ATTESTER, DutyType.PROPOSER])
+def test_the_gate(kind: DutyType) -> None:
+    chain = Chain(0.0, bytes(32), 12.0, 32, (), {}, bytes(4))
+    for profile in Profile:
+        deadline = deadline_s(Duty(64, kind), chain, profile)
+        assert deadline is not None
+        assert refusal(Duty(64, kind), chain, profile, deadline - 0.001) is None
+        assert refusal(Duty(64, kind), chain, profile, deadline) == f"the deadline of 64/{kind.label} has passed"
+        assert refusal(Duty(95, kind), chain, profile, 0.0) is None, "two epochs ahead"
+        assert (
+            refusal(Duty(96, kind), chain, profile, -5.0) == f"96/{kind.label} is too far in the future, more than 2 epochs ahead"
+        )
+        assert refusal(Duty(96, kind), chain, profile, 32 * 12.0) is None
+        assert refusal(Duty(64, kind), chain, profile, 64 * 12.0, {DutyType.EXIT}) is not None
+    assert refusal(Duty(0, DutyType.EXIT), chain, Profile.V1_10, 1e12, {DutyType.EXIT}) is None, "never over"
+    assert refusal(Duty(0, DutyType.EXIT), chain, Profile.V1_10, 0.0) == "0/exit: this node does not perform exit duties"
+
+
 def test_duties() -> None:
     assert [int(kind) for kind in DutyType] == list(range(1, 14))
     assert str(Duty(123, DutyType.ATTESTER)) == "123/attester"
     assert min([Duty(2, DutyType.PROPOSER), Duty(1, DutyType.RANDAO)]).slot == 1
-    offsets = {kind: start_offset_s(kind, 12.0) for kind in DutyType if start_offset_s(kind, 12.0)}
+    chain = Chain(0.0, bytes(32), 12.0, 32, (), {}, bytes(4))
+    offsets = {kind: begin_s for kind in DutyType if (begin_s := start_s(Duty(0, kind), chain))}
     assert offsets == {DutyType.ATTESTER: 4.0, DutyType.AGGREGATOR: 8.0, DutyType.SYNC_CONTRIBUTION: 8.0}
-    agreed = {kind for kind in DutyType if has_consensus(kind)}
+    agreed = {kind for kind in DutyType if ROWS[kind].agreement is not Agreement.NONE}
     assert {int(kind) for kind in agreed} == {1, 2, 9, 12, 13}
 
 

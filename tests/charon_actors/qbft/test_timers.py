@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from charon_actors.eth2.duty import DutyType, start_offset_s
+from charon_actors.eth2.chain import Chain
+from charon_actors.eth2.duty import Duty, DutyType, start_s
 from charon_actors.profile import Profile
 from charon_actors.qbft.timers import round_timer
 
@@ -15,7 +16,8 @@ SLOT_START = 1_700_000_000.0
 
 
 def duty_start(duty_type: DutyType) -> float:
-    return SLOT_START + start_offset_s(duty_type, TABLES["round_timers"]["slot_duration"] / 1000)
+    chain = Chain(SLOT_START, bytes(32), TABLES["round_timers"]["slot_duration"] / 1000, 32, (), {}, bytes(4))
+    return start_s(Duty(0, duty_type), chain)
 
 
 def eager_rows() -> list[Any]:

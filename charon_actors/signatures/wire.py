@@ -12,7 +12,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from charon_actors.eth2.duty import Duty, DutyType
+from charon_actors.eth2.duty import PERFORMED, Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault, SignedData
 from charon_actors.p2p.framing import FramingFault, decode_uvarint
 from charon_actors.p2p.protobuf.core_pb2 import Duty as WireDuty
@@ -23,7 +23,6 @@ MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024  # 05 §10: an unreleased Charon cap
 MAX_VALIDATORS: Final = 8192  # some 20 ms; a cluster of a quarter of a million validators has that many in a slot
 OTHER_FIELDS: Final = 16  # duty and data set, and what a later release may add
 MAX_DUTY_BYTES: Final = 64  # slot and type have 13
-PERFORMED: Final = frozenset({DutyType.PROPOSER, DutyType.ATTESTER, DutyType.RANDAO})
 
 _DUTY, _DATA_SET, _SET = 1, 2, 1
 _SKIPPED_BYTES: Final = {1: 8, 5: 4}  # by wire type

@@ -257,7 +257,6 @@ class _Building:
         self._node: Node
         self._numbers: NodeMetrics
         self._counted_epoch: int | None = None
-        self._noted_slot: int | None = None
         self._client_suffix = graffiti.client_suffix("")
         self._off_loop = Elsewhere(self._in_process)
         self._places = {validator.public_key: place for place, validator in enumerate(config.lock.validators)}
@@ -485,10 +484,7 @@ class _Building:
             consensus=self._mailboxes["consensus"],
             signatures=self._mailboxes["signatures"],
             wall_clock=self._clock,
-            on_slot=partial(self._note_slot, chain),
-            on_ended=self._duty_ended,
-            on_block=self._on_fact,
-            on_refused=self._decision_refused,
+            on_fact=self._on_fact,
             verify_all=self._verify_all,
             off_loop=self._off_loop,
         )
@@ -627,15 +623,6 @@ class _Building:
             self._counted_epoch, self._requests_of_epoch = epoch, 0
         return not self._was_client_there
 
-    def _note_slot(self, chain: Chain, slot: int, active_validators: int) -> None:
-        metrics = self._node.metrics
-        if self._noted_slot is not None:
-            metrics.count("core_scheduler_skipped_slots_total", by=max(slot - self._noted_slot - 1, 0))
-        self._noted_slot = slot
-        metrics.gauge("core_scheduler_current_slot", {}, slot)
-        metrics.gauge("core_scheduler_current_epoch", {}, chain.epoch_of(slot))
-        metrics.gauge("core_scheduler_validators_active", {}, active_validators)
-
     def _note_partials(self, chain: Chain, duty: Duty, share_index: int, _: int) -> None:
         due_s = start_s(duty, chain)
         labels = {"duty": duty.type.label, "peer_idx": str(share_index - 1)}
@@ -645,24 +632,12 @@ class _Building:
         self._numbers.note(fact)
         for listener in self._node.on_fact:
             listener(fact)
-
-    def _decision_refused(self, refused: duties_room.DecisionRefused) -> None:
-        index = refused.proposer_index
-        labels = {"duty": refused.duty.type.label, "peer": "unknown" if index is None else self._peers[index].name}
-        self._node.metrics.count("charon_actors_decisions_refused_total", labels)
+        if isinstance(fact, duties_room.DutyEnded):
+            for on_duty in self._node.on_duty:
+                on_duty(fact)
 
     def _note_verification(self, duty_type: DutyType, seconds: float) -> None:
         self._node.metrics.observe("core_parsigex_set_verification_seconds", {"duty": duty_type.label}, seconds)
-
-    def _duty_ended(self, ended: duties_room.DutyEnded) -> None:
-        metrics, labels = self._node.metrics, {"duty": ended.duty.type.label}
-        metrics.count("core_tracker_expect_duties_total", labels)
-        metrics.count("core_tracker_success_duties_total" if ended.reason is None else "core_tracker_failed_duties_total", labels)
-        if ended.latency_s is not None:
-            metrics.count("core_bcast_broadcast_total", labels)
-            metrics.observe("core_bcast_broadcast_delay_seconds", labels, ended.latency_s)
-        for listener in self._node.on_duty:
-            listener(ended)
 
     # readiness
 

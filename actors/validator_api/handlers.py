@@ -38,8 +38,8 @@ from actors.beacon import (
     ValidatorInfo,
 )
 from actors.beacon import Message as BeaconMessage
-from actors.duties.messages import AttesterAt, AwaitAttestationData, AwaitProposal, ProposalsInHand, ProposerOf, PubkeyOfAttester
-from actors.duties.messages import Message as DutiesMessage
+from actors.duties import AttesterAt, AwaitAttestationData, AwaitProposal, ProposalsInHand, ProposerOf, PubkeyOfAttester
+from actors.duties import Message as DutiesMessage
 from actors.mailbox import Address
 from actors.off_loop import JSON_BYTES_A_MS, Elsewhere, OffLoop, json_ms
 from actors.signatures import DutyExpired, SubmitPartials

@@ -14,6 +14,7 @@ Source: specification 05 §1, §2, §4 and §5 (trigger offsets). Vector: core/t
 """
 
 import enum
+import math
 from collections.abc import Set
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -132,14 +133,22 @@ def start_s(duty: Duty, chain: "Chain") -> float:
     return chain.slot_start_s(duty.slot) + twelfths * chain.slot_duration_s / 12
 
 
+def _length(kind: DutyType, chain: "Chain", profile: Profile) -> int | None:
+    """From the slot's start to the deadline, in twelfths of a slot."""
+    deadline = DEADLINES_OF_PROFILE.get((profile, kind), ROWS[kind].deadline)
+    return None if deadline is None else deadline[0] * chain.slots_per_epoch * 12 + deadline[1]
+
+
 def deadline_s(duty: Duty, chain: "Chain", profile: Profile) -> float | None:
     """When the duty is over for good, in Unix seconds; None for exits and builder registrations, which never expire."""
-    deadline = DEADLINES_OF_PROFILE.get((profile, duty.type), ROWS[duty.type].deadline)
-    if deadline is None:
-        return None
-    epochs, twelfths = deadline
-    length_s = (epochs * chain.slots_per_epoch * 12 + twelfths) * chain.slot_duration_s / 12
-    return chain.slot_start_s(duty.slot) + length_s
+    length = _length(duty.type, chain, profile)
+    return None if length is None else chain.slot_start_s(duty.slot) + length * chain.slot_duration_s / 12
+
+
+def slots_until_deadline(kind: DutyType, chain: "Chain", profile: Profile) -> int:
+    """How many slots after its own the duty may still be going on, rounded up; without end for what never expires."""
+    length = _length(kind, chain, profile)
+    return 2**64 if length is None else math.ceil(length / 12)
 
 
 def is_over(duty: Duty, chain: "Chain", profile: Profile, now_s: float) -> bool:

@@ -35,7 +35,9 @@ from actors.duties import (
     GroupArrived,
     Message,
     Settings,
+    SlotStarted,
 )
+from actors.facts import Fact
 from actors.mailbox import Address, Inbox, Mailbox, Reply, Request, open_actor, run_incarnation
 from actors.signatures import AwaitGroupSignature, GroupSigned
 from actors.signatures import Message as SignaturesMessage
@@ -304,12 +306,22 @@ class Rig:
             consensus=consensus,
             signatures=signatures,
             wall_clock=self.now,
-            on_slot=lambda slot, active: self.slots.append((slot, active)),
-            on_ended=self.ended.append,
-            on_block=self.blocks.append,
-            on_refused=self.refused.append,
+            on_fact=self.hear,
             verify_all=self.verify_all,
         )
+
+    def hear(self, fact: Fact) -> None:
+        match fact:
+            case SlotStarted(slot, _, active):
+                self.slots.append((slot, active))
+            case DutyEnded():
+                self.ended.append(fact)
+            case BlockFetched():
+                self.blocks.append(fact)
+            case DecisionRefused():
+                self.refused.append(fact)
+            case unknown:
+                raise AssertionError(unknown)
 
     async def verify_all(self, checks: Sequence[Check]) -> Sequence[bool]:
         """The keys here are made up, so are their signatures."""

@@ -34,7 +34,6 @@ from actors.duties import (
     PubkeyOfAttester,
     UnknownValidator,
 )
-from actors.duties.decided import DecidedValues
 from actors.mailbox import ActorDown, Reply, Request, run_incarnation
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
@@ -72,6 +71,7 @@ from tests.actors.duties.rig import (
     two_attesters,
     two_attesters_and_the_next_slot,
 )
+from tests.actors.duties.test_duties_decided import decided_values
 
 # the stories
 
@@ -872,7 +872,7 @@ async def test_a_decision_that_comes_after_the_peers_were_done_is_served_all_the
 
 
 async def test_requests_that_nobody_waits_for_any_more_leave_nothing_behind(autojump_clock: Clock) -> None:
-    values = DecidedValues()
+    values = decided_values()
     async with rig_of(slot=8) as rig:
         for slot in (8 + 3 * SLOTS, 10**9):
             with pytest.raises(NoDuty, match="too far in the future"):
@@ -881,14 +881,15 @@ async def test_requests_that_nobody_waits_for_any_more_leave_nothing_behind(auto
                 await rig.address.ask(AwaitProposal(slot))
     waiting = [Reply[AttestationData]() for _ in range(2)]
     for reply in waiting:
-        values.await_attestation_data(20, 0, reply)
+        values.wait_for(Duty(20, DutyType.ATTESTER), 0, reply)
     proposal = Reply[Proposal]()
-    values.await_proposal(20, proposal)
+    values.wait_for(Duty(20, DutyType.PROPOSER), 0, proposal)
     with trio.move_on_after(0):
         await waiting[0]._wait()
     with trio.move_on_after(0):
         await proposal._wait()
-    values.expire(1, 1)
+    values.expire(DutyType.ATTESTER, 1)
+    values.expire(DutyType.PROPOSER, 1)
     assert (values.waiting, waiting[1].is_over) == (1, False)
 
 

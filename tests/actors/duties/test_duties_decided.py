@@ -1,6 +1,7 @@
 """What was decided: that nothing is served but what fits the duty, and nothing else ever after (05 §7)."""
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,7 +18,10 @@ from actors.duties import (
     DutyEnded,
     NoDuty,
 )
-from actors.duties.decided import ClashingValue, DecidedValues
+from actors.duties.decided import ClashingValue, DecidedValues, Words
+from actors.duties.kinds import KINDS
+from actors.duties.kinds.attester import by_committee
+from actors.duties.kinds.proposer import only
 from actors.mailbox import MailboxFull, Reply, Request
 from charon_actors.eth2.chain import Chain, ForkEntry
 from charon_actors.eth2.containers import proposal_type
@@ -255,9 +259,13 @@ def decided_attestation(committee: int, head: int, target: int = 0) -> Attestati
     return AttestationUnsigned(attestation_data(9, head=head, target=target), attester(ALICE, 9, committee))
 
 
+def decided_values() -> DecidedValues:
+    return DecidedValues({kind.duty_type: Words(kind.does, kind.called) for kind in KINDS.values()})
+
+
 def served(values: DecidedValues, committee: int) -> Any:
     answer = Answer()
-    values.await_attestation_data(9, committee, answer)
+    values.wait_for(ATTESTER, committee, answer)
     return answer.given[0] if answer.given else None
 
 
@@ -271,25 +279,25 @@ def served(values: DecidedValues, committee: int) -> Any:
     ],
 )
 def test_a_second_decision_may_not_contradict_the_first(second: AttestationUnsigned, clashes: bool) -> None:
-    values = DecidedValues()
-    values.put_attestations(9, [decided_attestation(3, head=1)])
+    values = decided_values()
+    values.put(ATTESTER, partial(by_committee, [decided_attestation(3, head=1)], 9))
     if clashes:
         with pytest.raises(ClashingValue):
-            values.put_attestations(9, [decided_attestation(5, head=1), second])
+            values.put(ATTESTER, partial(by_committee, [decided_attestation(5, head=1), second], 9))
         assert isinstance(served(values, 5), NoDuty), "nothing of a clashing set is stored"
     else:
-        values.put_attestations(9, [second])
+        values.put(ATTESTER, partial(by_committee, [second], 9))
     assert served(values, 3) == attestation_data(9, head=1)
     assert served(values, 0) == attestation_data(9, head=1), "the first one stays under index 0"
 
 
 def test_committee_0_clashes_as_any_other() -> None:
-    values = DecidedValues()
+    values = decided_values()
     with pytest.raises(ClashingValue):
-        values.put_attestations(9, [decided_attestation(0, head=1), decided_attestation(0, head=2)])
-    values.put_attestations(9, [decided_attestation(3, head=1)])
+        values.put(ATTESTER, partial(by_committee, [decided_attestation(0, head=1), decided_attestation(0, head=2)], 9))
+    values.put(ATTESTER, partial(by_committee, [decided_attestation(3, head=1)], 9))
     with pytest.raises(ClashingValue):
-        values.put_attestations(9, [decided_attestation(0, head=2)])
+        values.put(ATTESTER, partial(by_committee, [decided_attestation(0, head=2)], 9))
     assert served(values, 0) == attestation_data(9, head=1), "what was served once stays"
 
 
@@ -297,8 +305,8 @@ def test_committee_0_clashes_as_any_other() -> None:
 def test_all_nodes_serve_the_same_for_index_0_whatever_the_order_of_their_sets(
     values: list[AttestationUnsigned], has_committee_0: bool
 ) -> None:
-    store = DecidedValues()
-    store.put_attestations(9, [*values, decided_attestation(0, head=9)] if has_committee_0 else values)
+    store = decided_values()
+    store.put(ATTESTER, partial(by_committee, [*values, decided_attestation(0, head=9)] if has_committee_0 else values, 9))
     assert served(store, 0) == attestation_data(9, head=9 if has_committee_0 else 2)
 
 
@@ -308,13 +316,13 @@ def test_all_nodes_serve_the_same_for_index_0_whatever_the_order_of_their_sets(
     )
 )
 def test_no_committee_is_ever_served_two_things_and_no_two_targets(sets: list[list[AttestationUnsigned]]) -> None:
-    values, seen = DecidedValues(), dict[int, AttestationData]()
+    values, seen = decided_values(), dict[int, AttestationData]()
     waiting = {committee: Answer() for committee in range(5)}
     for committee, answer in waiting.items():
-        values.await_attestation_data(9, committee, answer)
+        values.wait_for(ATTESTER, committee, answer)
     for some in sets:
         with suppress(ClashingValue):
-            values.put_attestations(9, some)
+            values.put(ATTESTER, partial(by_committee, some, 9))
         for committee in range(5):
             now = served(values, committee)
             if isinstance(now, AttestationData):
@@ -327,21 +335,21 @@ def test_no_committee_is_ever_served_two_things_and_no_two_targets(sets: list[li
 
 
 def test_of_two_blocks_for_one_slot_the_first_stays() -> None:
-    values, early, late = DecidedValues(), Answer(), Answer()
-    values.await_proposal(9, early)
-    values.put_proposal(9, block(9, b"one"))
-    values.put_proposal(9, block(9, b"one"))
+    values, early, late = decided_values(), Answer(), Answer()
+    values.wait_for(PROPOSER, 0, early)
+    values.put(PROPOSER, partial(only, block(9, b"one")))
+    values.put(PROPOSER, partial(only, block(9, b"one")))
     with pytest.raises(ClashingValue):
-        values.put_proposal(9, block(9, b"two"))
-    values.await_proposal(9, late)
+        values.put(PROPOSER, partial(only, block(9, b"two")))
+    values.wait_for(PROPOSER, 0, late)
     assert early.given == late.given == [block(9, b"one")]
 
 
 def test_too_many_requests_for_one_slot_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.duties.decided.MAX_WAITING", 2)
-    values, answers = DecidedValues(), [Answer() for _ in range(3)]
+    values, answers = decided_values(), [Answer() for _ in range(3)]
     for answer in answers:
-        values.await_proposal(9, answer)
+        values.wait_for(PROPOSER, 0, answer)
     assert [len(answer.given) for answer in answers] == [0, 0, 1]
     assert isinstance(answers[2].given[0], MailboxFull)
 

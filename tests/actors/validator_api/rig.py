@@ -12,7 +12,7 @@ import trio
 
 from actors.beacon import Beacon, KnownChain, Settings
 from actors.beacon import Message as BeaconMessage
-from actors.duties.messages import (
+from actors.duties import (
     AttesterAt,
     AwaitAttestationData,
     AwaitProposal,
@@ -23,7 +23,7 @@ from actors.duties.messages import (
     PubkeyOfAttester,
     UnknownValidator,
 )
-from actors.duties.messages import Message as DutiesMessage
+from actors.duties import Message as DutiesMessage
 from actors.mailbox import Address, Inbox, Mailbox, Reply, open_actor
 from actors.signatures import InvalidPartial, SubmitPartials
 from actors.signatures import Message as SignaturesMessage

@@ -21,3 +21,14 @@ OnFact = Callable[[Fact], None]
 
 def unheard(fact: Fact) -> None:
     """Nobody listens."""
+
+
+class FactStream:
+    """An `OnFact` that tells all its listeners, in the order in which they came. listeners: more may be appended at any time."""
+
+    def __init__(self) -> None:
+        self.listeners: list[OnFact] = []
+
+    def __call__(self, fact: Fact) -> None:
+        for listener in self.listeners:
+            listener(fact)

@@ -16,21 +16,18 @@ Nothing here installs signal handlers or touches global state: several operators
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from pathlib import Path
 from random import Random
+from socket import socket
 from typing import Final
 
-import msgspec
 import structlog
 import trio
 
 from actors.dkg import CeremonyActor, CeremonyOptions, Message, ceremony_handlers
-from actors.http.server import split_endpoint
 from actors.mailbox import Mailbox, Policy, run_incarnation
-from actors.mesh import MEMBER_BYTES, Mesh, MeshConfig, build_mesh, mesh_peers, open_listen_sockets
+from actors.mesh import MEMBER_BYTES, Mesh
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.key_lock import KeyLock
 from charon_actors.cluster.lock import Lock
@@ -40,10 +37,7 @@ from charon_actors.dkg.ceremony import Ceremony
 from charon_actors.dkg.dialect import DIALECTS
 from charon_actors.eth2.networks import Network
 from charon_actors.exception_groups import leaves
-from charon_actors.p2p.multiaddr import Multiaddr
-from charon_actors.profile import Profile
-from supervisors.key_lock_keeper import keep_key_lock
-from supervisors.node_tree import network_supervisor
+from supervisors.network import NetworkConfig, key_lock_body, key_lock_worker, listening, network_supervisor, open_network
 from supervisors.supervisor import Body, Crashed, Event, Supervisor, Worker, run_supervisor
 
 COMMAND: Final = "charon dkg"
@@ -51,34 +45,19 @@ COMMAND: Final = "charon dkg"
 log = structlog.get_logger(topic="dkg")
 
 
-class CeremonyConfig(msgspec.Struct, frozen=True):
-    """What a ceremony must know. Everything in it has been verified by whoever made it.
-
-    private_key: ENR key, 32 bytes. network: of the definition. p2p_tcp_addresses: `ip:port`; may be empty: outgoing only.
-    relays: texts of `--p2p-relays`. peer_addresses: more addresses by peer index, tried besides those of the ENRs. key_lock: the
-    private key's lock file, taken already and kept fresh; None: no lock. options: see there.
-    """
+class CeremonyConfig(NetworkConfig, frozen=True, kw_only=True):
+    """What a ceremony must know. Everything in it has been verified by whoever made it. network: of the definition."""
 
     definition: Definition
-    private_key: bytes
-    own_index: int
     network: Network
     options: CeremonyOptions
-    p2p_tcp_addresses: tuple[str, ...] = ()
-    p2p_external_ip: str = ""
-    p2p_external_hostname: str = ""
-    relays: tuple[str, ...] = ()
-    use_listen_port: bool = True
-    peer_addresses: Mapping[int, tuple[Multiaddr, ...]] = {}
-    key_lock: Path | None = None
-    profile: Profile = Profile.V1_10
 
     def __repr__(self) -> str:
         return f"CeremonyConfig(definition={self.definition.definition_hash.hex()[:7]}, own_index={self.own_index})"
 
 
-def ceremony_tree(network: Sequence[str], *, has_key_lock: bool) -> Supervisor:
-    """The tree of a ceremony. network: the mesh's children in start order.
+def ceremony_tree(network: Sequence[str], key_lock: Sequence[Worker]) -> Supervisor:
+    """The tree of a ceremony. network: the mesh's children in start order. key_lock: see `network.py`.
 
     The network may crash as often as a node's: a ceremony survives a broken connection. The ceremony itself never starts again.
     """
@@ -88,7 +67,7 @@ def ceremony_tree(network: Sequence[str], *, has_key_lock: bool) -> Supervisor:
         intensity=3,
         period_s=600.0,
         children=(
-            *((Worker("private_key_lock"),) if has_key_lock else ()),
+            *key_lock,
             network_supervisor(network),
             Worker("dkg", restart="temporary", significant=True),
         ),
@@ -108,65 +87,68 @@ async def run_ceremony(
     written), GaveUp. Cancellation: at any time; peers are told, and nothing was written before the last phase. Once `on_finished`
     has been called, the ceremony has succeeded, cancelled or not.
     """
-    with ExitStack() as stack:
-        endpoints = [split_endpoint(text, "--p2p-tcp-address", "0.0.0.0:3610") for text in config.p2p_tcp_addresses]
-        sockets = open_listen_sockets(endpoints)
-        for sock in sockets:
-            stack.enter_context(sock)
-        peers = peers_of(config.definition)
-        dialect = DIALECTS[config.profile]
-        ceremony = Ceremony(config.definition, peers, config.own_index, config.private_key, config.network, dialect, entropy)
+    outcome = _Outcome(on_finished)
+    with listening(config) as sockets:
         mailbox: Mailbox[Message] = Mailbox("dkg", policy=Policy.WAIT)
-        stack.callback(mailbox.close)
-        mesh, network = build_mesh(
-            MeshConfig(
-                private_key=config.private_key,
-                peers=mesh_peers([peer.enr for peer in peers], config.peer_addresses),
-                own_index=config.own_index,
-                profile=config.profile,
-                lock_hash=config.definition.definition_hash,
-                relays=config.relays,
-                cluster_hash=config.definition.definition_hash.hex(),
-                cluster_uuid=config.definition.uuid,
-                external_ip=config.p2p_external_ip,
-                external_hostname=config.p2p_external_hostname,
-                nickname="",  # as Charon's: in a ceremony the nickname travels in the step reports (03 §6)
-                is_pinging=False,
-                is_polling_peerinfo=False,
-                use_listen_port=config.use_listen_port,
-                member_bytes=max(MEMBER_BYTES, 2 * ceremony.longest_messages_bytes),
-            ),
-            ceremony_handlers(mailbox.address, ceremony, config.options.timeout_s),
-            entropy=entropy,
-            wall_clock=wall_clock,
-            sockets=sockets,
-        )
-        outcome = _Outcome(on_finished)
-
-        def make_actor() -> CeremonyActor:
-            return CeremonyActor(
-                ceremony,
-                peers,
-                config.own_index,
-                config.private_key,
-                mesh,
-                config.options,
-                entropy,
-                wall_clock,
-                on_finished=outcome.finished,
-            )
-
-        bodies: dict[str, Body] = dict(network)
-        bodies["dkg"] = partial(_take_part, mesh, partial(run_incarnation, mailbox, make_actor))
-        if config.key_lock is not None:
-            bodies["private_key_lock"] = partial(keep_key_lock, config.key_lock, lambda: KeyLock(COMMAND, wall_clock()))
-        tree = ceremony_tree(list(network), has_key_lock=config.key_lock is not None)
-        random = Random(int.from_bytes(entropy(8), "big"))
-        await run_supervisor(tree, bodies, on_event=outcome.note, jitter=random.random)
+        try:
+            bodies, network = _assemble(config, sockets, mailbox, wall_clock, entropy, outcome)
+            random = Random(int.from_bytes(entropy(8), "big"))
+            tree = ceremony_tree(network, key_lock_worker(config))
+            await run_supervisor(tree, bodies, on_event=outcome.note, jitter=random.random)
+        finally:
+            mailbox.close()
     if outcome.error is not None:
         raise outcome.error
     assert outcome.lock is not None, "a ceremony ends with a lock or with an error"
     return outcome.lock
+
+
+def _assemble(
+    config: CeremonyConfig,
+    sockets: Sequence[socket],
+    mailbox: Mailbox[Message],
+    wall_clock: Callable[[], float],
+    entropy: Entropy,
+    outcome: "_Outcome",
+) -> tuple[dict[str, Body], Sequence[str]]:
+    """The bodies of the tree, and the names of the network's children."""
+    peers = peers_of(config.definition)
+    dialect = DIALECTS[config.profile]
+    ceremony = Ceremony(config.definition, peers, config.own_index, config.private_key, config.network, dialect, entropy)
+    mesh, network = open_network(
+        config,
+        peers,
+        ceremony_handlers(mailbox.address, ceremony, config.options.timeout_s),
+        sockets,
+        lock_hash=config.definition.definition_hash,
+        entropy=entropy,
+        wall_clock=wall_clock,
+        cluster_hash=config.definition.definition_hash.hex(),
+        cluster_uuid=config.definition.uuid,
+        nickname="",  # as Charon's: in a ceremony the nickname travels in the step reports (03 §6)
+        is_pinging=False,
+        is_polling_peerinfo=False,
+        member_bytes=max(MEMBER_BYTES, 2 * ceremony.longest_messages_bytes),
+    )
+
+    def make_actor() -> CeremonyActor:
+        return CeremonyActor(
+            ceremony,
+            peers,
+            config.own_index,
+            config.private_key,
+            mesh,
+            config.options,
+            entropy,
+            wall_clock,
+            on_finished=outcome.finished,
+        )
+
+    return {
+        **key_lock_body(config, lambda: KeyLock(COMMAND, wall_clock())),
+        **network,
+        "dkg": partial(_take_part, mesh, partial(run_incarnation, mailbox, make_actor)),
+    }, list(network)
 
 
 class _Outcome:

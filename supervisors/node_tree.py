@@ -3,26 +3,15 @@
 from collections.abc import Sequence
 from typing import Final
 
+from supervisors.network import NETWORK_PERIOD_S, network_supervisor
 from supervisors.supervisor import Supervisor, Worker
 
 PERIOD_S: Final = 600.0
-NETWORK_PERIOD_S: Final = 60.0
 
 
-def network_supervisor(names: Sequence[str]) -> Supervisor:
-    """Of the mesh's children, in start order. Five crashes a minute for each of them, all together, before it gives up."""
-    return Supervisor(
-        "network",
-        "one_for_one",
-        intensity=5 * max(len(names), 1),
-        period_s=NETWORK_PERIOD_S,
-        children=tuple(Worker(name) for name in names),
-    )
-
-
-def node_tree(network: Sequence[str], *, has_key_lock: bool = False) -> Supervisor:
+def node_tree(network: Sequence[str], key_lock: Sequence[Worker] = ()) -> Supervisor:
     """The tree of a node. network: the mesh's children (listener, one a relay, one a peer) in start order.
-    has_key_lock: the node keeps its private key's lock file fresh.
+    key_lock: see `network.py`.
 
     one_for_one everywhere: actors hold Addresses, which outlive a restart, so nobody has to die with a neighbour. Intensities
     multiply on the way up: a child that always crashes starts some two dozen times before systemd sees an exit. A peer is allowed
@@ -34,7 +23,7 @@ def node_tree(network: Sequence[str], *, has_key_lock: bool = False) -> Supervis
         intensity=3,
         period_s=PERIOD_S,
         children=(
-            *((Worker("private_key_lock"),) if has_key_lock else ()),
+            *key_lock,
             Worker("monitoring", shutdown_s=1),
             Worker("identity"),
             Worker("crypto_workers"),
@@ -53,6 +42,7 @@ def node_tree(network: Sequence[str], *, has_key_lock: bool = False) -> Supervis
                     Worker("validator_api", shutdown_s=5),  # last: when it answers, all that it asks is there
                 ),
             ),
+            Worker("graffiti"),
             Worker("readiness"),
         ),
     )

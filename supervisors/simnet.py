@@ -22,6 +22,7 @@ import msgspec
 import trio
 
 from actors.duties import DutyEnded
+from actors.facts import Fact
 from actors.http import server as http_server
 from charon_actors.cluster.dealer import Dealt, deal
 from charon_actors.cluster.definition import Creator, Definition, Operator, ValidatorAddresses
@@ -255,7 +256,7 @@ async def run_simnet(
             raise UserError("simnet", f"not ready within {READY_LIMIT_S:g} s ({late})", "try fewer nodes, or a less busy machine")
         run = _Run(settings, cluster, nodes, view, on_change)
         for node, seen in zip(nodes, view.nodes, strict=True):
-            node.on_duty.append(partial(run.duty_ended, seen))
+            node.on_fact.append(partial(run.hear, seen))
         try:
             await run.count_slots()
         finally:
@@ -279,6 +280,10 @@ class _Run:
         self._open: dict[tuple[int, int, str], int] = {}  # validators by node, slot and kind of duty
         self._is_complete = False
         self._all_ended = trio.Event()
+
+    def hear(self, seen: NodeView, fact: Fact) -> None:
+        if isinstance(fact, DutyEnded):
+            self.duty_ended(seen, fact)
 
     def duty_ended(self, seen: NodeView, ended: DutyEnded) -> None:
         kind = COUNTED.get(ended.duty.type)

@@ -39,6 +39,7 @@ from typing import Final, Literal
 import msgspec
 import trio
 
+from actors.facts import Fact
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
 
@@ -78,16 +79,16 @@ class Supervisor(msgspec.Struct, frozen=True):
     restart: Restart = "permanent"
 
 
-class Started(msgspec.Struct, frozen=True):
+class Started(Fact, frozen=True):
     path: str
     incarnation: int
 
 
-class Exited(msgspec.Struct, frozen=True):
+class Exited(Fact, frozen=True):
     path: str
 
 
-class Crashed(msgspec.Struct, frozen=True):
+class Crashed(Fact, frozen=True):
     """restart_in_s: None when it will not be restarted."""
 
     path: str
@@ -95,14 +96,14 @@ class Crashed(msgspec.Struct, frozen=True):
     restart_in_s: float | None
 
 
-class Stopped(msgspec.Struct, frozen=True):
+class Stopped(Fact, frozen=True):
     """The supervisor ended this child; was_cancelled: it had not returned by itself."""
 
     path: str
     was_cancelled: bool
 
 
-class GaveUpRestarting(msgspec.Struct, frozen=True):
+class GaveUpRestarting(Fact, frozen=True):
     path: str
     restarts: int
     period_s: float
@@ -142,7 +143,8 @@ class Staged:
         await self._body(life)
 
 
-Body = Callable[[], Awaitable[None]] | Staged
+PlainBody = Callable[[], Awaitable[None]]
+Body = PlainBody | Staged
 
 
 def workers(tree: Supervisor) -> Iterator[Worker]:

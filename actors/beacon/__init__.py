@@ -1,7 +1,8 @@
 """The beacon actor: everything between this node and its beacon nodes."""
 
-from actors.beacon.actor import Beacon, CacheSeen, CallSeen, EventDropped, Settings, beacon_factory
+from actors.beacon.actor import Beacon, Settings, beacon_factory
 from actors.beacon.chain_watch import KnownChain
+from actors.beacon.facts import CacheSeen, CallSeen, EventDropped
 from actors.beacon.messages import (
     AttesterDuties,
     BeaconFault,

@@ -2,7 +2,7 @@
 
 Accepts     the requests of `messages.py` (ask)
 Emits       HeadEvent, ReorgEvent, BlockEvent to the `on_event` it was made with, each once, when the best node or a second one says it
-            (`chain_events.py`); EventDropped to `on_dropped`; to `on_chain` the chain when its forks have changed (`chain_facts.py`)
+            (`chain_events.py`); the facts of `facts.py`; to `on_chain` the chain when its forks have changed (`chain_facts.py`)
 Owns        two HTTP clients, an event stream and a state (`chain_watch.py`) a beacon node; caches of duties and validators
 May touch   the beacon nodes. Not: keys, peers, the disk
 Mailbox     1024, policy `reject`; at most MAX_IN_FLIGHT requests are worked on, and MAX_PASSED_ON (Forward, OpenEvents)
@@ -26,7 +26,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -36,13 +36,15 @@ from actors.beacon import messages
 from actors.beacon.chain_watch import ChainWatch, KnownChain
 from actors.beacon.client_tasks import ClientTasks
 from actors.beacon.duties_cache import DutiesCache
-from actors.beacon.events import EventDropped, Events
+from actors.beacon.events import Events
+from actors.beacon.facts import CacheSeen, CallSeen
 from actors.beacon.forwarding import Forwarding
 from actors.beacon.justified import justified_epoch
 from actors.beacon.messages import BeaconFault, BeaconUnavailable, DutiesAnswer, Message, SyncState
 from actors.beacon.node import BeaconNode, CallFailed, Wins
 from actors.beacon.race import AllFailed, race
 from actors.beacon.validators_cache import ValidatorsCache
+from actors.facts import OnFact, unheard
 from actors.mailbox import Inbox, MailboxFull, Reply
 from actors.off_loop import IN_THREAD_MS, JSON_BYTES_A_MS, Elsewhere, OffLoop, json_ms
 from charon_actors.bounded_json import BLOCK
@@ -85,26 +87,6 @@ class Settings(msgspec.Struct, frozen=True):
     cluster_keys: tuple[bytes, ...] = ()
 
 
-class CallSeen(msgspec.Struct, frozen=True):
-    """For metrics: a request to the beacon nodes has ended, after the best of them has answered. error: None if it succeeded.
-
-    by_fallback: whether a fallback had to answer; None where that says nothing, as for the regular questions after a node's state.
-    """
-
-    name: str
-    seconds: float
-    error: str | None
-    by_fallback: bool | None = None
-
-
-class CacheSeen(msgspec.Struct, frozen=True):
-    """For metrics: what became of questions that a cache stands before. name: as the beacon nodes' endpoint is called."""
-
-    name: str
-    outcome: Literal["hits", "misses", "invalidated_reorg"]
-    count: int = 1
-
-
 Instead = Callable[[], Awaitable[Call]]
 SYNCED_FIRST: Final = {True: 0, None: 1, False: 2}
 PASSED_ON: Final = (messages.Forward, messages.OpenEvents)
@@ -116,7 +98,7 @@ def _ignore(_: object) -> None:
 
 
 class Beacon:
-    """One incarnation. on_event, on_call, on_cache, on_chain, on_dropped: called in the actor's task, must return at once; MailboxFull from
+    """One incarnation. on_event, on_chain, on_fact: called in the actor's task, must return at once; MailboxFull from
     `on_event` drops the event. off_loop: for long answers and blocks."""
 
     def __init__(
@@ -125,16 +107,14 @@ class Beacon:
         known: KnownChain,
         *,
         on_event: Callable[[ChainEvent], None] = _ignore,
-        on_call: Callable[[CallSeen], None] = _ignore,
-        on_cache: Callable[[CacheSeen], None] = _ignore,
+        on_fact: OnFact = unheard,
         on_chain: Callable[[Chain], None] = _ignore,
-        on_dropped: Callable[[EventDropped], None] = _ignore,
         wall_clock: Callable[[], float] = time.time,
         off_loop: OffLoop | None = None,
     ) -> None:
         self._settings, self._known, self._wall_clock = settings, known, wall_clock
         self._off_loop = off_loop or Elsewhere()
-        self._on_event, self._on_call, self._on_cache, self._on_dropped = on_event, on_call, on_cache, on_dropped
+        self._on_event, self._on_fact = on_event, on_fact
         self._wins = Wins()
         self._primaries, self._fallbacks = (
             [BeaconNode(url, settings.headers, self._wins, self._admit) for url in urls]
@@ -177,7 +157,7 @@ class Beacon:
             async with trio.open_nursery() as nursery:
                 self._nursery, tasks = nursery, ClientTasks(nursery)
                 forwarding = Forwarding(tasks, self._usable, self._settings.timeout_s, self._settings.submit_timeout_s)
-                events = Events(tasks, self._best_primaries, self._settings.timeout_s, self._on_dropped)
+                events = Events(tasks, self._best_primaries, self._settings.timeout_s, self._on_fact)
                 self._handlers[messages.Forward] = forwarding.forward
                 self._handlers[messages.OpenEvents] = events.open
                 for node in (*self._primaries, *self._fallbacks):
@@ -224,7 +204,7 @@ class Beacon:
             error = str(fault)[:200]
             raise
         finally:
-            self._on_call(CallSeen(call.name, trio.current_time() - started, error, by_fallback[-1]))
+            self._on_fact(CallSeen(call.name, trio.current_time() - started, error, by_fallback[-1]))
 
     async def _ask_static(self, node: BeaconNode, call: Call, timeout_s: float) -> Answer:
         return await self._ask(node, call, timeout_s, is_admitted=True)
@@ -235,9 +215,9 @@ class Beacon:
         try:
             answer = await node.call(call, timeout_s, is_admitted=is_admitted)
         except CallFailed as failure:
-            self._on_call(CallSeen(call.name, trio.current_time() - started, failure.text[:200]))
+            self._on_fact(CallSeen(call.name, trio.current_time() - started, failure.text[:200]))
             raise
-        self._on_call(CallSeen(call.name, trio.current_time() - started, None))
+        self._on_fact(CallSeen(call.name, trio.current_time() - started, None))
         return answer
 
     # -- which nodes, and what became of the call ----------------------------------------------------------------------------
@@ -515,7 +495,7 @@ class Beacon:
         return DutiesAnswer(tuple(entry.duties.values()), entry.dependent_root, entry.execution_optimistic)
 
     def _note_cache(self, cache: DutiesCache, is_hit: bool) -> None:
-        self._on_cache(CacheSeen(self._cache_name(cache), "hits" if is_hit else "misses"))
+        self._on_fact(CacheSeen(self._cache_name(cache), "hits" if is_hit else "misses"))
 
     def _cache_name(self, cache: DutiesCache) -> str:
         return (
@@ -542,7 +522,7 @@ class Beacon:
         async with self._validators_lock:
             slot = chain.slot_at(self._wall_clock())
             states = self._validators.states_to_ask(slot, chain.slots_per_epoch)
-            self._on_cache(CacheSeen("validators", "misses" if states else "hits"))
+            self._on_fact(CacheSeen("validators", "misses" if states else "hits"))
             for state in states:
                 try:
                     found = await self._ask_for_validators(state, self._settings.cluster_keys)
@@ -665,7 +645,7 @@ class Beacon:
                     count = cache.on_reorg(epoch)
                     dropped += count
                     if count:
-                        self._on_cache(CacheSeen(self._cache_name(cache), "invalidated_reorg", count))
+                        self._on_fact(CacheSeen(self._cache_name(cache), "invalidated_reorg", count))
                 log.info("chain reorganisation", slot=event.slot, depth=event.depth, duties_dropped=dropped)
         try:
             self._on_event(event)
@@ -727,10 +707,8 @@ def beacon_factory(
     settings: Settings,
     *,
     on_event: Callable[[ChainEvent], None] = _ignore,
-    on_call: Callable[[CallSeen], None] = _ignore,
-    on_cache: Callable[[CacheSeen], None] = _ignore,
+    on_fact: OnFact = unheard,
     on_chain: Callable[[Chain], None] = _ignore,
-    on_dropped: Callable[[EventDropped], None] = _ignore,
     wall_clock: Callable[[], float] = time.time,
     off_loop: OffLoop | None = None,
 ) -> Callable[[], Beacon]:
@@ -740,10 +718,8 @@ def beacon_factory(
         settings,
         known,
         on_event=on_event,
-        on_call=on_call,
-        on_cache=on_cache,
+        on_fact=on_fact,
         on_chain=on_chain,
-        on_dropped=on_dropped,
         wall_clock=wall_clock,
         off_loop=off_loop,
     )
@@ -752,9 +728,6 @@ def beacon_factory(
 __all__ = [
     "AttesterDefinition",
     "Beacon",
-    "CacheSeen",
-    "CallSeen",
-    "EventDropped",
     "Settings",
     "beacon_factory",
     "decode_proposal",

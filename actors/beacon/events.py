@@ -23,19 +23,20 @@ Source: specification 08 §3.3, §10, 07 §6.2, §7.3 #10.
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
-import msgspec
 import structlog
 import trio
 
 from actors.beacon.client_tasks import ClientTasks
+from actors.beacon.facts import EventDropped
 from actors.beacon.forwarding import CHUNKS_AHEAD, MAX_FORWARDS, end_to_end, stream_of
 from actors.beacon.messages import BeaconFault, BeaconUnavailable, ByteStream, ForwardAnswer, OpenEvents
 from actors.beacon.node import HTTP_SUCCESS, MAX_PASSING_CONNECTIONS, USER_AGENT, BeaconNode, CallFailed
 from actors.beacon.race import AllFailed
 from actors.change_log import ChangeLog
+from actors.facts import OnFact
 from charon_actors.eth2.beacon_api import EVENT_STREAM, LISTENED_TOPICS, MINIMAL_TOPICS, AnswerFault, ChainEvent, decode_event
 from charon_actors.eth2.chain_events import RATES, Intake, Witnesses
 from charon_actors.eth2.event_stream import Event, EventFault, EventParser, encode_event
@@ -63,18 +64,10 @@ FLOOD_REPORT_S: Final = 600.0
 SURE_TOPICS: Final = frozenset({"head", "block", "chain_reorg", "finalized_checkpoint", "attestation", "voluntary_exit"})
 
 
-class EventDropped(msgspec.Struct, frozen=True):
-    """For metrics: an event of our own stream that did not count. node: its label; topic: a key of RATES."""
-
-    node: str
-    topic: str
-    reason: Literal["rate", "nonsense"]
-
-
 class Events:
     """tasks: where streams of clients are kept up. primaries: those on the right network, best first.
 
-    on_dropped: must return at once.
+    on_fact: must return at once.
     """
 
     def __init__(
@@ -82,9 +75,9 @@ class Events:
         tasks: ClientTasks,
         primaries: Callable[[], list[BeaconNode]],
         timeout_s: float,
-        on_dropped: Callable[[EventDropped], None],
+        on_fact: OnFact,
     ) -> None:
-        self._tasks, self._primaries, self._timeout_s, self._on_dropped = tasks, primaries, timeout_s, on_dropped
+        self._tasks, self._primaries, self._timeout_s, self._on_fact = tasks, primaries, timeout_s, on_fact
         self._witnesses, self._listened = Witnesses(), set[BeaconNode]()
         self._passing: defaultdict[BeaconNode, Bucket] = defaultdict(lambda: Bucket(*PASSING_PACE))
         self._streams = 0
@@ -127,7 +120,7 @@ class Events:
         if event.topic not in RATES:
             return
         if not ear.intake.admits(event.topic, now):
-            self._on_dropped(EventDropped(node.label, event.topic, "rate"))
+            self._on_fact(EventDropped(node.label, event.topic, "rate"))
             if ear.floods.is_due(event.topic, now):
                 log.warning(
                     "beacon node sends more events than a chain has, the rest is left out", node=node.label, topic=event.topic
@@ -136,7 +129,7 @@ class Events:
         try:
             decoded = decode_event(event.topic, event.data)
         except AnswerFault as fault:
-            self._on_dropped(EventDropped(node.label, event.topic, "nonsense"))
+            self._on_fact(EventDropped(node.label, event.topic, "nonsense"))
             log.warning("event that makes no sense", node=node.label, topic=event.topic, reason=str(fault))
             return
         if decoded is not None:

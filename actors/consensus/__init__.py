@@ -1,6 +1,7 @@
 """Agreement of the cluster on the unsigned data of a duty (QBFT)."""
 
 from actors.consensus.actor import PROTOCOL, Consensus, Flags
+from actors.consensus.facts import ConsensusDecided, ConsensusFailed, ConsensusTimedOut, InsufficientRoundChanges
 from actors.consensus.handler import consensus_handler
 from actors.consensus.messages import (
     Agree,
@@ -8,8 +9,6 @@ from actors.consensus.messages import (
     Broadcaster,
     DeadlinePassed,
     Message,
-    Metrics,
-    NoMetrics,
     ProposeValue,
     QbftReceived,
     UnsupportedDuty,
@@ -22,11 +21,13 @@ __all__ = [
     "Agreed",
     "Broadcaster",
     "Consensus",
+    "ConsensusDecided",
+    "ConsensusFailed",
+    "ConsensusTimedOut",
     "DeadlinePassed",
     "Flags",
+    "InsufficientRoundChanges",
     "Message",
-    "Metrics",
-    "NoMetrics",
     "ParticipationFile",
     "ParticipationStore",
     "ProposeValue",

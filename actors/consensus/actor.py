@@ -1,7 +1,7 @@
 """Consensus: lets the cluster agree on the unsigned data of each duty. One task a duty, so that one instance fails alone.
 
 Accepts     Agree (ask) · ProposeValue, QbftReceived (tell)
-Emits       signed consensus messages to the mesh; numbers to Metrics
+Emits       signed consensus messages to the mesh; the facts of `facts.py`
 Owns        one session a duty, from its first message or request until the duty's deadline; verified signatures by their bytes
 May touch   the mesh (`broadcast`), the ground floor, the file of what it took part in (`participation.py`), in a thread. Not: sockets,
             another actor's state
@@ -26,13 +26,14 @@ those of Intake, Session and Verifier.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar, assert_never
+from typing import Final, Literal, TypeVar, assert_never
 
 import msgspec
 import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.consensus.facts import ConsensusDecided, ConsensusFailed, ConsensusTimedOut, InsufficientRoundChanges
 from actors.consensus.intake import Intake
 from actors.consensus.messages import (
     Agree,
@@ -40,13 +41,12 @@ from actors.consensus.messages import (
     Broadcaster,
     DeadlinePassed,
     Message,
-    Metrics,
-    NoMetrics,
     ProposeValue,
     QbftReceived,
     UnsupportedDuty,
 )
 from actors.consensus.participation import ForgetfulStore, ParticipationStore
+from actors.facts import OnFact, unheard
 from actors.mailbox import Inbox, MailboxFull, Reply
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
@@ -119,7 +119,7 @@ class Consensus:
         chain: Chain,
         profile: Profile,
         wall_clock: Callable[[], float],
-        metrics: Metrics | None = None,
+        on_fact: OnFact = unheard,
         flags: Flags | None = None,
         compare: Comparison | None = None,
         peer_names: Sequence[str] = (),
@@ -127,7 +127,7 @@ class Consensus:
     ) -> None:
         self._mesh, self._own_index, self._private_key = mesh, own_index, private_key
         self._nodes, self._chain, self._profile, self._wall_clock = len(public_keys), chain, profile, wall_clock
-        self._metrics = NoMetrics() if metrics is None else metrics
+        self._on_fact = on_fact
         self._flags = Flags() if flags is None else flags
         self._compare, self._peer_names = compare, peer_names
         self._verifier = Verifier(public_keys, validators)
@@ -223,7 +223,7 @@ class Consensus:
         return refusal(duty, self._chain, self._profile, self._wall_clock(), HEARD)
 
     def _refuse(self, peer_index: int, reason: str) -> None:
-        self._metrics.error()
+        self._on_fact(ConsensusFailed())
         now = trio.current_time()
         if now - self._warned_at.get(peer_index, -WARNINGS_EVERY_S) >= WARNINGS_EVERY_S:
             self._warned_at[peer_index] = now
@@ -282,7 +282,7 @@ class Consensus:
                 try:
                     await self._run_session(life)
                 except Exception:
-                    self._metrics.error()
+                    self._on_fact(ConsensusFailed())
                     log.exception("Consensus instance crashed, listening from now on", duty=str(life.session.duty))
                     life.session.close()
                     life.session = self._session(life.session.duty, life.start_s, is_listening=True)
@@ -322,7 +322,7 @@ class Consensus:
             self._do(life, life.session.propose(proposal, encoded))
         except MessageFault as fault:
             life.proposal = None
-            self._metrics.error()
+            self._on_fact(ConsensusFailed())
             log.error("Our own value cannot be proposed", duty=str(life.session.duty), reason=str(fault))
 
     # what stands on disk before we say anything
@@ -361,7 +361,7 @@ class Consensus:
                 if said != self._said:
                     await self._store.put(said)
             except OSError as error:
-                self._metrics.error()
+                self._on_fact(ConsensusFailed())
                 if warnings.is_due(str(error), trio.current_time()):
                     log.warning("What we take part in can't be written, listening only, trying again", reason=str(error))
                 await trio.sleep(MARK_AGAIN_S)
@@ -383,7 +383,7 @@ class Consensus:
         session = life.session
         del self._lives[session.duty]
         if session.is_started and session.decided is None and self._wall_clock() >= life.deadline_s:
-            self._metrics.timed_out(session.duty.type, session.timer_label)
+            self._on_fact(ConsensusTimedOut(session.duty.type, session.timer_label))
             self._count_insufficient(life, "timeout")
             log.warning("Consensus timeout: the duty's deadline has passed without a decision", duty=str(session.duty))
         session.close()
@@ -413,7 +413,7 @@ class Consensus:
         try:
             self._mesh.broadcast((PROTOCOL,), content)
         except Retryable as error:  # like a lost packet: the next round tries again
-            self._metrics.error()
+            self._on_fact(ConsensusFailed())
             log.warning("Consensus message could not be sent", reason=str(error))
 
     def _on_decided(self, life: Life, decided: Decided) -> None:
@@ -424,7 +424,9 @@ class Consensus:
         if session.is_started:
             began_s = life.start_s if life.measured_from_s is None else life.measured_from_s
             duration_s = max(0.0, self._wall_clock() - began_s)
-            self._metrics.decided(session.duty.type, session.timer_label, decided.round, decided.leader_index, duration_s)
+            self._on_fact(
+                ConsensusDecided(session.duty.type, session.timer_label, decided.round, decided.leader_index, duration_s)
+            )
             self._count_insufficient(life, "decided")
         log.debug(
             "Consensus decided",
@@ -434,9 +436,9 @@ class Consensus:
             value_hash=decided.value_hash.hex(),
         )
 
-    def _count_insufficient(self, life: Life, outcome: str) -> None:
+    def _count_insufficient(self, life: Life, outcome: Literal["decided", "timeout"]) -> None:
         if life.had_insufficient_round_changes:
-            self._metrics.insufficient_round_changes(life.session.duty.type, life.session.timer_label, outcome)
+            self._on_fact(InsufficientRoundChanges(life.session.duty.type, life.session.timer_label, outcome))
 
     def _on_round_changed(self, life: Life, change: RoundChanged) -> None:
         report = change.report

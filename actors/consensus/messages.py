@@ -5,7 +5,7 @@ from typing import Protocol
 import msgspec
 
 from actors.mailbox import Request
-from charon_actors.eth2.duty import Duty, DutyType
+from charon_actors.eth2.duty import Duty
 
 
 class DeadlinePassed(Exception):
@@ -65,31 +65,3 @@ class Broadcaster(Protocol):
 
     def broadcast(self, protocols: tuple[str, ...], message: bytes) -> None:
         """Send to all other peers; returns at once."""
-
-
-class Metrics(Protocol):
-    """Where the numbers go: `core_consensus_…` of specification 10 §3. timer: label of the round timer."""
-
-    def decided(self, duty_type: DutyType, timer: str, round_: int, leader_index: int, duration_s: float) -> None:
-        """decided_rounds, decided_leader_index and duration_seconds (from our proposal or start to the decision)."""
-
-    def timed_out(self, duty_type: DutyType, timer: str) -> None:
-        """timeout_total: an instance that we took part in has reached the duty's deadline without a decision."""
-
-    def error(self) -> None:
-        """error_total: a message was refused or an instance crashed."""
-
-    def insufficient_round_changes(self, duty_type: DutyType, timer: str, outcome: str) -> None:
-        """insufficient_round_changes_total: of an instance that had such a round. outcome: `decided` or `timeout`."""
-
-
-class NoMetrics:
-    """Counts nothing."""
-
-    def decided(self, duty_type: DutyType, timer: str, round_: int, leader_index: int, duration_s: float) -> None: ...
-
-    def timed_out(self, duty_type: DutyType, timer: str) -> None: ...
-
-    def error(self) -> None: ...
-
-    def insufficient_round_changes(self, duty_type: DutyType, timer: str, outcome: str) -> None: ...

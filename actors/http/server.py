@@ -16,14 +16,15 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import structlog
 import trio
 
+from actors.facts import OnFact, unheard
 from actors.http.connection import Application, ClientGone, Connection, TcpStream
+from actors.http.facts import ConnectionDropped
 from actors.http.port import Limits, Place, Port, address_of
 from actors.http.request_heads import with_checked_heads
 from charon_actors.errors import UserError
@@ -101,18 +102,19 @@ async def serve(
     stopping: trio.Event | None = None,
     limits: Limits = DEFAULT_LIMITS,
     tls: ssl.SSLContext | None = None,
-    on_dropped: Callable[[str], None] = lambda reason: None,
+    name: str = "http",
+    on_fact: OnFact = unheard,
 ) -> None:
     """Serve HTTP/1.1 on `listening` until cancelled, or until `stopping` is set and the requests in flight are done.
 
-    on_dropped: called with the reason for each connection that had to go or was turned away (`http_port.Port`); must not raise.
+    name: of the port, in facts.
     Cancellation: open requests are dropped. The socket stays open and bound.
     """
     for option, level, value in _SOCKET_OPTIONS:
         listening.setsockopt(level, option, value)  # inherited by accepted connections
     duplicate = listening.dup()
     duplicate.listen(BACKLOG)
-    await _Server(application, duplicate, limits, tls, on_dropped).run(stopping)
+    await _Server(application, duplicate, limits, tls, name, on_fact).run(stopping)
 
 
 _SOCKET_OPTIONS: Final = (
@@ -131,9 +133,11 @@ class _Server:
         duplicate: socket.socket,
         limits: Limits,
         tls: ssl.SSLContext | None,
-        on_dropped: Callable[[str], None],
+        name: str,
+        on_fact: OnFact,
     ) -> None:
-        self._application, self._tls, self._on_dropped = with_checked_heads(application), tls, on_dropped
+        self._application, self._tls = with_checked_heads(application), tls
+        self._name, self._on_fact = name, on_fact
         self._number = duplicate.getsockname()[1]
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(duplicate))
         self._port = Port(limits, self._dropped)
@@ -191,7 +195,7 @@ class _Server:
             self._port.leave(place)
 
     def _dropped(self, reason: str) -> None:
-        self._on_dropped(reason)
+        self._on_fact(ConnectionDropped(self._name, reason))
         self._say("connections were dropped: too many clients, or too much that is unfinished", reason=reason)
 
     def _say(self, event: str, **facts: str) -> None:

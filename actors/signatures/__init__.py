@@ -1,6 +1,7 @@
 """Partial signatures, and the group signatures that a threshold of them makes."""
 
 from actors.signatures.actor import Signatures
+from actors.signatures.facts import PartialsStored, PartialsVerified
 from actors.signatures.messages import (
     AwaitGroupSignature,
     DutyExpired,
@@ -19,6 +20,8 @@ __all__ = [
     "GroupSigned",
     "InvalidPartial",
     "Message",
+    "PartialsStored",
+    "PartialsVerified",
     "PeerPartials",
     "Settings",
     "Shares",

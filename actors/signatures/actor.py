@@ -33,9 +33,11 @@ import trio
 
 from actors.change_log import ChangeLog
 from actors.crypto_workers import Recovery, recover_chunk
+from actors.facts import OnFact, unheard
 from actors.mailbox import Address, Inbox, Reply
 from actors.off_loop import Elsewhere, OffLoop
 from actors.signatures.blocks import AgreedBlock, Blocks
+from actors.signatures.facts import PartialsStored
 from actors.signatures.messages import (
     REFUSALS,
     AwaitGroupSignature,
@@ -52,7 +54,7 @@ from actors.signatures.peers import Peers, Verifier
 from actors.slashing.actor import AttestationEntry, BlockEntry, Guard, Listening, SlashableFault
 from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
-from charon_actors.eth2.duty import ROWS, Duty, DutyType, is_over, refusal
+from charon_actors.eth2.duty import ROWS, Duty, is_over, refusal
 from charon_actors.eth2.signed_data import SignedData, SignedProposal, VersionedAttestation
 from charon_actors.signatures.partial import UNREADABLE, Partial, carrier, with_root
 from charon_actors.signatures.wire import PROTOCOL, encode_message
@@ -82,8 +84,7 @@ class Signatures:
     """One incarnation. verify_all, recover: for a batch, off the event loop or on it. broadcast: queues bytes for every peer.
 
     may_propose(slot, group public key): whether that validator proposes there; True while nobody can tell.
-    observe: (duty, share_index, number of validators) for each stored set, for metrics. observe_verification: duty type and
-    seconds, for each set of a peer. agreed_block: of a slot, waits for it, None if there will be none, may raise Retryable.
+    agreed_block: of a slot, waits for it, None if there will be none, may raise Retryable.
     """
 
     def __init__(
@@ -99,12 +100,11 @@ class Signatures:
         agreed_block: AgreedBlock,
         off_loop: OffLoop | None = None,
         may_propose: Callable[[int, bytes], Awaitable[bool]] = nobody_can_tell,
-        observe: Callable[[Duty, int, int], None] = lambda duty, share_index, count: None,
-        observe_verification: Callable[[DutyType, float], None] = lambda duty_type, seconds: None,
+        on_fact: OnFact = unheard,
     ) -> None:
         self._settings, self._chain = settings, settings.chain
         self._verify_all, self._recover, self._guard, self._broadcast = verify_all, recover, guard, broadcast
-        self._on_group, self._wall_clock, self._observe = on_group, wall_clock, observe
+        self._on_group, self._wall_clock, self._on_fact = on_group, wall_clock, on_fact
         self._blocks = Blocks(settings.chain, agreed_block, off_loop or Elsewhere(), self._is_over)
         self._collected: dict[Duty, dict[bytes, Collected]] = {}
         self._warnings = ChangeLog(repeat_s=WARN_INTERVAL_S)
@@ -117,8 +117,7 @@ class Signatures:
             verify_all=verify_all,
             may_propose=may_propose,
             blocks=self._blocks,
-            observe=observe,
-            observe_verification=observe_verification,
+            on_fact=on_fact,
         )
         self._nursery: trio.Nursery
 
@@ -202,7 +201,7 @@ class Signatures:
     def _store(self, duty: Duty, share_index: int, partials: Mapping[bytes, Partial]) -> None:
         if not partials:
             return
-        self._observe(duty, share_index, len(partials))
+        self._on_fact(PartialsStored(duty, share_index, len(partials)))
         log.debug("Partial signatures stored", duty=str(duty), share_index=share_index, validators=len(partials))
         ready: dict[bytes, tuple[Partial, Recovery]] = {}
         for pubkey, mine in partials.items():

@@ -31,7 +31,9 @@ import msgspec
 import structlog
 import trio
 
+from actors.facts import OnFact
 from actors.signatures.blocks import Blocks
+from actors.signatures.facts import PartialsStored, PartialsVerified
 from actors.signatures.messages import Collected, DutyExpired, InvalidPartial, Settings
 from charon_actors.bounded_json import BLOCK_BYTES, KIB, list_of
 from charon_actors.crypto import Check
@@ -71,7 +73,7 @@ class Peers:
     """One incarnation, running inside the actor's nursery.
 
     gate: raises DutyExpired. is_over: the deadline has passed. collected: what the store has of a duty and validator.
-    store: takes what was verified. verify_all, may_propose, observe, observe_verification: as of the actor. blocks: the decided ones.
+    store: takes what was verified. verify_all, may_propose, on_fact: as of the actor. blocks: the decided ones.
     """
 
     def __init__(
@@ -85,12 +87,11 @@ class Peers:
         verify_all: Verifier,
         may_propose: Callable[[int, bytes], Awaitable[bool]],
         blocks: Blocks,
-        observe: Callable[[Duty, int, int], None],
-        observe_verification: Callable[[DutyType, float], None],
+        on_fact: OnFact,
     ) -> None:
         self._settings, self._gate, self._is_over = settings, gate, is_over
         self._collected, self._store, self._verify_all, self._may_propose = collected, store, verify_all, may_propose
-        self._observe, self._observe_verification, self._blocks = observe, observe_verification, blocks
+        self._on_fact, self._blocks = on_fact, blocks
         self._max_list_bytes = list_of(len(settings.validators) + SPARE_VALIDATORS).max_bytes
         self._queues: dict[int, Queue] = {}
         self._seen: dict[int, Seen] = {}
@@ -181,7 +182,7 @@ class Peers:
             if place % ENTRIES_A_PIECE == 0:
                 await trio.lowlevel.checkpoint()
         if late:
-            self._observe(duty, share_index, late)
+            self._on_fact(PartialsStored(duty, share_index, late))
         return ReadSet(duty, share_index, partials) if partials else None
 
     async def _refusal(self, peer_index: int, duty: Duty, share_index: int, entries: Mapping[bytes, bytes]) -> str | None:
@@ -227,7 +228,7 @@ class Peers:
                     return
                 self._check_needed(duty, pubkey, share_index)
             except NotNeeded:
-                self._observe(duty, share_index, 1)
+                self._on_fact(PartialsStored(duty, share_index, 1))
             except (InvalidPartial, Retryable, *UNREADABLE) as fault:
                 self._warn(peer_index, "Block of a peer refused", duty=str(duty), reason=str(fault))
             else:
@@ -238,7 +239,7 @@ class Peers:
             self._check_needed(duty, pubkey, share_index)
             look = await self._blocks.look(data, duty)
         except NotNeeded:
-            self._observe(duty, share_index, 1)
+            self._on_fact(PartialsStored(duty, share_index, 1))
         except (InvalidPartial, *UNREADABLE) as fault:
             self._warn(peer_index, "Block of a peer can't be read", duty=str(duty), reason=str(fault))
         else:
@@ -262,7 +263,7 @@ class Peers:
             took_s = trio.current_time() - began_s
             for each in sets:
                 valid = {pubkey: item for pubkey, item in each.partials.items() if next(verdicts)}
-                self._observe_verification(each.duty.type, took_s)
+                self._on_fact(PartialsVerified(each.duty.type, took_s))
                 if len(valid) < len(each.partials):
                     self._warn(
                         peer_index, "Invalid partial signature of a peer", duty=str(each.duty), share_index=each.share_index

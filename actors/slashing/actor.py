@@ -21,7 +21,9 @@ import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.facts import OnFact, unheard
 from actors.mailbox import Inbox, Request
+from actors.slashing.facts import OnlyListening
 from actors.slashing.store import LISTEN_S, DiskRefuses, Listening, SlashingStore, open_store
 from charon_actors.errors import Retryable
 from charon_actors.slashing import (
@@ -102,10 +104,10 @@ class SlashingGuard:
         *,
         is_lost: bool = False,
         listen_s: float = LISTEN_S,
-        on_listening: Callable[[float], None] = lambda left_s: None,
+        on_fact: OnFact = unheard,
     ) -> None:
         self._path, self._root, self._is_lost, self._listen_s = path, genesis_validators_root, is_lost, listen_s
-        self._on_listening = on_listening
+        self._on_fact = on_fact
         self._thread = trio.CapacityLimiter(1)  # the default's are shared: with DNS, which peers can make slow
         self._warnings = ChangeLog(repeat_s=60.0)
 
@@ -152,7 +154,7 @@ class SlashingGuard:
         elif self._is_lost:
             log.info("--slashing-record-lost has no effect: nothing was lost")
         while left_s:
-            self._on_listening(left_s)
+            self._on_fact(OnlyListening(left_s))
             began_s = trio.current_time()
             await trio.sleep(min(left_s, LISTENED_EVERY_S))
             try:
@@ -163,7 +165,7 @@ class SlashingGuard:
             left_s = store.listen_left_s
             if not left_s:
                 log.info("Two epochs were listened to, signing again")
-        self._on_listening(0.0)
+        self._on_fact(OnlyListening(0.0))
 
     async def _record(self, store: SlashingStore, entries: tuple[Entry, ...]) -> None:
         try:

@@ -1,7 +1,7 @@
 """Validator API: the HTTP server that the validator client takes for its beacon node.
 
 Accepts     HTTP requests; no mail
-Emits       RequestSeen to the `on_request` it was made with, at the end of each request
+Emits       RequestSeen at the end of each request, ConnectionDropped (facts)
 Owns        the connections of this incarnation; the listening socket is its owner's and stays bound over restarts
 May touch   the beacon, duties and signatures actors. Not: the disk, peers, keys
 Cancelled   open requests are dropped, streams end; the socket stays
@@ -20,13 +20,14 @@ import trio
 
 from actors.beacon import Message as BeaconMessage
 from actors.duties.messages import Message as DutiesMessage
+from actors.facts import OnFact, unheard
 from actors.http import server as http_server
 from actors.http.descriptors import validator_api_connections
 from actors.http.port import Limits
 from actors.mailbox import Address
 from actors.off_loop import OffLoop
 from actors.signatures import Message as SignaturesMessage
-from actors.validator_api.app import REQUEST_TIMEOUT_S, Application, RequestSeen
+from actors.validator_api.app import REQUEST_TIMEOUT_S, Application
 from actors.validator_api.handlers import Handlers
 from actors.validator_api.http import ApiRequest
 from actors.validator_api.key_shares import KeyShares
@@ -50,14 +51,6 @@ class Tls(msgspec.Struct, frozen=True):
     key_file: str
 
 
-def _ignore(_: RequestSeen) -> None:
-    pass
-
-
-def _ignore_reason(_: str) -> None:
-    pass
-
-
 class ValidatorApi:
     """One incarnation.
 
@@ -76,15 +69,14 @@ class ValidatorApi:
         *,
         version: str,
         tls: Tls | None = None,
-        on_request: Callable[[RequestSeen], None] = _ignore,
-        on_dropped: Callable[[str], None] = _ignore_reason,
+        on_fact: OnFact = unheard,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         off_loop: OffLoop | None = None,
     ) -> None:
         assert "charon" in version.lower()
         assert "prysm" not in version.lower()
-        self._listening, self._tls, self._on_dropped = listening, tls, on_dropped
-        self._beacon, self._on_request, self._request_timeout_s = beacon, on_request, request_timeout_s
+        self._listening, self._tls, self._on_fact = listening, tls, on_fact
+        self._beacon, self._request_timeout_s = beacon, request_timeout_s
         self._handlers = Handlers(shares, chain, beacon, duties, signatures, version, off_loop)
 
     async def run(self, stopping: trio.Event | None = None) -> None:
@@ -96,8 +88,8 @@ class ValidatorApi:
                 application.refused(request)
 
             proxy = Proxy(nursery, self._beacon, refused)
-            application = Application(self._handlers, proxy, self._on_request, self._request_timeout_s)
-            await serve(application, self._listening, self._tls, stopping, self._on_dropped)
+            application = Application(self._handlers, proxy, self._on_fact, self._request_timeout_s)
+            await serve(application, self._listening, self._tls, stopping, self._on_fact)
             nursery.cancel_scope.cancel()
 
 
@@ -106,7 +98,7 @@ async def serve(
     listening: socket.socket,
     tls: Tls | None,
     stopping: trio.Event | None = None,
-    on_dropped: Callable[[str], None] = lambda reason: None,
+    on_fact: OnFact = unheard,
 ) -> None:
     """Serve on a duplicate of `listening` until cancelled or `stopping` is set."""
     await http_server.serve(
@@ -125,5 +117,6 @@ async def serve(
             pieces_rate=float("inf"),
         ),
         tls=None if tls is None else http_server.tls_context(tls.certificate_file, tls.key_file),
-        on_dropped=on_dropped,
+        name="validator_api",
+        on_fact=on_fact,
     )

@@ -26,9 +26,11 @@ import trio
 
 from actors.beacon import BeaconFault, BeaconUnavailable, ByteStream
 from actors.duties.messages import NoDuty, UnknownValidator
+from actors.facts import OnFact
 from actors.signatures import InvalidPartial
 from actors.slashing.actor import SlashableFault
 from actors.validator_api import routes
+from actors.validator_api.facts import RequestSeen
 from actors.validator_api.handlers import Handlers
 from actors.validator_api.http import SSZ, ApiAnswer, ApiError, ApiRequest, content_kind, error_answer
 from actors.validator_api.key_shares import UnknownKey
@@ -56,21 +58,6 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class RequestSeen(msgspec.Struct, frozen=True):
-    """For metrics and readiness: one request has ended.
-
-    endpoint: of the route, or PASSED_ON. path: of what was passed on, as `passing_on.path_label` writes it. status: 0 if the client left.
-    content_type: of the request, one of two.
-    """
-
-    endpoint: str
-    path: str
-    status: int
-    seconds: float
-    content_type: str
-    user_agent: str
-
-
 class Application:
     """What the HTTP server calls for each request."""
 
@@ -78,10 +65,10 @@ class Application:
         self,
         handlers: Handlers,
         proxy: Proxy,
-        on_request: Callable[[RequestSeen], None],
+        on_fact: OnFact,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
-        self._handlers, self._proxy, self._on_request = handlers, proxy, on_request
+        self._handlers, self._proxy, self._on_fact = handlers, proxy, on_fact
         self._request_timeout_s = request_timeout_s
         self._warned: dict[str, float] = {}
         self._bodies = Bodies(BODIES_BYTES)
@@ -109,7 +96,7 @@ class Application:
             endpoint, label = (route.endpoint, "") if route else (PASSED_ON, path_label(path))
             user_agent = first.get("user-agent", "").encode("latin-1")[:MAX_USER_AGENT].decode("utf-8", "ignore")
             kind = "application/octet-stream" if "octet-stream" in first.get("content-type", "") else "application/json"
-            self._on_request(RequestSeen(endpoint, label, exchange.status, seconds, kind, user_agent))
+            self._on_fact(RequestSeen(endpoint, label, exchange.status, seconds, kind, user_agent))
             if exchange.status >= 400:
                 log.debug("request failed", endpoint=endpoint, status=exchange.status, seconds=round(seconds, 3))
 

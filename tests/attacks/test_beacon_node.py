@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from charon_actors.eth2.beacon_api import decode_node_url
 from charon_actors.eth2.duty import DutyType
 from supervisors.simnet import Cluster, SimnetSettings, open_cluster
 from tests.attacks import lying_beacon_node
+from tests.hearing import hear
 
 NODES = VALIDATORS = 4
 PATIENCE_S = 60.0
@@ -26,6 +28,10 @@ LINES_A_SLOT = 100  # of all levels and four nodes: without an attack they say 6
 MAX_GROWTH_MIB = 100
 
 pytestmark = pytest.mark.timeout(300)
+
+
+def _keep(ended: list[tuple[int, DutyEnded]], index: int, duty: DutyEnded) -> None:
+    ended.append((index, duty))
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +83,7 @@ async def lose_no_duty(tmp_path: Path, log: list[Any], kind: str, *, is_alone: b
         ended: list[tuple[int, DutyEnded]] = []
         for index in range(NODES):
             node = await cluster.start(index)
-            node.on_duty.append(lambda duty, index=index: ended.append((index, duty)))  # type: ignore[misc]
+            hear(node, DutyEnded, partial(_keep, ended, index))
         with trio.fail_after(PATIENCE_S):
             for node in cluster.nodes.values():
                 await node.ready()

@@ -25,9 +25,11 @@ from charon_actors.errors import UserError
 from charon_actors.eth2.duty import Duty
 from charon_actors.exception_groups import leaves
 from charon_actors.qbft.messages import Verifier
-from supervisors.node import SLASHING_FILE, NodeConfig, open_node
+from supervisors.node import NodeConfig, open_node
+from supervisors.node_actors import SLASHING_FILE
 from supervisors.simnet import SimnetSettings, open_cluster
 from supervisors.supervisor import Event, Started, Stopped
+from tests.hearing import hear
 
 PATIENCE_S = 40.0
 KEY = bytes([7]) * 48
@@ -100,7 +102,7 @@ async def test_a_full_disk_ends_neither_the_node_nor_its_record(tmp_path: Path, 
         config = msgspec.structs.replace(cluster.configs[0], state_dir=small_disk, key_lock=lock)
         events: list[Event] = []
         async with open_node(config) as node:
-            node.on_event.append(events.append)
+            hear(node, Event, events.append)
             guard = node.addresses.slashing
             with trio.fail_after(PATIENCE_S):
                 await guard.ask(Guard((vote(1),)))

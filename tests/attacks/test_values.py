@@ -30,6 +30,7 @@ from tests.actors.validator_api.rig import GROUP, Rig, rig_of
 from tests.actors.validator_api.test_validator_api import BLOCK, POOL
 from tests.attacks.meter import MIB, pulse, report, resident_mib
 from tests.charon_actors.qbft.test_costs import PRIVATE_KEYS, PUBLIC_KEYS
+from tests.hearing import hear
 
 BEARABLE_S = 0.25  # undisturbed it is 25 ms; each of these attacks took 0.5 s to 5 s
 BLOCKS = "/eth/v2/beacon/blocks"
@@ -212,7 +213,7 @@ async def test_a_cluster_loses_no_duty_to_a_member_that_signs_four_large_blocks_
             nodes = [await cluster.start(index) for index in range(4)]
             ended: list[DutyEnded] = []
             for honest in nodes[:3]:
-                honest.on_duty.append(ended.append)
+                hear(honest, DutyEnded, ended.append)
             with trio.fail_after(60):
                 for each in nodes:
                     await each.ready()

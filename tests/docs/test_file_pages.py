@@ -42,7 +42,7 @@ from charon_actors.crypto.keystore import (
 )
 from charon_actors.enr import decode_enr, new_record
 from charon_actors.qbft.participation import Participation
-from supervisors.node import PARTICIPATION_FILE, SLASHING_FILE
+from supervisors.node_actors import PARTICIPATION_FILE, SLASHING_FILE
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.stem: path for path in sorted((ROOT / "docs" / "files").glob("*.md"))}

@@ -20,7 +20,8 @@ from charon_actors.cluster.definition import Definition, encode_definition
 from charon_actors.cluster.lock import Lock
 from charon_actors.profile import Profile
 from supervisors.ceremony import CeremonyConfig, ceremony_tree, run_ceremony
-from supervisors.supervisor import draw
+from supervisors.network import KEY_LOCK
+from supervisors.supervisor import Worker, draw
 from tests.charon_actors.dkg.cluster import (
     CUSTOM,
     check_results,
@@ -110,7 +111,7 @@ async def test_a_taken_port_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_the_tree() -> None:
-    tree = draw(ceremony_tree(["listener", "peer:a"], has_key_lock=True))
+    tree = draw(ceremony_tree(["listener", "peer:a"], [Worker(KEY_LOCK)]))
     assert "dkg (temporary)" in tree
     assert tree.index("peer:a") < tree.index("dkg (temporary)")
 

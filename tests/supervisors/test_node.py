@@ -20,10 +20,13 @@ from actors.mailbox import ActorDown
 from charon_actors.errors import UserError
 from charon_actors.eth2.beacon_api import decode_node_url
 from charon_actors.exception_groups import leaves
-from supervisors.node import QUIET_AT, Node, NodeConfig, open_node
+from supervisors.chain_facts import QUIET_AT
+from supervisors.network import KEY_LOCK
+from supervisors.node import Node, NodeConfig, beside, open_node
 from supervisors.node_tree import node_tree
 from supervisors.simnet import Cluster, SimnetSettings, open_cluster
 from supervisors.supervisor import Event, Started, Stopped, Supervisor, Worker, workers
+from tests.hearing import hear
 
 PATIENCE_S = 40.0
 
@@ -105,7 +108,7 @@ async def test_each_row_in_its_order(tmp_path: Path) -> None:
         await becomes(node, 4, "quorum peers not connected")
         with trio.move_on_after(0):
             await node.ready()
-        assert not node._ready.is_set()
+        assert not node._watch.ready.is_set()
         await cluster.start(1)
         await becomes(node, 1, "ok")  # of three operators two are a quorum, and we are one of them
         await node.ready()
@@ -250,9 +253,9 @@ async def test_the_duty_path_begins_anew_with_a_fork_that_is_announced_and_nothi
     events: list[Event] = []
     async with cluster_of(tmp_path, slot_s=2.0) as cluster:
         node = await cluster.start(0)
-        node.on_event.append(events.append)
+        hear(node, Event, events.append)
         duty_path = [node.addresses.consensus, node.addresses.signatures, node.addresses.duties]
-        others = [node.addresses.slashing, node.addresses.beacon, node.addresses.crypto, node.addresses.identity]
+        others = [node.addresses.slashing, node.addresses.beacon, node.addresses.crypto_workers, node.addresses.identity]
 
         def lives(addresses: list[Any]) -> list[int]:
             return [mailbox.statistics().incarnations for mailbox in addresses]
@@ -295,7 +298,7 @@ async def test_a_node_stops_in_reverse_order_at_once_and_whoever_asks_it_still_i
     events: list[Event] = []
     async with cluster_of(tmp_path) as cluster:
         async with open_node(cluster.configs[0]) as node:
-            node.on_event.append(events.append)
+            hear(node, Event, events.append)
             with trio.fail_after(PATIENCE_S):
                 await node.chain.get()
             beacon = node.addresses.beacon
@@ -334,7 +337,7 @@ async def test_no_task_and_no_file_is_left_after_many_starts(tmp_path: Path) -> 
 
 
 def test_every_actor_of_the_duty_path_restarts_alone() -> None:
-    tree = node_tree(["listener", "relay:0", "peer:a", "peer:b"], has_key_lock=True)
+    tree = node_tree(["listener", "relay:0", "peer:a", "peer:b"], [Worker(KEY_LOCK)])
 
     def all_alone(supervisor: Supervisor) -> bool:
         return supervisor.strategy == "one_for_one" and all(
@@ -357,3 +360,41 @@ def test_many_peers_may_crash_more_often_than_one() -> None:
 
     assert network(8).intensity == 8 * network(1).intensity
     assert all(isinstance(child, Worker) for child in network(3).children)
+
+
+# errors of a program that embeds a node
+
+
+class OfTheBlock(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [OfTheBlock("mine"), KeyboardInterrupt(), ExceptionGroup("two", [OfTheBlock(), OfTheBlock()])])
+async def test_what_the_block_raises_comes_out_as_itself(tmp_path: Path, error: BaseException) -> None:
+    async with cluster_of(tmp_path) as cluster:
+        with pytest.raises(type(error)) as caught:
+            async with open_node(cluster.configs[0]):
+                raise error
+    assert caught.value is error
+
+
+async def test_the_nodes_own_error_ends_the_block_and_comes_out_as_itself() -> None:
+    async def fails() -> None:
+        raise UserError("place", "what", "remedy")
+
+    was_cancelled = False
+    with pytest.raises(UserError, match="place"):
+        async with beside(fails, trio.sleep_forever):
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                was_cancelled = True
+                raise
+    assert was_cancelled
+
+
+async def test_cancelling_from_outside_is_no_error() -> None:
+    with trio.move_on_after(0.01) as scope:
+        async with beside(trio.sleep_forever):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught

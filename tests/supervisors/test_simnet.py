@@ -26,6 +26,7 @@ from supervisors.node import Node
 from supervisors.simnet import Cluster, SimnetSettings, SimnetView, open_cluster, run_simnet
 from supervisors.supervisor import Crashed, Event, GaveUp, GaveUpRestarting, Started
 from tests.actors.beacon.vector import vector
+from tests.hearing import hear
 
 NODES, VALIDATORS = 4, 4  # a validator a slot of the epoch: each slot has an attester and a proposer
 PATIENCE_S = 60.0
@@ -54,8 +55,8 @@ class Seen:
         self.gave_up: list[str] = []
         self.ended: list[DutyEnded] = []
         self.connections = connections(node)
-        node.on_event.append(self._event)
-        node.on_duty.append(self.ended.append)
+        hear(node, Event, self._event)
+        hear(node, DutyEnded, self.ended.append)
 
     def _event(self, event: Event) -> None:
         match event:

@@ -1,14 +1,13 @@
 """What we export has the names, types, labels and buckets of a running Charon; /readyz says what it says, in the same states."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from actors.beacon import BeaconUnavailable, SyncStatus
+from actors.beacon import SyncState
 from actors.metrics import FAMILIES, Metrics, Readiness, monitoring_app
 from actors.validator_api.passing_on import path_label
-from supervisors.node import _Building
+from supervisors.readiness import Look, verdict
 from tests.actors.beacon.vector import vector
 
 SEEN = vector("live/metrics/families.json")
@@ -100,22 +99,11 @@ ROWS = {row["value"]: row.get("text") or row.get("body") for row in vector("moni
         (1, {"is_syncing": False, "sync_distance": 0, "peers": 5}, False, False),
     ],
 )
-async def test_states_are_told_in_charons_order_and_words(
+def test_states_are_told_in_charons_order_and_words(
     number: int, status: dict[str, Any] | None, are_peers_missing: bool, is_client_missing: bool
 ) -> None:
-    class Beacon:
-        async def ask(self, request: SyncStatus) -> SimpleNamespace:
-            if status is None:
-                raise BeaconUnavailable(None, "refused")
-            return SimpleNamespace(**status)
-
-    node = SimpleNamespace(
-        _mailboxes={"beacon": Beacon()},
-        _node=SimpleNamespace(metrics=Metrics({"cluster_hash": "ab"})),
-        _is_client_missing=lambda epoch: is_client_missing,
-        _is_listening=False,
-    )
-    assert await _Building._readiness(node, are_peers_missing, 5) == (number, ROWS[number])  # type: ignore[arg-type]
+    look = Look(None if status is None else SyncState(**status, raw={}), are_peers_missing, is_client_missing=is_client_missing)
+    assert verdict(look) == (number, ROWS[number])
 
 
 def test_the_first_state_is_the_one_before_any_check() -> None:

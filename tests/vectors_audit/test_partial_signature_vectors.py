@@ -9,8 +9,18 @@ from typing import Any
 import pytest
 import trio.testing
 
+from actors.facts import Fact
 from actors.mailbox import Address, Inbox, Mailbox, open_actor
-from actors.signatures import AwaitGroupSignature, GroupSigned, Message, PeerPartials, Settings, Shares, Signatures
+from actors.signatures import (
+    AwaitGroupSignature,
+    GroupSigned,
+    Message,
+    PartialsStored,
+    PeerPartials,
+    Settings,
+    Shares,
+    Signatures,
+)
 from actors.slashing.actor import Guard
 from charon_actors.crypto import Check, public_key, recover_secret, sign, verify_all
 from charon_actors.eth2.duty import PERFORMED, Duty, DutyType
@@ -49,6 +59,10 @@ class Node:
         self.groups: list[GroupSigned] = []
         self.address: Address[Message]
 
+    def hear(self, fact: Fact) -> None:
+        if isinstance(fact, PartialsStored):
+            self.stored.append((fact.duty, fact.share_index, fact.validators))
+
     async def tell(self, message: bytes, share_index: int = 2) -> None:
         """From the peer of that share; the vectors' own messages are share 2's."""
         self.address.tell(PeerPartials(share_index - 1, message))
@@ -76,7 +90,9 @@ async def node() -> AsyncIterator[Node]:
             on_group=this.groups.append,
             agreed_block=nothing_agreed,
             wall_clock=lambda: MAINNET.slot_start_s(SLOT) + 1.0,
-            observe=lambda duty, share_index, count: this.stored.append((duty, share_index, count)),
+            on_fact=lambda fact: (
+                this.stored.append((fact.duty, fact.share_index, fact.validators)) if isinstance(fact, PartialsStored) else None
+            ),
         )
         async with open_actor(Mailbox[Message]("signatures"), lambda: actor) as this.address:
             yield this

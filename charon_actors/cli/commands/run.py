@@ -126,7 +126,6 @@ def run(values: Values) -> int:
                 validator_api=values.text("validator-api-address"),
                 monitoring=values.text("monitoring-address"),
             )
-            await node.mesh.wait_for_relays()
             await trio.sleep_forever()
 
     return run_program(program)

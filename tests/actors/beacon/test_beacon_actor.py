@@ -34,6 +34,7 @@ from actors.beacon import (
     SyncStatus,
 )
 from actors.beacon.actor import RANDAO_IN_MESSAGE, decode_proposal
+from actors.facts import Fact, OnFact, unheard
 from actors.mailbox import Address, Mailbox, open_actor
 from charon_actors.errors import UserError
 from charon_actors.eth2.beacon_api import Answer, ChainEvent, HeadEvent, ReorgEvent, decode_node_url
@@ -81,7 +82,7 @@ async def beacon_of(
     load: bool = True,
     on_event: Callable[[ChainEvent], None] = lambda _: None,
     on_chain: Callable[[Chain], None] = lambda _: None,
-    on_dropped: Callable[[EventDropped], None] = lambda _: None,
+    on_fact: OnFact = unheard,
     told: Told | None = None,
     clock: Clock | None = None,
     timeout_s: float = 1.0,
@@ -106,14 +107,21 @@ async def beacon_of(
         )
         mailbox: Mailbox[Message] = Mailbox("beacon")
         numbers = told or Told()
+
+        def hear(fact: Fact) -> None:
+            on_fact(fact)
+            match fact:
+                case CallSeen():
+                    numbers.calls.append(fact)
+                case CacheSeen():
+                    numbers.caches.append(fact)
+
         factory = lambda: Beacon(  # noqa: E731
             settings,
             KnownChain(),
             on_event=on_event,
-            on_call=numbers.calls.append,
-            on_cache=numbers.caches.append,
+            on_fact=hear,
             on_chain=on_chain,
-            on_dropped=on_dropped,
             wall_clock=clock or Clock(slot),
         )
         async with open_actor(mailbox, factory) as address:
@@ -647,11 +655,12 @@ async def test_a_liars_flood_beside_honest_nodes_is_dropped_and_counted_and_the_
     events: list[ChainEvent] = []
     dropped: Counter[tuple[str, str]] = Counter()
 
-    def on_dropped(event: EventDropped) -> None:
-        dropped[event.topic, event.reason] += 1
-        is_flooded.set()
+    def on_fact(fact: Fact) -> None:
+        if isinstance(fact, EventDropped):
+            dropped[fact.topic, fact.reason] += 1
+            is_flooded.set()
 
-    async with beacon_of([honest, other, liar], on_event=events.append, on_dropped=on_dropped):
+    async with beacon_of([honest, other, liar], on_event=events.append, on_fact=on_fact):
         await honest.wait_until(lambda: len(events) >= 2)
         with trio.fail_after(10):
             await is_flooded.wait()

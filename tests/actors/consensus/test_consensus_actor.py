@@ -14,13 +14,18 @@ from actors.consensus import (
     Agree,
     Agreed,
     Consensus,
+    ConsensusDecided,
+    ConsensusFailed,
+    ConsensusTimedOut,
     DeadlinePassed,
+    InsufficientRoundChanges,
     Message,
     ProposeValue,
     QbftReceived,
     UnsupportedDuty,
     consensus_handler,
 )
+from actors.facts import Fact
 from actors.mailbox import ActorDown, Mailbox, MailboxFull, open_actor
 from charon_actors.crypto import k1_public_key
 from charon_actors.eth2.chain import Chain
@@ -55,18 +60,19 @@ class Numbers:
         self.errors = 0
         self.insufficient: list[str] = []
 
-    def decided(self, duty_type: DutyType, timer: str, round_: int, leader_index: int, duration_s: float) -> None:
-        self.rounds.append((duty_type.label, timer, round_, leader_index))
-        self.durations.append(duration_s)
-
-    def timed_out(self, duty_type: DutyType, timer: str) -> None:
-        self.timeouts += 1
-
-    def error(self) -> None:
-        self.errors += 1
-
-    def insufficient_round_changes(self, duty_type: DutyType, timer: str, outcome: str) -> None:
-        self.insufficient.append(outcome)
+    def hear(self, fact: Fact) -> None:
+        match fact:
+            case ConsensusDecided(kind, timer, round_, leader_index, duration_s):
+                self.rounds.append((kind.label, timer, round_, leader_index))
+                self.durations.append(duration_s)
+            case ConsensusTimedOut():
+                self.timeouts += 1
+            case ConsensusFailed():
+                self.errors += 1
+            case InsufficientRoundChanges():
+                self.insufficient.append(fact.outcome)
+            case unknown:
+                raise AssertionError(unknown)
 
 
 class Cluster:
@@ -92,7 +98,7 @@ class Cluster:
             chain=CHAIN,
             profile=Profile.V1_11,
             wall_clock=self.clock,
-            metrics=self.numbers[node],
+            on_fact=self.numbers[node].hear,
         )
 
     async def boot(self, node: int) -> None:

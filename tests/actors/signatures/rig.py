@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import trio
 import trio.testing
 
+from actors.facts import Fact
 from actors.mailbox import Address, Mailbox, open_actor
 from actors.off_loop import OffLoop
-from actors.signatures import GroupSigned, Message, PeerPartials, Settings, Shares, Signatures
+from actors.signatures import GroupSigned, Message, PartialsStored, PartialsVerified, PeerPartials, Settings, Shares, Signatures
 from actors.slashing.actor import ExportHistory, SlashingGuard
 from actors.slashing.actor import Message as GuardMessage
 from charon_actors.crypto import Check, generate_secret, public_key, sign, split_secret, verify_all
@@ -123,6 +124,13 @@ class Node:
         self.address: Address[Message]
         self.guard: Address[GuardMessage]
 
+    def hear(self, fact: Fact) -> None:
+        match fact:
+            case PartialsStored(duty, share_index, validators):
+                self.stored.append((duty, share_index, validators))
+            case PartialsVerified(kind, seconds):
+                self.verified.append((kind, seconds))
+
     async def recorded(self) -> set[bytes]:
         """The keys that have something on the slashing record."""
         return {entry.pubkey for entry in (await self.guard.ask(ExportHistory())).entries}
@@ -178,8 +186,7 @@ async def node(
             agreed_block=this.agreed_block,
             off_loop=off_loop,
             may_propose=this.may_propose,
-            observe=lambda duty, share_index, count: this.stored.append((duty, share_index, count)),
-            observe_verification=lambda duty_type, seconds: this.verified.append((duty_type, seconds)),
+            on_fact=this.hear,
         )
         this.address = await stack.enter_async_context(open_actor(Mailbox[Message]("signatures"), lambda: actor))
         yield this

@@ -7,7 +7,9 @@ import pytest
 import trio
 import trio.testing
 
+from actors.facts import Fact
 from actors.mailbox import ActorDown, Mailbox, open_actor
+from actors.slashing import OnlyListening
 from actors.slashing.actor import (
     AttestationEntry,
     BlockEntry,
@@ -150,13 +152,14 @@ async def test_after_a_loss_it_listens_and_then_signs(tmp_path: Path) -> None:
     told: list[float] = []
     is_over = trio.Event()
 
-    def on_listening(left_s: float) -> None:
-        told.append(left_s)
-        if not left_s:
+    def on_fact(fact: Fact) -> None:
+        assert isinstance(fact, OnlyListening)
+        told.append(fact.left_s)
+        if not fact.left_s:
             is_over.set()
 
     mailbox = Mailbox("slashing")
-    lost = SlashingGuard(path, ROOT, is_lost=True, listen_s=0.5, on_listening=on_listening)
+    lost = SlashingGuard(path, ROOT, is_lost=True, listen_s=0.5, on_fact=on_fact)
     async with open_actor(mailbox, lambda: lost) as guard:
         with pytest.raises(Listening):
             await guard.ask(Guard((vote(5, 6),)))

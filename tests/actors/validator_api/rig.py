@@ -212,7 +212,7 @@ async def rig_of(
             duties_address,
             signatures_address,
             version=VERSION,
-            on_request=requests.append,
+            on_fact=lambda fact: requests.append(fact) if isinstance(fact, RequestSeen) else None,
             request_timeout_s=request_timeout_s,
         )
         nursery = await stack.enter_async_context(trio.open_nursery())

@@ -120,6 +120,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     _family("gauge", "p2p_reachability_status", "", "0 unknown, 1 public, 2 private"),
     _family("counter", "charon_actors_p2p_sends_refused_total", "peer reason", "Detached sends that were refused or failed"),
+    _family("counter", "charon_actors_p2p_streams_refused_total", "peer", "Incoming streams that found no place"),
     _family("counter", "charon_actors_p2p_handler_crash_total", "peer protocol", "Handlers that failed by a fault of ours"),
     _family("counter", "charon_actors_p2p_handshakes_total", "result", "Inbound handshakes by result"),
     _family(

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.facts import OnFact, unheard
 from actors.http.server import split_endpoint
-from actors.mesh import Handlers, Mesh, MeshConfig, MeshEvents, build_mesh, mesh_peers, open_listen_sockets
+from actors.mesh import Handlers, Mesh, MeshConfig, build_mesh, mesh_peers, open_listen_sockets
 from charon_actors.cluster.key_lock import KeyLock
 from charon_actors.cluster.peers import Peer
 from charon_actors.crypto import Entropy
@@ -68,7 +69,7 @@ def open_network(
     lock_hash: bytes,
     entropy: Entropy,
     wall_clock: Callable[[], float],
-    events: MeshEvents | None = None,
+    on_fact: OnFact = unheard,
     **mesh: Any,
 ) -> tuple[Mesh, dict[str, PlainBody]]:
     """The mesh and its children's bodies by name, in start order. mesh: what else `MeshConfig` takes. Raises: UserError."""
@@ -84,7 +85,7 @@ def open_network(
         use_listen_port=config.use_listen_port,
         **mesh,
     )
-    return build_mesh(mesh_config, handlers, entropy=entropy, wall_clock=wall_clock, sockets=sockets, events=events)
+    return build_mesh(mesh_config, handlers, entropy=entropy, wall_clock=wall_clock, sockets=sockets, on_fact=on_fact)
 
 
 def key_lock_body(config: NetworkConfig, make: Callable[[], KeyLock]) -> dict[str, Body]:

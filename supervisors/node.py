@@ -44,6 +44,7 @@ from charon_actors.signatures import wire
 from supervisors.chain_facts import ChainFacts, once_known
 from supervisors.graffiti import Graffiti
 from supervisors.mailboxes import Addresses, Mailboxes
+from supervisors.mesh_metrics import write_own_info
 from supervisors.network import key_lock_body, key_lock_worker, listening, open_network
 from supervisors.node_actors import RECORDS, NodeActors
 from supervisors.node_config import NodeConfig
@@ -178,11 +179,13 @@ def _assemble(
         lock_hash=lock.lock_hash,
         entropy=entropy,
         wall_clock=wall_clock,
-        events=metrics,
+        on_fact=stream,
         cluster_hash=lock.lock_hash.hex()[:7],
         cluster_uuid=lock.definition.uuid,
         nickname=config.nickname,
     )
+    names = [peer.name for peer in peers]
+    write_own_info(metrics, mesh.own_info, config.own_index, names)
     watch = ReadinessWatch(
         chain,
         mailboxes.beacon,
@@ -192,7 +195,7 @@ def _assemble(
         wall_clock=wall_clock,
         on_fact=stream,
     )
-    stream.listeners += [NodeMetrics(metrics, [peer.name for peer in peers], lambda: chain.known, wall_clock).note, watch.hear]
+    stream.listeners += [NodeMetrics(metrics, names, lambda: chain.known, wall_clock).note, watch.hear]
     node = Node(config, mesh, mailboxes.addresses(), chain, metrics, watch, sockets, stream)
     return node, _bodies(node, mailboxes, sockets, watch, network, wall_clock), list(network)
 

@@ -12,11 +12,13 @@ from actors.consensus import PROTOCOL, ConsensusDecided, ConsensusFailed, Consen
 from actors.duties import BlockFetched, DecisionRefused, DutyEnded, SlotStarted
 from actors.facts import Fact
 from actors.http.facts import ConnectionDropped
+from actors.mesh.facts import MeshFact
 from actors.metrics import OTHER, Metrics
 from actors.signatures import PartialsStored, PartialsVerified
 from actors.validator_api import PASSED_ON, RequestSeen
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import DutyType, start_s
+from supervisors.mesh_metrics import note_mesh
 from supervisors.node_config import NodeConfig
 from supervisors.readiness import BeaconPeersSeen, ReadinessChanged
 from supervisors.supervisor import Crashed
@@ -80,6 +82,8 @@ class NodeMetrics:
                 metrics.gauge("app_beacon_node_peers", {}, peers)
             case Crashed(path):
                 metrics.count("charon_actors_restarts_total", {"actor": path.rpartition("/")[2]})
+            case MeshFact():
+                note_mesh(metrics, fact)
             case _:
                 pass
 

@@ -11,10 +11,8 @@ Source: specification 03-p2p; architecture §1.
 """
 
 from actors.mesh.account import MEMBER_BYTES
-from actors.mesh.events import MeshEvents, NoEvents
 from actors.mesh.handlers import Handler, Handlers, one_way, request_response
 from actors.mesh.host import MeshPeer
-from actors.mesh.listener import open_listen_sockets
 from actors.mesh.mesh import Mesh, MeshConfig, build_mesh, mesh_peers
 from actors.mesh.messages import (
     AnswerFault,
@@ -26,24 +24,27 @@ from actors.mesh.messages import (
     SendTimeout,
     StreamLost,
 )
+from actors.mesh.tcp import open_listen_sockets
+from actors.mesh.transport import Acceptor, Incoming, Transport
 
 __all__ = [
     "MEMBER_BYTES",
+    "Acceptor",
     "AnswerFault",
     "Handler",
     "Handlers",
+    "Incoming",
     "Mesh",
     "MeshConfig",
-    "MeshEvents",
     "MeshFault",
     "MeshPeer",
     "NoConnection",
-    "NoEvents",
     "PeerBusy",
     "PeerStatus",
     "ProtocolRefused",
     "SendTimeout",
     "StreamLost",
+    "Transport",
     "build_mesh",
     "mesh_peers",
     "one_way",

@@ -29,7 +29,8 @@ import structlog
 import trio
 
 from actors.change_log import ChangeLog
-from actors.mesh.events import MeshEvents, NoEvents
+from actors.facts import OnFact, unheard
+from actors.mesh.facts import PeerCutOff, PeerPaused
 from charon_actors.p2p.credit import (
     CUT_STRAIN_S,
     PEER_BURST_MS,
@@ -69,7 +70,7 @@ class Account:
         limit_bytes: int = MEMBER_BYTES,
     ) -> None:
         self.held_bytes = 0
-        self._ledger, self._labels, self._limit_bytes = ledger, {"peer": name}, limit_bytes
+        self._ledger, self._name, self._limit_bytes = ledger, name, limit_bytes
         self._is_limited = rate_ms < UNLIMITED_MS
         self._credit = Credit(trio.current_time(), rate_ms=rate_ms, burst_ms=burst_ms)
         self._use: Use[Connection] = Use()
@@ -156,7 +157,7 @@ class Account:
         self._count_end("memory")
         if self._lines.is_due("memory", trio.current_time()):
             log.warning(
-                "Peer has too many unfinished messages, the largest is dropped", **self._labels, held_bytes=self.held_bytes
+                "Peer has too many unfinished messages, the largest is dropped", peer=self._name, held_bytes=self.held_bytes
             )
         largest.connection.cut_stream(largest)
         return True
@@ -199,7 +200,7 @@ class Account:
         changed.set()
 
     def _note_pause(self, seconds: float) -> None:
-        self._ledger.events.count("charon_actors_p2p_paused_seconds_total", self._labels, seconds)
+        self._ledger.on_fact(PeerPaused(self._name, seconds))
         self._strain_by(seconds)
 
     def _strain_by(self, seconds: float) -> None:
@@ -214,7 +215,7 @@ class Account:
         if self._lines.is_due("credit", now):
             log.warning(
                 "Peer costs too much, it gets no new connections for a while",
-                **self._labels,
+                peer=self._name,
                 closed=len(heavy),
                 rest_s=round(rest_s),
             )
@@ -222,7 +223,7 @@ class Account:
             connection.cut_off("the peer costs too much")
 
     def _count_end(self, reason: str) -> None:
-        self._ledger.events.count("charon_actors_p2p_cut_off_total", {**self._labels, "reason": reason})
+        self._ledger.on_fact(PeerCutOff(self._name, reason))
 
 
 class Ledger:
@@ -230,13 +231,13 @@ class Ledger:
 
     def __init__(
         self,
-        events: MeshEvents | None = None,
+        on_fact: OnFact = unheard,
         members: Collection[tuple[bytes, str]] = (),
         *,
         member_bytes: int = MEMBER_BYTES,
         is_limited: bool = True,
     ) -> None:
-        self.events: MeshEvents = events or NoEvents()
+        self.on_fact = on_fact
         self.held_bytes = 0
         self._names, self._member_bytes, self._is_limited = dict(members), member_bytes, is_limited
         self._total_bytes = max(TOTAL_BYTES, 2 * member_bytes)

@@ -237,7 +237,7 @@ class Connection:
         self._close_reason = reason
         if self._machinery is None:  # nobody runs it: there is nobody to say goodbye either
             self._end()
-            _abort_now(self._raw)
+            abort_now(self._raw)
             return
         self._session.go_away(GO_AWAY_NORMAL)
         self._begin_closing()
@@ -544,7 +544,7 @@ async def abort(raw: trio.abc.Stream) -> None:
         await trio.aclose_forcefully(raw)
 
 
-def _abort_now(raw: trio.abc.Stream) -> None:
+def abort_now(raw: trio.abc.Stream) -> None:
     """Close without a chance to wait. Streams that can't be closed like that are left to the garbage collector."""
     if isinstance(raw, Stream):
         raw.reset()

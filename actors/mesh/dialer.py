@@ -5,44 +5,24 @@ MAX_PARALLEL_DIALS at a time; when nothing is running the next one starts at onc
 cancelled; if two win in the same instant, the second is closed. Every failed address is reported with its reason, also when the
 reason is a bug of ours (that one is logged with its traceback): where a peer says it listens must not be able to end the child.
 
-Sockets are as Go's: TCP_NODELAY, keepalive after 30 s, linger 0 (a close is a RST), and with `reuse_port` the source port is our
-listen port, so that a NAT opens the way for the peer's own dial; when the kernel refuses that, any port will do.
-
 Cancellation: at any time; nothing stays open. Source: specification 03 §2.3.
 """
 
-import socket
-import struct
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
 import trio
 
-from actors.mesh.account import Account
 from actors.mesh.connection import Connection
-from actors.mesh.upgrade import HandshakeFault, HostIdentity, upgrade
-from charon_actors.p2p.dial import MAX_PARALLEL_DIALS, TCP_CONNECT_TIMEOUT_S, PlannedDial
-from charon_actors.p2p.multiaddr import Multiaddr, named_address, tcp_endpoint
-
-KEEPALIVE_S = 30
-MAX_RESOLVED = 4
+from actors.mesh.faults import DIAL_ERRORS, DialFault, describe
+from actors.mesh.host import Host
+from actors.mesh.transport import transport_for
+from actors.mesh.upgrade import upgrade
+from charon_actors.p2p.dial import MAX_PARALLEL_DIALS, PlannedDial
+from charon_actors.p2p.multiaddr import Multiaddr, named_address
 
 log = structlog.get_logger(topic="p2p")
-
-
-class DialFault(Exception):
-    """An address could not be dialed; the text is the reason."""
-
-
-DIAL_ERRORS: tuple[type[Exception], ...] = (
-    DialFault,
-    OSError,
-    HandshakeFault,  # and PeerRefused
-    trio.TooSlowError,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-)
 
 
 class DialOutcome(msgspec.Struct, frozen=True):
@@ -106,89 +86,17 @@ async def dial(
     return DialOutcome(connection, address, failures)
 
 
-async def dial_tcp(
-    address: Multiaddr,
-    identity: HostIdentity,
-    expected_peer: bytes,
-    is_allowed: Callable[[bytes], bool],
-    source: tuple[str, int] | None = None,
-    account_of: Callable[[bytes], Account] | None = None,
-) -> Connection:
-    """A connection to `expected_peer` at a plain TCP address. source: local (ip, port) to dial from, where possible. is_allowed,
-    account_of: as of `upgrade`.
-
-    Raises: DialFault or one of DIAL_ERRORS.
-    """
-    endpoint = tcp_endpoint(address)
-    if endpoint is None:
-        raise DialFault("not a TCP address")
-    with trio.move_on_after(TCP_CONNECT_TIMEOUT_S) as limit:
-        raw = await _connect(*endpoint, source)
-    if limit.cancelled_caught:
-        raise DialFault(f"no answer within {TCP_CONNECT_TIMEOUT_S:g} s")
+async def dial_address(host: Host, address: Multiaddr, expected_peer: bytes) -> Connection:
+    """A connection to `expected_peer` at an address that one of the host's transports speaks. Raises: DialFault or one of DIAL_ERRORS."""
+    transport = transport_for(host.transports, address)
+    if transport is None:
+        raise DialFault("no transport for such an address")
     return await upgrade(
-        raw,
-        identity,
+        await transport.dial(address),
+        host.identity,
         outbound=True,
         expected_peer=expected_peer,
-        is_allowed=is_allowed,
+        is_allowed=host.is_welcome,
         remote_address=address.transport,
-        account_of=account_of,
+        account_of=host.ledger.account_of,
     )
-
-
-def tune(sock: trio.socket.SocketType | socket.socket) -> None:
-    """The socket options of a libp2p connection."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
-
-
-def describe(error: BaseException) -> str:
-    """One line for logs: what went wrong, without a traceback."""
-    if isinstance(error, trio.TooSlowError):
-        return "too slow"
-    text = str(error) or type(error).__name__
-    return (error.strerror or text) if isinstance(error, OSError) else text
-
-
-async def _connect(host: str, port: int, source: tuple[str, int] | None) -> trio.SocketStream:
-    try:
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError:  # what `Multiaddr` lets pass is IDNA 2003; Trio asks by IDNA 2008
-        raise DialFault("not a DNS name") from None
-    last: Exception = DialFault("the name has no address")
-    for family, _, _, _, sockaddr in found[:MAX_RESOLVED]:
-        try:
-            return await _connect_one(family, sockaddr, source)
-        except OSError as error:
-            last = error
-    raise last
-
-
-async def _connect_one(family: int, sockaddr: tuple[object, ...], source: tuple[str, int] | None) -> trio.SocketStream:
-    if source is not None and (family == socket.AF_INET6) == (":" in source[0]):
-        try:
-            return await _connect_from(family, sockaddr, source)
-        except OSError as error:
-            if isinstance(error, ConnectionRefusedError):
-                raise
-    return await _connect_from(family, sockaddr, None)
-
-
-async def _connect_from(family: int, sockaddr: tuple[object, ...], source: tuple[str, int] | None) -> trio.SocketStream:
-    sock = trio.socket.socket(family, socket.SOCK_STREAM)
-    try:
-        tune(sock)
-        if source is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            await sock.bind(source)
-        await sock.connect(sockaddr)
-    except BaseException:
-        sock.close()
-        raise
-    return trio.SocketStream(sock)

@@ -21,7 +21,8 @@ import structlog
 import trio
 
 from actors.change_log import ChangeLog
-from actors.mesh.events import MeshEvents
+from actors.facts import OnFact
+from actors.mesh.facts import HandlerCrashed
 from actors.mesh.stream import Stream
 from charon_actors.errors import Retryable
 
@@ -91,11 +92,11 @@ async def close_quietly(stream: Stream) -> None:
 class BugLog:
     """What a child does with an exception that nobody expected: counted each time, logged with its traceback when it is news."""
 
-    def __init__(self, log: structlog.stdlib.BoundLogger, events: MeshEvents) -> None:
-        self._log, self._events, self._lines = log, events, ChangeLog(calm_s=BUG_CALM_S)
+    def __init__(self, log: structlog.stdlib.BoundLogger, on_fact: OnFact) -> None:
+        self._log, self._on_fact, self._lines = log, on_fact, ChangeLog(calm_s=BUG_CALM_S)
 
     def note(self, peer: str, protocol: str, error: Exception) -> None:
         """Call it where `error` is caught. peer: the name of who was at the other end."""
         if self._lines.is_due((protocol, type(error)), trio.current_time()):
             self._log.exception("Handler failed", peer=peer, protocol=protocol)
-        self._events.count("charon_actors_p2p_handler_crash_total", {"peer": peer, "protocol": protocol})
+        self._on_fact(HandlerCrashed(peer, protocol))

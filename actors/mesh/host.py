@@ -1,14 +1,14 @@
 """What all children of one mesh share: who we are, whom we let in, what we serve. Nothing here changes but the board and the ledger."""
 
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from actors.facts import OnFact
 from actors.mesh.account import Ledger
 from actors.mesh.board import Board
-from actors.mesh.events import MeshEvents
 from actors.mesh.handlers import Handler
 from actors.mesh.identify import Introduction
+from actors.mesh.transport import Transport
 from actors.mesh.upgrade import HostIdentity
 from charon_actors.crypto import Entropy
 from charon_actors.p2p.multiaddr import Multiaddr
@@ -38,19 +38,19 @@ class Host:
     introduction: Introduction
     board: Board
     ledger: Ledger
-    events: MeshEvents
+    on_fact: OnFact
+    transports: tuple[Transport, ...]
     profile: Profile
-    own_info: Callable[[], PeerInfo]  # what peerinfo answers, with the time of the moment
+    own_info: Callable[[], PeerInfo]  # what peerinfo answers, with the present time
     is_pinging: bool
     is_polling_peerinfo: bool
     entropy: Entropy = field(repr=False)
     wall_clock: Callable[[], float]  # unix seconds
     is_listening: bool
-    listen_endpoints: tuple[tuple[str, int], ...]  # where we listen; dials leave from there
     force_direct_interval_s: float = 60.0
 
     def is_allowed(self, peer_id: bytes) -> bool:
-        """The gate (03 §2.1): nodes of the cluster but ourselves, and relays by their id of the moment."""
+        """The gate (03 §2.1): nodes of the cluster but ourselves, and relays by the ids that they have now."""
         return self.peer_index(peer_id) is not None or self.board.relay_of(peer_id) is not None
 
     def is_welcome(self, peer_id: bytes) -> bool:
@@ -65,11 +65,3 @@ class Host:
     def protocols(self) -> Sequence[str]:
         """All protocols that a peer of the cluster may open, sorted."""
         return self.introduction.protocols
-
-    def source_for(self, address: Multiaddr) -> tuple[str, int] | None:
-        """The listen address of the same family, to dial from; None: any port."""
-        is_v6 = bool(address.components) and address.components[0][0] == "ip6"
-        for host, port in self.listen_endpoints:
-            if (ipaddress.ip_address(host).version == 6) is is_v6:
-                return host, port
-        return None

@@ -23,11 +23,14 @@ import msgspec
 import structlog
 import trio
 
+from actors.facts import OnFact, unheard
 from actors.mailbox import Address, Mailbox, run_incarnation
 from actors.mesh.account import MEMBER_BYTES, Ledger
 from actors.mesh.addresses import advertised_addresses
+from actors.mesh.adoption import hand_over
 from actors.mesh.board import Board, RelayFacts
-from actors.mesh.events import MeshEvents, NoEvents
+from actors.mesh.connection import Connection
+from actors.mesh.facts import SendRefused
 from actors.mesh.handlers import Handlers
 from actors.mesh.host import Host, MeshPeer
 from actors.mesh.identify import Introduction
@@ -46,12 +49,13 @@ from actors.mesh.messages import (
 )
 from actors.mesh.peer import Message as PeerMessage
 from actors.mesh.peer import Peer
-from actors.mesh.peerinfo import report_own
 from actors.mesh.ping import PING
 from actors.mesh.relay import Message as RelayMessage
 from actors.mesh.relay import RelayClient, is_url
 from actors.mesh.resolver import ResolveFault, check_url, decode_entry, relay_headers
 from actors.mesh.stream import Stream
+from actors.mesh.tcp import TcpAcceptor, TcpTransport
+from actors.mesh.transport import Acceptor, Transport
 from actors.mesh.upgrade import HostIdentity
 from charon_actors.crypto import Entropy, k1_public_key
 from charon_actors.enr import Record
@@ -123,6 +127,11 @@ class Mesh:
         return self._host.board.connected_count
 
     @property
+    def own_info(self) -> PeerInfo:
+        """What we answer to peerinfo."""
+        return self._host.own_info()
+
+    @property
     def board(self) -> Board:
         """Facts published by the children; read only."""
         return self._host.board
@@ -132,8 +141,7 @@ class Mesh:
         try:
             self._addresses[peer_index].tell(Send(tuple(protocols), message, topic))
         except Retryable as error:
-            labels = {"peer": self.peers[peer_index].name, "reason": type(error).__name__}
-            self._host.events.count("charon_actors_p2p_sends_refused_total", labels)
+            self._host.on_fact(SendRefused(self.peers[peer_index].name, type(error).__name__))
 
     def broadcast(self, protocols: Sequence[str], message: bytes, *, topic: str = "") -> None:
         """`send` to all other peers."""
@@ -219,19 +227,62 @@ def build_mesh(
     entropy: Entropy,
     wall_clock: Callable[[], float],
     sockets: Sequence[socket.socket] = (),
-    events: MeshEvents | None = None,
+    on_fact: OnFact = unheard,
+    transports: Sequence[Transport] = (),
+    acceptors: Sequence[Acceptor] = (),
 ) -> tuple[Mesh, dict[str, Body]]:
     """The mesh and its children's bodies by name, in start order: `listener`, `relay:<n>`, `peer:<name>`.
 
     handlers: Charon protocols that we serve to peers; identify, ping, peerinfo and circuit stop are built in. wall_clock: unix
-    seconds. sockets: of `open_listen_sockets`; empty: outgoing only. Must be called inside trio.run.
-    Raises: UserError for a configuration that can't work.
+    seconds. sockets: of `open_listen_sockets`; empty: outgoing only. transports, acceptors: more than TCP's, tried before it.
+    Must be called inside trio.run. Raises: UserError for a configuration that can't work.
     """
     _check(config, handlers)
-    events = events or NoEvents()
-    identity = HostIdentity(config.private_key, entropy)
     endpoints = tuple((str(sock.getsockname()[0]), int(sock.getsockname()[1])) for sock in sockets)
-    board = Board(len(config.peers), tuple(RelayFacts(entry, f"relay {index}") for index, entry in enumerate(config.relays)))
+    tcp = TcpTransport(endpoints if config.use_listen_port else ())
+    acceptors = (*acceptors, *map(TcpAcceptor, sockets))
+    host = _host(config, handlers, entropy, wall_clock, endpoints, (*transports, tcp), on_fact, is_listening=bool(acceptors))
+    mailboxes = {
+        peer.index: Mailbox[PeerMessage](_child_name(peer, config.peers), PEER_MAILBOX)
+        for peer in config.peers
+        if peer.index != config.own_index
+    }
+    addresses: dict[int, Address[PeerMessage]] = {index: mailbox.address for index, mailbox in mailboxes.items()}
+    bodies: dict[str, Body] = {}
+    if acceptors:
+        bodies["listener"] = lambda: Listener(acceptors, host, partial(_to_its_owner, host, addresses)).run()
+    headers = relay_headers(config.cluster_hash, config.cluster_uuid)
+    for index, entry in enumerate(config.relays):
+        relay_mailbox = Mailbox[RelayMessage](f"relay:{index}", RELAY_MAILBOX)
+        host.board.relay_addresses.append(relay_mailbox.address)
+        make_relay = partial(RelayClient, index, entry, headers, host, addresses)
+        bodies[f"relay:{index}"] = partial(run_incarnation, relay_mailbox, make_relay)
+    for index, mailbox in mailboxes.items():
+        bodies[mailbox.name] = partial(run_incarnation, mailbox, partial(Peer, config.peers[index], host))
+    return Mesh(host, addresses), bodies
+
+
+async def _to_its_owner(host: Host, peers: Mapping[int, Address[PeerMessage]], connection: Connection) -> None:
+    """What the listener let in goes to the peer's child, or the relay's."""
+    index, relay = host.peer_index(connection.peer_id), host.board.relay_of(connection.peer_id)
+    if index is not None:
+        await hand_over(connection, peers[index])
+    else:
+        await hand_over(connection, host.board.relay_addresses[relay] if relay is not None else None)
+
+
+def _host(
+    config: MeshConfig,
+    handlers: Handlers,
+    entropy: Entropy,
+    wall_clock: Callable[[], float],
+    endpoints: tuple[tuple[str, int], ...],
+    transports: tuple[Transport, ...],
+    on_fact: OnFact,
+    *,
+    is_listening: bool,
+) -> Host:
+    identity = HostIdentity(config.private_key, entropy)
     started_at = wall_clock()
     info = PeerInfo(
         version=config.version or config.profile.version_text,
@@ -243,7 +294,7 @@ def build_mesh(
         nickname=config.nickname,
         client=config.client,
     )
-    host = Host(
+    return Host(
         identity=identity,
         own_index=config.own_index,
         peers=config.peers,
@@ -255,39 +306,19 @@ def build_mesh(
             addresses=partial(advertised_addresses, endpoints, config.external_ip, config.external_hostname),
             wall_clock=wall_clock,
         ),
-        board=board,
-        ledger=Ledger(events, [(peer.peer_id, peer.name) for peer in config.peers], member_bytes=config.member_bytes),
-        events=events,
+        board=Board(len(config.peers), tuple(RelayFacts(entry, f"relay {index}") for index, entry in enumerate(config.relays))),
+        ledger=Ledger(on_fact, [(peer.peer_id, peer.name) for peer in config.peers], member_bytes=config.member_bytes),
+        on_fact=on_fact,
+        transports=transports,
         profile=config.profile,
         own_info=lambda: msgspec.structs.replace(info, sent_at_s=wall_clock()),
         is_pinging=config.is_pinging,
         is_polling_peerinfo=config.is_polling_peerinfo,
         entropy=entropy,
         wall_clock=wall_clock,
-        is_listening=bool(sockets),
-        listen_endpoints=endpoints if config.use_listen_port else (),
+        is_listening=is_listening,
         force_direct_interval_s=config.force_direct_interval_s,
     )
-    events.gauge("p2p_reachability_status", {}, 0)  # we don't ask others to dial us back
-    report_own(info, config.peers[config.own_index].name, tuple(peer.name for peer in config.peers), events)
-    mailboxes = {
-        peer.index: Mailbox[PeerMessage](_child_name(peer, config.peers), PEER_MAILBOX)
-        for peer in config.peers
-        if peer.index != config.own_index
-    }
-    addresses: dict[int, Address[PeerMessage]] = {index: mailbox.address for index, mailbox in mailboxes.items()}
-    bodies: dict[str, Body] = {}
-    if sockets:
-        bodies["listener"] = lambda: Listener(sockets, host, addresses).run()
-    headers = relay_headers(config.cluster_hash, config.cluster_uuid)
-    for index, entry in enumerate(config.relays):
-        relay_mailbox = Mailbox[RelayMessage](f"relay:{index}", RELAY_MAILBOX)
-        board.relay_addresses.append(relay_mailbox.address)
-        make_relay = partial(RelayClient, index, entry, headers, host, addresses)
-        bodies[f"relay:{index}"] = partial(run_incarnation, relay_mailbox, make_relay)
-    for index, mailbox in mailboxes.items():
-        bodies[mailbox.name] = partial(run_incarnation, mailbox, partial(Peer, config.peers[index], host))
-    return Mesh(host, addresses), bodies
 
 
 def _child_name(peer: MeshPeer, peers: Sequence[MeshPeer]) -> str:

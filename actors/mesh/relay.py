@@ -1,7 +1,7 @@
 """Relay client: keeps us reachable through one configured relay, and opens circuits to peers through it.
 
 Accepts     OpenCircuit, Adopt (ask)
-Owns        what the entry resolves to, the connections to the relay, the reservation; incoming stop streams until adopted
+Owns        what the entry resolves to, the connections to the relay and circuits in them (`relay_links.py`), the reservation
 May touch   HTTP (the resolver), sockets (the dialer), peer children (Adopt), its row of the board
 Mailbox     256, policy `reject`; at most MAX_CIRCUITS circuits are being opened, MAX_INBOUND accepted at a time
 Cancelled   at any await: connections are closed, circuits through them end with their connections
@@ -22,24 +22,26 @@ child, the pipe under it to the stop stream's task here, which waits for its end
 """
 
 from functools import partial
-from typing import Any, Final, assert_never
+from typing import Final, assert_never
 
 import msgspec
 import structlog
 import trio
 
 from actors.change_log import ChangeLog
-from actors.mailbox import Address, Inbox, Mail, Reply
+from actors.mailbox import Address, Inbox, Mail
+from actors.mesh.adoption import hand_over
 from actors.mesh.board import RelayFacts
-from actors.mesh.connection import Connection, ConnectionLost
-from actors.mesh.dialer import DIAL_ERRORS, DialFault, describe, dial, dial_tcp
-from actors.mesh.handlers import BugLog, close_quietly
+from actors.mesh.connection import Connection
+from actors.mesh.dialer import dial, dial_address
+from actors.mesh.events import wait_for_any
+from actors.mesh.facts import RelayReserved, RelaySampled
+from actors.mesh.faults import DialFault, describe
+from actors.mesh.handlers import close_quietly
 from actors.mesh.host import Host
-from actors.mesh.identify import ask_identify, read_identify, serve_identify
-from actors.mesh.messages import Adopt, Circuit, CircuitFault, OpenCircuit
+from actors.mesh.messages import Adopt, CircuitFault, OpenCircuit
 from actors.mesh.peer import Message as PeerMessage
-from actors.mesh.peerinfo import serve_peerinfo
-from actors.mesh.ping import PING, serve_ping
+from actors.mesh.relay_links import RELAY_ERRORS, RelayLinks, circuit_address
 from actors.mesh.resolver import (
     REFRESH_S,
     RETRY_BASE_S,
@@ -50,49 +52,26 @@ from actors.mesh.resolver import (
     decode_entry,
     resolve,
 )
-from actors.mesh.stream import Stream
-from actors.mesh.upgrade import upgrade
-from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import Backoff
 from charon_actors.p2p.dial import DIAL_TIMEOUT_S, PlannedDial, plan_dials
-from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH, IdentifyFault
-from charon_actors.p2p.multiaddr import Multiaddr, decode_multiaddr
 from charon_actors.p2p.peer_id import peer_name
-from charon_actors.p2p.peerinfo import PEERINFO
 from charon_actors.p2p.relay_messages import (
     HOP,
-    HOP_ANSWER_TIMEOUT_S,
-    HOP_OPEN_TIMEOUT_S,
     MAX_MESSAGE_BYTES,
     RESERVE_TIMEOUT_S,
-    STOP,
-    STOP_TIMEOUT_S,
-    RelayFault,
     ReservationGrant,
-    Status,
-    decode_hop_connected,
     decode_reservation,
-    decode_stop_connect,
-    encode_hop_connect,
     encode_reserve,
-    encode_stop_status,
     refresh_in_s,
 )
 
-MAX_CIRCUITS: Final = 64
-MAX_INBOUND: Final = 64
-MAX_INBOUND_STREAMS: Final = 512
 RESERVE_BASE_S: Final = 1.0
 RESERVE_MAX_S: Final = 120.0
 SHORT_LIFE_S: Final = 5.0
 CALM_S: Final = 30.0  # a relay that dies refuses us in several ways, one after the other
 SAMPLE_INTERVAL_S: Final = 30.0
-ADOPT_TIMEOUT_S: Final = 10.0
-CIRCUIT_SUFFIX: Final = decode_multiaddr("/p2p-circuit")
-RELAY_PROTOCOLS: Final = tuple(sorted((IDENTIFY, IDENTIFY_PUSH, PING, PEERINFO, STOP)))
 
 Message = OpenCircuit | Adopt
-RELAY_ERRORS: tuple[type[Exception], ...] = (RelayFault, IdentifyFault, *DIAL_ERRORS)
 
 log = structlog.get_logger(topic="relay")
 
@@ -120,19 +99,18 @@ class RelayClient:
         self._target: RelayTarget | None = None
         self._target_changed = trio.Event()
         self._connection: Connection | None = None  # the one with our reservation
-        self._connections: list[Connection] = []
         self._reserved_until_s = 0.0  # unix
         self._error = ""
         self._problems = ChangeLog(calm_s=CALM_S)
-        self._opening = self._accepting = self._inbound_streams = 0
         self._log = log.bind(relay=entry)
-        self._bugs = BugLog(self._log, host.events)
+        self._links = RelayLinks(host, self._log, self._publish, self._hand_to_peer)
 
     async def run(self, inbox: Inbox[Message]) -> None:
         """Serve until the inbox ends, the scope is cancelled or something of ours fails."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._links.begin(nursery)
                 nursery.start_soon(self._follow_url if is_url(self._entry) else self._use_address)
                 nursery.start_soon(self._stay_reserved)
                 nursery.start_soon(self._sample)
@@ -140,9 +118,8 @@ class RelayClient:
                     self._take(mail)
                 nursery.cancel_scope.cancel()
         finally:
-            for connection in list(self._connections):
-                connection.close("this relay's actor ended")
-            self._connections.clear()
+            self._links.close_all("this relay's actor ended")
+            self._links.connections.clear()
             self._connection = None
             self._publish()
 
@@ -150,14 +127,15 @@ class RelayClient:
         match mail.message:
             case OpenCircuit() as request:
                 reply = mail.reply_to(request)
-                if self._opening >= MAX_CIRCUITS:
+                if self._links.is_full:
                     reply.fail(CircuitFault("too many circuits are being opened"))
                 else:
-                    self._nursery.start_soon(partial(reply.answer, self._open_circuit, request, reply, errors=(CircuitFault,)))
+                    opening = partial(self._links.open_circuit, self._connection, request, reply)
+                    self._nursery.start_soon(partial(reply.answer, opening, errors=(CircuitFault,)))
             case Adopt(connection) as adopt:
                 adopted = mail.reply_to(adopt)
                 if not adopted.is_abandoned:
-                    self._own(connection)
+                    self._links.own(connection)
                     adopted.send(None)
             case unknown:
                 assert_never(unknown)
@@ -224,9 +202,7 @@ class RelayClient:
             self._succeed(connection, grant)
             reserved_at = trio.current_time()
             with trio.move_on_after(refresh_in_s(grant, self._host.wall_clock())):
-                async with trio.open_nursery() as nursery:
-                    for event in (changed, connection.closed):
-                        nursery.start_soon(_wait_then_cancel, event, nursery.cancel_scope)
+                await wait_for_any(changed, connection.closed)
             if connection.closed.is_set():
                 self._reserved_until_s = 0.0
                 self._publish()
@@ -244,7 +220,7 @@ class RelayClient:
         if outcome.connection is None:
             reasons = "; ".join(sorted(f"{address}: {reason}" for address, reason in outcome.failures.items()))
             raise DialFault(f"cannot connect: {reasons or 'no answer'}")
-        self._own(outcome.connection)
+        self._links.own(outcome.connection)
         return outcome.connection
 
     def _do_without_reservation(self, connection: Connection) -> None:
@@ -257,15 +233,7 @@ class RelayClient:
             connection.close("it grants no reservation")
 
     async def _attempt(self, relay_id: bytes, planned: PlannedDial) -> Connection:
-        host = self._host
-        return await dial_tcp(
-            planned.address,
-            host.identity,
-            relay_id,
-            host.is_welcome,
-            host.source_for(planned.address),
-            host.ledger.account_of,
-        )
+        return await dial_address(self._host, planned.address, relay_id)
 
     async def _reserve(self, connection: Connection) -> ReservationGrant:
         with trio.fail_after(RESERVE_TIMEOUT_S):
@@ -308,7 +276,7 @@ class RelayClient:
         return {} if peer_id is None else {"peer": peer_name(peer_id)}
 
     def _publish(self) -> None:
-        ids = {connection.peer_id for connection in self._connections}
+        ids = {connection.peer_id for connection in self._links.connections}
         if self._target is not None:
             ids.add(self._target.peer_id)
         old = self._host.board.relays[self._index]
@@ -321,164 +289,20 @@ class RelayClient:
                 self._entry,
                 name,
                 frozenset(ids),
-                _circuit_address(alive) if alive is not None else None,
+                circuit_address(alive) if alive is not None else None,
                 is_reserved,
                 self._error,
             ),
         )
         if self._target is not None:
-            self._host.events.gauge("p2p_relay_connections", {"peer": name}, float(is_reserved))
+            self._host.on_fact(RelayReserved(name, is_reserved))
 
     async def _sample(self) -> None:
         while True:
             if self._target is not None:
-                labels = {"peer": peer_name(self._target.peer_id)}
-                count = len(self._connections)
-                self._host.events.clear("p2p_relay_connection_types", labels)
-                protocol = "tcp" if count else "none"
-                self._host.events.gauge("p2p_relay_connection_types", {**labels, "type": "direct", "protocol": protocol}, count)
+                self._host.on_fact(RelaySampled(peer_name(self._target.peer_id), len(self._links.connections)))
             await trio.sleep(SAMPLE_INTERVAL_S)
 
-    # connections to the relay
-
-    def _own(self, connection: Connection) -> None:
-        self._connections.append(connection)
-        self._publish()
-        self._nursery.start_soon(self._run_connection, connection)
-
-    async def _run_connection(self, connection: Connection) -> None:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._introduce, connection)
-                try:
-                    await connection.run(self._serve, lambda: RELAY_PROTOCOLS)
-                except ConnectionLost as error:
-                    self._log.info("Connection to relay ended", **self._name(connection.peer_id), reason=describe(error))
-                nursery.cancel_scope.cancel()
-        finally:
-            connection.close("this relay's actor let go of it")
-            if connection in self._connections:
-                self._connections.remove(connection)
-            self._publish()
-
-    async def _introduce(self, connection: Connection) -> None:
-        try:
-            said = await ask_identify(connection)
-        except RELAY_ERRORS as error:
-            self._log.debug("Relay did not identify itself", error=describe(error))
-        except Exception as error:
-            self._bugs.note(peer_name(connection.peer_id), IDENTIFY, error)
-        else:
-            self._log.debug("Relay identified itself", agent=said.agent)
-
-    async def _serve(self, stream: Stream) -> None:
-        if self._inbound_streams >= MAX_INBOUND_STREAMS:
-            stream.reset()
-            return
-        self._inbound_streams += 1
-        try:
-            if stream.protocol == STOP:
-                await self._accept_circuit(stream)
-            elif stream.protocol == IDENTIFY:
-                await serve_identify(stream, self._host.introduction)
-            elif stream.protocol == IDENTIFY_PUSH:
-                with trio.move_on_after(STOP_TIMEOUT_S):
-                    await read_identify(stream)
-                await close_quietly(stream)
-            elif stream.protocol == PING:
-                await serve_ping(stream)
-            elif stream.protocol == PEERINFO:
-                await serve_peerinfo(stream, self._host.own_info)
-            else:
-                stream.reset()
-        except RELAY_ERRORS as error:
-            self._log.debug("Relay broke a protocol", protocol=stream.protocol, error=describe(error))
-            stream.reset()
-        except Exception as error:
-            self._bugs.note(peer_name(stream.connection.peer_id), stream.protocol, error)
-            stream.reset()
-        finally:
-            self._inbound_streams -= 1
-
-    # circuits
-
-    async def _open_circuit(self, request: OpenCircuit, reply: Reply[Circuit]) -> Circuit:
-        connection = self._connection
-        if connection is None or connection.closed.is_set():
-            raise CircuitFault("we are not connected to the relay")
-        self._opening += 1
-        try:
-            with trio.fail_after(HOP_OPEN_TIMEOUT_S):
-                stream = await connection.open_stream((HOP,))
-            try:
-                with trio.fail_after(HOP_ANSWER_TIMEOUT_S):
-                    await stream.write_delimited(encode_hop_connect(request.peer_id))
-                    limit = decode_hop_connected(await stream.read_delimited(MAX_MESSAGE_BYTES))
-            except BaseException:
-                stream.reset()
-                raise
-        except RELAY_ERRORS as error:
-            raise CircuitFault(describe(error)) from None
-        finally:
-            self._opening -= 1
-        if reply.is_over:  # the asker left in this very instant
-            stream.reset()
-        return Circuit(stream, limit is not None, _circuit_address(connection))
-
-    async def _accept_circuit(self, stream: Stream) -> None:
-        if self._accepting >= MAX_INBOUND:
-            stream.reset()
-            return
-        self._accepting += 1
-        try:
-            connection = await self._shake_hands(stream)
-        finally:
-            self._accepting -= 1
-        if connection is not None:
-            await connection.closed.wait()  # the pipe lives as long as this task
-
-    async def _shake_hands(self, stream: Stream) -> Connection | None:
-        with trio.fail_after(STOP_TIMEOUT_S):
-            wanted = decode_stop_connect(await stream.read_delimited(MAX_MESSAGE_BYTES))
-            await stream.write_delimited(encode_stop_status(Status.OK))
-        try:
-            connection = await upgrade(
-                stream,
-                self._host.identity,
-                outbound=False,
-                expected_peer=None,
-                is_allowed=lambda peer_id: self._host.peer_index(peer_id) is not None and self._host.is_welcome(peer_id),
-                remote_address=_circuit_address(stream.connection),
-                limited=wanted.limit is not None,
-                account_of=self._host.ledger.account_of,
-            )
-        except DIAL_ERRORS as error:
-            self._log.debug("Incoming circuit failed", error=describe(error))
-            return None
+    async def _hand_to_peer(self, connection: Connection) -> bool:
         index = self._host.peer_index(connection.peer_id)
-        return connection if await hand_over(connection, self._peers[index] if index is not None else None) else None
-
-
-async def hand_over(connection: Connection, to: Address[Any] | None) -> bool:
-    """Let a child adopt the connection; otherwise close it. Returns whether it was adopted."""
-    is_adopted = False
-    try:
-        if to is not None:
-            with trio.move_on_after(ADOPT_TIMEOUT_S):
-                await to.ask(Adopt(connection))
-                is_adopted = True
-    except Retryable:
-        pass
-    finally:
-        if not is_adopted:
-            connection.close("nobody adopted it")
-    return is_adopted
-
-
-def _circuit_address(connection: Connection) -> Multiaddr:
-    return connection.remote_address.transport.with_peer(connection.peer_id) + CIRCUIT_SUFFIX
-
-
-async def _wait_then_cancel(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
+        return await hand_over(connection, self._peers[index] if index is not None else None)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from actors.mesh.dialer import describe
+from actors.mesh.faults import describe
 from charon_actors.bounded_json import SERVICE, decode_foreign_json
 from charon_actors.enr import EnrFault, decode_enr
 from charon_actors.exception_groups import leaves

@@ -10,20 +10,13 @@ import trio
 
 from actors.mesh.account import Account, Ledger
 from actors.mesh.connection import READ_BYTES, Connection, abort
+from actors.mesh.faults import HandshakeFault, PeerRefused
 from charon_actors.crypto import Entropy, k1_public_key
 from charon_actors.p2p.connection import HANDSHAKE_TIMEOUT_S, Upgrade
 from charon_actors.p2p.multiaddr import Multiaddr
 from charon_actors.p2p.multistream import MultistreamFault
 from charon_actors.p2p.noise import NoiseFault, PeerMismatch
 from charon_actors.p2p.peer_id import PeerId, peer_id_of, peer_name
-
-
-class HandshakeFault(Exception):
-    """The upgrade failed; the raw stream is closed."""
-
-
-class PeerRefused(HandshakeFault):
-    """The peer proved an identity that is not the expected one, or is not allowed."""
 
 
 class HostIdentity:
@@ -57,27 +50,9 @@ async def upgrade(
     Raises: PeerRefused, HandshakeFault (also after 15 s). Whatever is raised, cancellation too: `raw` is closed.
     """
     machine = Upgrade(identity.private_key, identity.entropy, is_dialer=outbound, expected_peer=expected_peer)
-    received = sent = readings = 0
     try:
         with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
-            output = machine.opening()
-            while True:
-                if output:
-                    await raw.send_all(output)
-                    sent += len(output)
-                if machine.is_done:
-                    break
-                data = await raw.receive_some(READ_BYTES)
-                if not data:
-                    raise HandshakeFault("the peer closed the connection during the handshake")
-                received, readings = received + len(data), readings + 1
-                if on_bytes is not None:
-                    await on_bytes(readings)
-                output = machine.receive(data)
-                if machine.session is not None and not is_allowed(machine.session.remote_peer_id):
-                    raise PeerRefused(
-                        f"{peer_name(machine.session.remote_peer_id)} is not a peer of ours, or rests after a flood"
-                    )
+            received, sent = await _shake_hands(raw, machine, is_allowed, on_bytes)
         if scope.cancelled_caught:
             raise HandshakeFault(f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s")
     except BaseException as error:
@@ -102,3 +77,29 @@ async def upgrade(
     )
     connection.received_bytes, connection.sent_bytes = received, sent
     return connection
+
+
+async def _shake_hands(
+    raw: trio.abc.Stream,
+    machine: Upgrade,
+    is_allowed: Callable[[PeerId], bool],
+    on_bytes: Callable[[int], Awaitable[None]] | None,
+) -> tuple[int, int]:
+    """Until the machine is done. How many bytes were received and sent."""
+    received = sent = readings = 0
+    output = machine.opening()
+    while True:
+        if output:
+            await raw.send_all(output)
+            sent += len(output)
+        if machine.is_done:
+            return received, sent
+        data = await raw.receive_some(READ_BYTES)
+        if not data:
+            raise HandshakeFault("the peer closed the connection during the handshake")
+        received, readings = received + len(data), readings + 1
+        if on_bytes is not None:
+            await on_bytes(readings)
+        output = machine.receive(data)
+        if machine.session is not None and not is_allowed(machine.session.remote_peer_id):
+            raise PeerRefused(f"{peer_name(machine.session.remote_peer_id)} is not a peer of ours, or rests after a flood")

@@ -30,7 +30,7 @@ async def our_mesh(other_key: bytes, address: Multiaddr | None) -> AsyncIterator
         entropy=counter_entropy("ours"),
         wall_clock=lambda: START + trio.current_time(),
         sockets=sockets,
-        events=numbers,
+        on_fact=numbers.hear,
     )
     node = Node(mesh, numbers, bodies, sockets)
     try:

@@ -383,13 +383,18 @@ async def test_the_nodes_own_error_ends_the_block_and_comes_out_as_itself() -> N
         raise UserError("place", "what", "remedy")
 
     was_cancelled = False
-    with pytest.raises(UserError, match="place"):
+
+    async def block() -> None:
+        nonlocal was_cancelled
         async with beside(fails, trio.sleep_forever):
             try:
                 await trio.sleep_forever()
             except trio.Cancelled:
                 was_cancelled = True
                 raise
+
+    with pytest.raises(UserError, match="place"):
+        await block()
     assert was_cancelled
 
 

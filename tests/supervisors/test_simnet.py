@@ -238,7 +238,7 @@ async def test_a_crash_of_the_validator_api_keeps_its_port_and_its_clients(
 async def test_a_crash_of_the_listener_keeps_its_port_and_all_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bombs = bombs_in(monkeypatch, actors.mesh.listener.Listener, lambda it: int(it._sockets[0].getsockname()[1]))
+    bombs = bombs_in(monkeypatch, actors.mesh.listener.Listener, lambda it: int(it._acceptors[0]._listening.getsockname()[1]))
     async with running(tmp_path) as cluster:
         port = cluster.nodes[1].p2p_endpoints[0][1]
 

@@ -1,14 +1,15 @@
 """Whole meshes in one Trio program, over real sockets on 127.0.0.1, with a supervisor of three lines."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
-from actors.mesh import Handlers, Mesh, MeshConfig, MeshPeer, NoEvents, build_mesh, mesh_peers, open_listen_sockets
+from actors.facts import Fact
+from actors.mesh import Handlers, Mesh, MeshConfig, MeshPeer, build_mesh, facts, mesh_peers, open_listen_sockets
 from charon_actors.enr import new_record
 from charon_actors.p2p.multiaddr import tcp_multiaddr
 from charon_actors.profile import Profile
@@ -21,26 +22,38 @@ def key_of(number: int) -> bytes:
     return (number + 1).to_bytes(32, "big")
 
 
-class Numbers(NoEvents):
-    """Counts what the mesh reports; `crash_on` makes the child that reports that name to `peer` fail once."""
+class Numbers:
+    """Counts what the mesh says, under the names of the metrics; `crash_on` makes the child that says that of `peer` fail once."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.gauges: dict[tuple[str, str], float] = {}
         self.crash_on: tuple[str, str] | None = None
 
-    def _crash(self, name: str, labels: Mapping[str, str]) -> None:
-        if self.crash_on == (name, labels.get("peer")):
+    def hear(self, fact: Fact) -> None:
+        match fact:
+            case facts.PingAnswered(peer):
+                self._gauge("p2p_ping_success", peer, 1)
+            case facts.PingFailed(peer):
+                self._gauge("p2p_ping_success", peer, 0)
+            case facts.PeerInfoJudged(peer, found):
+                self._gauge("app_peerinfo_version_support", peer, float(found.is_version_supported or False))
+                self._gauge("app_peerinfo_clock_offset_seconds", peer, found.clock_offset_s or 0.0)
+                self._gauge("app_peerinfo_builder_api_enabled", peer, float(found.is_builder_enabled or False))
+            case facts.ConnectionUp(peer):
+                self.counts[f"p2p_peer_connection_total {peer}"] += 1
+            case facts.HandlerCrashed(peer):
+                self.counts[f"charon_actors_p2p_handler_crash_total {peer}"] += 1
+            case facts.PeerCutOff(peer):
+                self.counts[f"charon_actors_p2p_cut_off_total {peer}"] += 1
+            case facts.HandshakeEnded(result):
+                self.counts[f"charon_actors_p2p_handshakes_total {result}"] += 1
+
+    def _gauge(self, name: str, peer: str, value: float) -> None:
+        if self.crash_on == (name, peer):
             self.crash_on = None
             raise RuntimeError("injected")
-
-    def count(self, name: str, labels: Mapping[str, str], by: float = 1.0) -> None:
-        self._crash(name, labels)
-        self.counts[f"{name} {labels.get('peer', labels.get('result', ''))}"] += int(by)
-
-    def gauge(self, name: str, labels: Mapping[str, str], value: float) -> None:
-        self._crash(name, labels)
-        self.gauges[name, labels.get("peer", "")] = value
+        self.gauges[name, peer] = value
 
 
 @dataclass
@@ -110,7 +123,7 @@ async def open_nodes(
                     entropy=counter_entropy(f"node {index}"),
                     wall_clock=lambda: START + trio.current_time(),
                     sockets=sockets[index],
-                    events=numbers,
+                    on_fact=numbers.hear,
                 )
                 node = Node(mesh, numbers, bodies, sockets[index])
                 nodes.append(node)

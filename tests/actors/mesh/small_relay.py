@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import trio
 
 from actors.mesh.connection import Connection, ConnectionLost
-from actors.mesh.dialer import tune
+from actors.mesh.faults import HandshakeFault
 from actors.mesh.stream import Stream, StreamFault
-from actors.mesh.upgrade import HandshakeFault, HostIdentity, upgrade
+from actors.mesh.tcp import tune
+from actors.mesh.upgrade import HostIdentity, upgrade
 from charon_actors.p2p.envelope import Voucher, encode_voucher
 from charon_actors.p2p.identify import IDENTIFY
 from charon_actors.p2p.multiaddr import Multiaddr, tcp_multiaddr

@@ -62,7 +62,7 @@ async def test_sixteen_floods_of_one_identity_get_one_rate_and_the_honest_one_am
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     numbers = Numbers()
-    account = Ledger(numbers, MEMBERS).account_of(b"three")
+    account = Ledger(numbers.hear, MEMBERS).account_of(b"three")
     floods, honest = [Line(account) for _ in range(15)], Line(account)
     longest = 0.0
     async with trio.open_nursery() as nursery:
@@ -83,7 +83,7 @@ async def test_sixteen_floods_of_one_identity_get_one_rate_and_the_honest_one_am
 
 async def test_who_goes_on_is_cut_off_and_rests_and_who_used_little_stays(autojump_clock: trio.testing.MockClock) -> None:
     numbers = Numbers()
-    ledger = Ledger(numbers, MEMBERS)
+    ledger = Ledger(numbers.hear, MEMBERS)
     account = ledger.account_of(b"three")
     flood, honest = Line(account), Line(account)
     with trio.fail_after(30):

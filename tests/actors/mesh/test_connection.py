@@ -12,6 +12,7 @@ import trio.testing
 
 from actors.mesh.account import MEMBER_BYTES
 from actors.mesh.connection import MAX_HANDLERS, QUEUE_MARK_BYTES, Connection
+from actors.mesh.faults import HandshakeFault, PeerRefused
 from actors.mesh.stream import (
     PIECE_BYTES,
     ConnectionLost,
@@ -22,7 +23,7 @@ from actors.mesh.stream import (
     StreamFault,
     StreamReset,
 )
-from actors.mesh.upgrade import HandshakeFault, HostIdentity, PeerRefused, upgrade
+from actors.mesh.upgrade import HostIdentity, upgrade
 from charon_actors.p2p.framing import encode_delimited, encode_fixed64, encode_uvarint, take_fixed64
 from charon_actors.p2p.multiaddr import decode_multiaddr
 from charon_actors.p2p.multistream import encode_token

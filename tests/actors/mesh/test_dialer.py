@@ -8,13 +8,12 @@ import trio.testing
 
 from actors.change_log import ChangeLog
 from actors.mesh.connection import Connection
-from actors.mesh.dialer import DialFault, DialOutcome, dial, dial_tcp
+from actors.mesh.dialer import DialOutcome, dial
+from actors.mesh.faults import DialFault
 from actors.mesh.send_log import SendLog
-from actors.mesh.upgrade import HostIdentity
+from actors.mesh.tcp import TcpTransport
 from charon_actors.p2p.dial import MAX_PARALLEL_DIALS, PlannedDial, plan_dials
 from charon_actors.p2p.multiaddr import Multiaddr, decode_multiaddr
-from tests.actors.mesh.rig import key_of
-from tests.charon_actors.p2p.vectors import counter_entropy
 
 
 class Fake:
@@ -112,10 +111,12 @@ async def test_cancelled_at_any_instant_it_leaves_nothing_open(autojump_clock: t
 async def test_a_name_that_cannot_be_asked_for_is_that_addresss_failure(name: str) -> None:
     """☃ is good enough for IDNA 2003, and so for a multiaddr; the others are put together past its check."""
     address = Multiaddr((("dns4", name.encode()), ("tcp", b"\0\1")))
-    identity = HostIdentity(key_of(0), counter_entropy("dialer"))
-    outcome = await dial(
-        plan_dials([address]), lambda planned: dial_tcp(planned.address, identity, b"", lambda peer_id: True), timeout_s=5.0
-    )
+
+    async def attempt(planned: PlannedDial) -> Connection:
+        await TcpTransport().dial(planned.address)
+        raise AssertionError("there is no such place")
+
+    outcome = await dial(plan_dials([address]), attempt, timeout_s=5.0)
     assert outcome.failures == {address: "not a DNS name"}
 
 

@@ -13,7 +13,7 @@ import trio
 from actors.mesh import ProtocolRefused, StreamLost
 from actors.mesh.connection import Connection, ConnectionLost, Stream
 from actors.mesh.handlers import close_quietly
-from actors.mesh.peer import EARLY_BYTES
+from actors.mesh.outbox import EARLY_BYTES
 from actors.mesh.upgrade import HostIdentity, upgrade
 from charon_actors.p2p.framing import encode_delimited
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH
@@ -127,8 +127,8 @@ class Bug:
 async def test_a_bug_in_identify_costs_no_connection_and_one_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("actors.mesh.peer.ask_identify", Bug(1))
-    monkeypatch.setattr("actors.mesh.peer.read_identify", Bug(20))
+    monkeypatch.setattr("actors.mesh.owner.ask_identify", Bug(1))
+    monkeypatch.setattr("actors.mesh.owner.read_identify", Bug(20))
     async with open_nodes(1, members=2) as (node,), operator_1(node) as connection:
         for _ in range(20):
             async with await connection.open_stream([IDENTIFY_PUSH]) as stream:
@@ -142,8 +142,8 @@ async def test_a_bug_in_identify_costs_no_connection_and_one_traceback(
 async def test_a_bug_that_a_relay_finds_costs_no_connection_and_one_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("actors.mesh.relay.ask_identify", Bug(1))
-    monkeypatch.setattr("actors.mesh.relay.serve_peerinfo", Bug(20))
+    monkeypatch.setattr("actors.mesh.owner.ask_identify", Bug(1))
+    monkeypatch.setattr("actors.mesh.owner.serve_peerinfo", Bug(20))
     async with open_relay(RELAY_KEY) as relay, open_nodes(1, relays=(relay.entry,)) as nodes:
         await reserved(nodes, relay)
         (connection,) = relay.connections.values()

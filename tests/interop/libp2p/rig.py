@@ -21,8 +21,9 @@ import pytest
 import trio
 
 from actors.mesh.connection import Connection, ConnectionLost
+from actors.mesh.faults import HandshakeFault
 from actors.mesh.stream import Stream
-from actors.mesh.upgrade import HandshakeFault, HostIdentity, upgrade
+from actors.mesh.upgrade import HostIdentity, upgrade
 from charon_actors.p2p.framing import encode_delimited, encode_uvarint, take_delimited
 from charon_actors.p2p.multiaddr import Multiaddr, decode_multiaddr, decode_multiaddr_bytes, tcp_endpoint, tcp_multiaddr
 from charon_actors.p2p.peer_id import PeerId, decode_peer_id, encode_public_key, peer_id_text, public_key_of

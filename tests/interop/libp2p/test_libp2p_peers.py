@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from actors.mesh.connection import Connection
+from actors.mesh.faults import HandshakeFault, PeerRefused
 from actors.mesh.stream import ConnectionLost, ProtocolNotSupported, Stream, StreamFault, StreamReset
-from actors.mesh.upgrade import HandshakeFault, PeerRefused
 from charon_actors.crypto import k1_public_key
 from charon_actors.p2p.peer_id import peer_id_of
 from charon_actors.p2p.protobuf import libp2p_pb2

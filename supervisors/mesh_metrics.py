@@ -9,8 +9,8 @@ from charon_actors.p2p.peerinfo import Judgement, PeerInfo
 DV_CLIENT = "charon"  # of a node that doesn't say
 
 
-def note_mesh(metrics: Metrics, fact: facts.MeshFact) -> None:
-    """One match, as in `node_metrics.py`."""
+def note_mesh(metrics: Metrics, fact: facts.MeshFact, names: Sequence[str]) -> None:
+    """One match, as in `node_metrics.py`. names: by peer index."""
     match fact:
         case facts.ConnectionUp(peer):
             metrics.count("p2p_peer_connection_total", {"peer": peer})
@@ -31,6 +31,9 @@ def note_mesh(metrics: Metrics, fact: facts.MeshFact) -> None:
             metrics.count("p2p_peer_network_receive_bytes_total", labels, received_bytes)
         case facts.StreamRefused(peer):
             metrics.count("charon_actors_p2p_streams_refused_total", {"peer": peer})
+        case facts.MessageDropped(peer_index, protocol):
+            labels = {"peer": names[peer_index], "protocol": protocol}
+            metrics.count("charon_actors_p2p_messages_dropped_total", labels)
         case facts.HandlerCrashed(peer, protocol):
             metrics.count("charon_actors_p2p_handler_crash_total", {"peer": peer, "protocol": protocol})
         case facts.HandshakeEnded(result):

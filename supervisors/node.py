@@ -33,6 +33,7 @@ from actors.http.descriptors import monitoring_connections
 from actors.http.port import Limits
 from actors.mailbox import run_incarnation
 from actors.mesh import Mesh, one_way
+from actors.mesh.facts import MessageDropped
 from actors.metrics import Metrics, Readiness, monitoring_app
 from actors.signatures import PeerPartials
 from charon_actors.cluster.key_lock import KeyLock
@@ -43,7 +44,7 @@ from charon_actors.exception_groups import leaves
 from charon_actors.signatures import wire
 from supervisors.chain_facts import ChainFacts, once_known
 from supervisors.graffiti import Graffiti
-from supervisors.mailboxes import Addresses, Mailboxes
+from supervisors.mailboxes import Addresses, Mailboxes, sample
 from supervisors.mesh_metrics import write_own_info
 from supervisors.network import key_lock_body, key_lock_worker, listening, open_network
 from supervisors.node_actors import RECORDS, NodeActors
@@ -123,7 +124,8 @@ async def open_node(
         random = Random(int.from_bytes(entropy(8), "big"))
         tree = node_tree(network, key_lock_worker(config))
         run = partial(run_supervisor, tree, bodies, on_event=partial(_tell, stream), jitter=random.random)
-        async with beside(run, node.mesh.wait_for_relays):
+        sampling = partial(sample, [*mailboxes.all(), *node.mesh.mailboxes], stream)
+        async with beside(run, node.mesh.wait_for_relays, sampling):
             yield node
 
 
@@ -168,8 +170,14 @@ def _assemble(
     metrics = registry_of(config, peers[config.own_index].name)
     write_constants(metrics, config, peers[config.own_index].name, wall_clock())
     handlers = {
-        CONSENSUS_PROTOCOL: consensus_handler(mailboxes.consensus),
-        wire.PROTOCOL: one_way(partial(_take_partials, mailboxes), wire.MAX_MESSAGE_BYTES),
+        CONSENSUS_PROTOCOL: consensus_handler(
+            mailboxes.consensus, lambda index: stream(MessageDropped(index, CONSENSUS_PROTOCOL))
+        ),
+        wire.PROTOCOL: one_way(
+            partial(_take_partials, mailboxes),
+            wire.MAX_MESSAGE_BYTES,
+            on_dropped=lambda index: stream(MessageDropped(index, wire.PROTOCOL)),
+        ),
     }
     mesh, network = open_network(
         config,

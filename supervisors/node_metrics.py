@@ -18,6 +18,7 @@ from actors.signatures import PartialsStored, PartialsVerified
 from actors.validator_api import PASSED_ON, RequestSeen
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import DutyType, start_s
+from supervisors.mailboxes import MailboxSampled
 from supervisors.mesh_metrics import note_mesh
 from supervisors.node_config import NodeConfig
 from supervisors.readiness import BeaconPeersSeen, ReadinessChanged
@@ -82,8 +83,12 @@ class NodeMetrics:
                 metrics.gauge("app_beacon_node_peers", {}, peers)
             case Crashed(path):
                 metrics.count("charon_actors_restarts_total", {"actor": path.rpartition("/")[2]})
+            case MailboxSampled(actor, queued, rejected, dropped):
+                metrics.gauge("charon_actors_mailbox_queued", {"actor": actor}, queued)
+                metrics.count("charon_actors_mailbox_rejected_total", {"actor": actor}, rejected)
+                metrics.count("charon_actors_mailbox_dropped_total", {"actor": actor}, dropped)
             case MeshFact():
-                note_mesh(metrics, fact)
+                note_mesh(metrics, fact, self._peer_names)
             case _:
                 pass
 

@@ -5,7 +5,7 @@ Emits       signed consensus messages to the mesh; the facts of `facts.py`
 Owns        one session a duty, from its first message or request until the duty's deadline; verified signatures by their bytes
 May touch   the mesh (`broadcast`), the ground floor, the file of what it took part in (`participation.py`), in a thread. Not: sockets,
             another actor's state
-Mailbox     1024, policy `reject`; the peers' messages move on at once, to be checked by a task a peer (`intake.py`)
+Mailbox     1024, policy `wait`; the peers' messages move on at once, to be checked by a task a peer (`intake.py`)
 Cancelled   every session ends; askers get ActorDown. Handlers don't await, so nothing is left half done
 Restart     forgets everything but the duties that it has said something in, which stand on disk before it does. Those, those that had
             begun by then, and those that begin within BIRTH_MARGIN_S are only listened to: a node that has forgotten what it prepared

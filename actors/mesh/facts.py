@@ -54,6 +54,13 @@ class StreamRefused(MeshFact, frozen=True):
     peer: str
 
 
+class MessageDropped(MeshFact, frozen=True):
+    """A peer's message found nobody to take it in time. peer_index: in operator order."""
+
+    peer_index: int
+    protocol: str
+
+
 class HandlerCrashed(MeshFact, frozen=True):
     """A handler of an incoming stream raised something that nobody expected."""
 

@@ -44,18 +44,28 @@ def one_way(
     timeout_s: float = HANDLER_TIMEOUT_S,
     *,
     faults: tuple[type[Exception], ...] = (),
+    on_dropped: Callable[[int], None] = lambda peer_index: None,
 ) -> Handler:
     """A handler that gives each message to `on_message(peer_index, message)`.
 
-    faults: exception types of `on_message` that mean "the peer's message is bad"; they end the stream silently.
+    faults: exception types of `on_message` that mean "the peer's message is bad"; they end the stream silently. on_dropped: told the peer's
+    index for each whole message that found nobody to take it in time.
     """
 
     async def handle(peer_index: int, stream: Stream) -> None:
+        is_read = is_taken = False
         with trio.move_on_after(timeout_s):
             try:
-                await on_message(peer_index, await stream.read_delimited(limit_bytes))
-            except (*PEER_ERRORS, *faults):
+                message = await stream.read_delimited(limit_bytes)
+                is_read = True
+                await on_message(peer_index, message)
+                is_taken = True
+            except faults:
+                is_taken = True
+            except PEER_ERRORS:
                 pass
+        if is_read and not is_taken:
+            on_dropped(peer_index)
         await close_quietly(stream)
 
     return handle

@@ -112,8 +112,9 @@ class MeshConfig:
 class Mesh:
     """The network as other actors see it. All methods may be called for any peer but ourselves."""
 
-    def __init__(self, host: Host, addresses: Mapping[int, Address[PeerMessage]]) -> None:
-        self._host, self._addresses = host, addresses
+    def __init__(self, host: Host, mailboxes: Mapping[int, Mailbox[PeerMessage]]) -> None:
+        self._host, self._addresses = host, {index: mailbox.address for index, mailbox in mailboxes.items()}
+        self.mailboxes = tuple(mailboxes.values())
         self.peers, self.own_index = host.peers, host.own_index
 
     @property
@@ -259,7 +260,7 @@ def build_mesh(
         bodies[f"relay:{index}"] = partial(run_incarnation, relay_mailbox, make_relay)
     for index, mailbox in mailboxes.items():
         bodies[mailbox.name] = partial(run_incarnation, mailbox, partial(Peer, config.peers[index], host))
-    return Mesh(host, addresses), bodies
+    return Mesh(host, mailboxes), bodies
 
 
 async def _to_its_owner(host: Host, peers: Mapping[int, Address[PeerMessage]], connection: Connection) -> None:

@@ -5,7 +5,7 @@ Emits       GroupSigned to the `on_group` it was made with, each validator of a 
 Owns        partial signatures by duty, group public key and share index, until the duty's deadline
 May touch   the peer mesh (own partials go to every peer), the slashing guard, the verifier of signatures, whoever knows the proposers
             and the decided blocks. Not: the beacon node
-Mailbox     1024, policy `reject`; the peers' messages move on at once into queues of their own (`peers.py`)
+Mailbox     1024, policy `wait`; the peers' messages move on at once into queues of their own (`peers.py`)
 Cancelled   a verification that is cut off leaves nothing behind; what was stored stays stored
 Restart     starts empty: partials of duties in flight are lost with the incarnation, askers get ActorDown and may ask again
 Source      specification 05-core-workflow §9 to §12, 07 §4.1

@@ -16,13 +16,17 @@ from structlog.testing import capture_logs
 
 from actors.beacon import SyncStatus, chain_watch
 from actors.duties import NotReady, ProposerOf
-from actors.mailbox import ActorDown
+from actors.facts import Fact
+from actors.mailbox import ActorDown, Mailbox, MailboxFull
+from actors.metrics import Metrics
 from charon_actors.errors import UserError
 from charon_actors.eth2.beacon_api import decode_node_url
 from charon_actors.exception_groups import leaves
 from supervisors.chain_facts import QUIET_AT
+from supervisors.mailboxes import MailboxSampled, sample
 from supervisors.network import KEY_LOCK
 from supervisors.node import Node, NodeConfig, beside, open_node
+from supervisors.node_metrics import NodeMetrics
 from supervisors.node_tree import node_tree
 from supervisors.simnet import Cluster, SimnetSettings, open_cluster
 from supervisors.supervisor import Event, Started, Stopped, Supervisor, Worker, workers
@@ -403,3 +407,19 @@ async def test_cancelling_from_outside_is_no_error() -> None:
         async with beside(trio.sleep_forever):
             await trio.sleep_forever()
     assert scope.cancelled_caught
+
+
+async def test_what_waits_in_mailboxes_is_a_number_and_what_is_lost_as_well() -> None:
+    facts: list[Fact] = []
+    full = Mailbox[int]("full", 1)
+    with pytest.raises(MailboxFull):
+        for _ in range(2):
+            full.tell(1)
+    with trio.move_on_after(0.05):
+        await sample([full], facts.append, 0.02)
+    assert facts[:2] == [MailboxSampled("full", 1, 1, 0), MailboxSampled("full", 1, 0, 0)]
+    metrics = Metrics({})
+    NodeMetrics(metrics, [], lambda: None, lambda: 0.0).note(facts[0])
+    text = (await metrics.exposition()).decode()
+    assert 'charon_actors_mailbox_queued{actor="full"} 1' in text
+    assert 'charon_actors_mailbox_rejected_total{actor="full"} 1' in text

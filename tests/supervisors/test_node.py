@@ -412,14 +412,18 @@ async def test_cancelling_from_outside_is_no_error() -> None:
 async def test_what_waits_in_mailboxes_is_a_number_and_what_is_lost_as_well() -> None:
     facts: list[Fact] = []
     full = Mailbox[int]("full", 1)
+    full.tell(1)
     with pytest.raises(MailboxFull):
-        for _ in range(2):
-            full.tell(1)
+        full.tell(2)
     with trio.move_on_after(0.05):
         await sample([full], facts.append, 0.02)
     assert facts[:2] == [MailboxSampled("full", 1, 1, 0), MailboxSampled("full", 1, 0, 0)]
-    metrics = Metrics({})
+    metrics = Metrics({"cluster_hash": "ab"})
     NodeMetrics(metrics, [], lambda: None, lambda: 0.0).note(facts[0])
     text = (await metrics.exposition()).decode()
-    assert 'charon_actors_mailbox_queued{actor="full"} 1' in text
-    assert 'charon_actors_mailbox_rejected_total{actor="full"} 1' in text
+    labels = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in text.splitlines() if 'actor="full"' in line}
+    assert {name.partition("{")[0]: float(value) for name, value in labels.items()} == {
+        "charon_actors_mailbox_queued": 1,
+        "charon_actors_mailbox_rejected_total": 1,
+        "charon_actors_mailbox_dropped_total": 0,
+    }

@@ -26,7 +26,7 @@ from actors.consensus import (
     consensus_handler,
 )
 from actors.facts import Fact
-from actors.mailbox import ActorDown, Mailbox, MailboxFull, open_actor
+from actors.mailbox import ActorDown, Mailbox, MailboxFull, Policy, open_actor
 from charon_actors.crypto import k1_public_key
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType
@@ -488,15 +488,16 @@ class OneMessage:
 
 
 async def test_the_handler_waits_for_room_as_long_as_its_time_lasts(autojump_clock: trio.testing.MockClock) -> None:
-    mailbox: Mailbox[Message] = Mailbox("consensus", capacity=1)
-    handler: Any = consensus_handler(mailbox.address)
+    mailbox: Mailbox[Message] = Mailbox("consensus", capacity=1, policy=Policy.WAIT)
+    dropped: list[int] = []
+    handler: Any = consensus_handler(mailbox.address, dropped.append)
     first, second, third = OneMessage(b"1"), OneMessage(b"2"), OneMessage(b"3")
     await handler(5, first)
     assert (first.limit, first.is_closed) == (32 * 2**20, True)
     began = trio.current_time()
     await handler(6, second)
     assert trio.current_time() - began == pytest.approx(5.0)
-    assert second.is_closed
+    assert (second.is_closed, dropped) == (True, [6])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(handler, 7, third)
         await trio.sleep(2.0)

@@ -17,7 +17,10 @@ from typing import Final
 import structlog
 import trio
 
-from actors.beacon.chain_facts import (
+from actors.beacon.messages import LoadChain
+from actors.beacon.node import BeaconNode, CallFailed
+from actors.change_log import ChangeLog
+from charon_actors.beacon.chain_facts import (
     CHANGE_INTERVAL_S,
     CHANGES,
     forks_known,
@@ -26,9 +29,6 @@ from actors.beacon.chain_facts import (
     is_same_network,
     newest_chain,
 )
-from actors.beacon.messages import LoadChain
-from actors.beacon.node import BeaconNode, CallFailed
-from actors.change_log import ChangeLog
 from charon_actors.bounded_json import ANSWER
 from charon_actors.errors import UserError
 from charon_actors.eth2 import beacon_api as api

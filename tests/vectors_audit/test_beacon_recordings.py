@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from actors.beacon.actor import decode_proposal
+from charon_actors.beacon.blocks import decode_proposal
 from charon_actors.crypto import Check, verify_all
 from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2 import containers

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -33,9 +33,9 @@ from actors.beacon import (
     SyncDuties,
     SyncStatus,
 )
-from actors.beacon.actor import RANDAO_IN_MESSAGE, decode_proposal
 from actors.facts import Fact, OnFact, unheard
 from actors.mailbox import Address, Mailbox, open_actor
+from charon_actors.beacon.blocks import RANDAO_IN_MESSAGE, decode_proposal
 from charon_actors.errors import UserError
 from charon_actors.eth2.beacon_api import Answer, ChainEvent, HeadEvent, ReorgEvent, decode_node_url
 from charon_actors.eth2.chain import Chain, chain_from_answers
@@ -825,3 +825,12 @@ async def test_restart_of_the_actor_leaves_no_task_and_no_connection() -> None:
         await bn.wait_until(lambda: bn.cancelled == 3)
         async with httpx.AsyncClient() as client:
             assert (await client.get(bn.url + "/eth/v1/node/version")).status_code == 200
+
+
+def test_every_request_has_a_row_or_a_room_of_its_own() -> None:
+    settings = Settings(primaries=(decode_node_url("http://127.0.0.1:1"),))
+    handled = set(Beacon(settings, KnownChain())._handlers) | {
+        Forward,
+        OpenEvents,
+    }  # those two come with the incarnation's nursery
+    assert handled == set(get_args(Message))

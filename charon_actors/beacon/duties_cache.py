@@ -18,7 +18,7 @@ A validator without duty is remembered as such. Duties are kept by (validator, s
 Source: specification 08 §5.2, 07 §7.3 #1 and #2; beacon-APIs `eventstream`, `getProposerDuties`, `getAttesterDuties`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -106,3 +106,9 @@ class DutiesCache:
             del self._entries[known]
         while len(self._entries) > MAX_EPOCHS:
             del self._entries[next(iter(self._entries))]
+
+
+def of_those_asked(answer: DutyList, indices: Sequence[int]) -> DutyList:
+    """Without what nobody has asked for: it would only fill the cache."""
+    asked = frozenset(indices)
+    return msgspec.structs.replace(answer, duties=tuple(duty for duty in answer.duties if duty.validator_index in asked))

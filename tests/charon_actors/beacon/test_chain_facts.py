@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from actors.beacon.chain_facts import forks_text, is_believed, is_same_network, newest_chain
+from charon_actors.beacon.chain_facts import forks_text, is_believed, is_same_network, newest_chain
 from charon_actors.eth2.chain import Chain, ForkEntry
 from charon_actors.eth2.forks import FAR_FUTURE_EPOCH, Fork
 

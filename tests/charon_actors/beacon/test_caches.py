@@ -1,7 +1,7 @@
 """When remembered duties and validators stop being right (08 §5, 07 §7.3)."""
 
-from actors.beacon.duties_cache import MAX_EPOCHS, DutiesCache
-from actors.beacon.validators_cache import ValidatorsCache
+from charon_actors.beacon.duties_cache import MAX_EPOCHS, DutiesCache
+from charon_actors.beacon.validators_cache import ValidatorsCache
 from charon_actors.eth2.beacon_api import DutyList, HeadEvent, ProposerDuty, Validator
 
 ROOT_A, ROOT_B = b"a" * 32, b"b" * 32

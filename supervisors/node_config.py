@@ -4,7 +4,7 @@ from pathlib import Path
 
 from actors.validator_api import Tls
 from charon_actors.cluster.lock import Lock
-from charon_actors.eth2.beacon_api import NodeUrl
+from charon_actors.eth2.beacon_urls import NodeUrl
 from charon_actors.eth2.networks import Network
 from supervisors.network import NetworkConfig
 

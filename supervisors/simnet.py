@@ -31,7 +31,7 @@ from charon_actors.cluster.threshold import default_threshold
 from charon_actors.crypto import generate_secret, k1_generate, public_key
 from charon_actors.enr import new_record
 from charon_actors.errors import Retryable, UserError
-from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.eth2.beacon_urls import decode_node_url
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import DutyType
 from charon_actors.eth2.networks import Network

@@ -48,7 +48,8 @@ from actors.mailbox import Inbox, MailboxFull, Reply
 from actors.off_loop import Elsewhere, OffLoop
 from charon_actors.errors import Retryable, UserError
 from charon_actors.eth2 import beacon_api as api
-from charon_actors.eth2.beacon_api import AnswerFault, ChainEvent, DutyList, NodeUrl, Validator
+from charon_actors.eth2.beacon_api import AnswerFault, ChainEvent, DutyList, Validator
+from charon_actors.eth2.beacon_urls import NodeUrl
 from charon_actors.eth2.chain import Chain
 
 log = structlog.get_logger(topic="beacon")
@@ -220,8 +221,7 @@ class Beacon:
     async def _justified_epoch(self, request: messages.JustifiedEpoch) -> int:
         primaries, fallbacks = [await self._calls.synced(nodes) for nodes in self._calls.usable()]
         limit_s = min(request.within_s, self._settings.timeout_s)
-        slots_per_epoch = self._chain().slots_per_epoch
-        return await justified_epoch(request, primaries, fallbacks, self._calls.ask, slots_per_epoch, limit_s)
+        return await justified_epoch(request, primaries, fallbacks, self._calls.ask, self._chain(), limit_s)
 
     # what the rows and rooms are told
 

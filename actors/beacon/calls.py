@@ -20,8 +20,8 @@ from actors.beacon.race import AllFailed, race
 from actors.facts import OnFact
 from actors.off_loop import IN_THREAD_MS, OffLoop
 from charon_actors.errors import Retryable
-from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call
+from charon_actors.eth2.beacon_errors import is_repeat
 
 log = structlog.get_logger(topic="beacon")
 T = TypeVar("T")
@@ -182,7 +182,7 @@ class Calls:
         except Retryable as moment:
             outcome = node.failed(f"{call.name}: {moment}")
         except CallFailed as failure:
-            if failure.status is None or not api.is_repeat(failure.body):
+            if failure.status is None or not is_repeat(failure.body):
                 outcome = failure
                 log.warning("Submission failed", call=call.name, node=node.label, error=failure.text)
         with suppress(trio.BrokenResourceError):  # the asker has its success, or has left

@@ -26,7 +26,6 @@ from charon_actors.beacon.blocks import decode_wanted_proposal, json_of_signed
 from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2.beacon_api import Answer, Call, DutyList
 from charon_actors.eth2.chain import Chain
-from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signed_data import EncodingFault
 from charon_actors.eth2.unsigned_data import AttestationData, Proposal, foreign_text, pays
 
@@ -126,8 +125,7 @@ async def _attestations(request: messages.SubmitAttestations, chain: Callable[[]
     objects = []
     for attestation in request.attestations:
         try:
-            is_single = attestation.fork >= Fork.ELECTRA
-            objects.append(attestation.to_single_attestation_json() if is_single else attestation.attestation.to_json())
+            objects.append(attestation.to_json())
         except EncodingFault as fault:
             log.warning("Attestation left out", fork=request.fork.label, error=str(fault))
     if not objects:
@@ -158,8 +156,8 @@ async def _registrations(request: messages.RegisterValidators, chain: Callable[[
     return Sending(api.register_validators(request.registrations)) if request.registrations else None
 
 
-def _attestation_data(request: messages.FetchAttestationData, slots_per_epoch: int, answer: Answer) -> AttestationData:
-    return api.decode_attestation_data(answer.body, request.slot, request.committee_index, slots_per_epoch)
+def _attestation_data(request: messages.FetchAttestationData, chain: Chain, answer: Answer) -> AttestationData:
+    return api.decode_attestation_data(answer.body, request.slot, request.committee_index, chain)
 
 
 def _foreign(proposal: Proposal, request: messages.ProduceBlock) -> str | None:
@@ -171,7 +169,7 @@ def _foreign(proposal: Proposal, request: messages.ProduceBlock) -> str | None:
 READS: Final[Mapping[type[Any], Read[Any, Any]]] = {
     messages.FetchAttestationData: Read[messages.FetchAttestationData, AttestationData](
         lambda request: api.attestation_data(request.slot, request.committee_index),
-        lambda request, chain: partial(_attestation_data, request, chain().slots_per_epoch),
+        lambda request, chain: partial(_attestation_data, request, chain()),
         needs_synced=True,
     ),
     messages.ProduceBlock: Read[messages.ProduceBlock, Proposal](

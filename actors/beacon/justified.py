@@ -21,6 +21,7 @@ from actors.beacon.node import BeaconNode, CallFailed
 from actors.beacon.race import AllFailed
 from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call
+from charon_actors.eth2.chain import Chain
 
 Ask = Callable[[BeaconNode, Call, float], Awaitable[Answer]]
 
@@ -30,7 +31,7 @@ async def justified_epoch(
     primaries: Sequence[BeaconNode],
     fallbacks: Sequence[BeaconNode],
     ask: Ask,
-    slots_per_epoch: int,
+    chain: Chain,
     limit_s: float,
 ) -> int:
     """primaries, fallbacks: those to be asked, synced. ask: sends one call to one node, raising CallFailed. limit_s: of each call.
@@ -39,7 +40,7 @@ async def justified_epoch(
     """
     failures: list[CallFailed] = []
     for nodes in (primaries, fallbacks):
-        latest = await _latest(request, nodes, ask, slots_per_epoch, limit_s, failures)
+        latest = await _latest(request, nodes, ask, chain, limit_s, failures)
         if latest is not None:
             return latest
     nobody = CallFailed("beacon nodes", None, "none is synced and on the right network (syncing)", retryable=True, worthy=True)
@@ -50,12 +51,12 @@ async def _latest(
     request: JustifiedEpoch,
     nodes: Sequence[BeaconNode],
     ask: Ask,
-    slots_per_epoch: int,
+    chain: Chain,
     limit_s: float,
     failures: list[CallFailed],
 ) -> int | None:
     def of_vote(answer: Answer) -> int:
-        return api.decode_attestation_data(answer.body, request.slot, 0, slots_per_epoch).source_epoch
+        return api.decode_attestation_data(answer.body, request.slot, 0, chain).source_epoch
 
     def of_head(answer: Answer) -> int:
         return api.decode_justified_epoch(answer.body)

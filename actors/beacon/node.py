@@ -25,16 +25,9 @@ import msgspec
 import structlog
 import trio
 
-from charon_actors.eth2.beacon_api import (
-    JSON,
-    MIB,
-    Answer,
-    Call,
-    NodeUrl,
-    error_text,
-    is_fallback_worthy,
-    is_retryable,
-)
+from charon_actors.eth2.beacon_api import JSON, MIB, Answer, Call
+from charon_actors.eth2.beacon_errors import error_text, is_fallback_worthy, is_retryable
+from charon_actors.eth2.beacon_urls import NodeUrl
 from charon_actors.eth2.chain import Chain
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ Source: specification 05 §10.1 (sizes), 08 §7.2; consensus-specs phase0 and el
 """
 
 import struct
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -15,10 +15,18 @@ from charon_actors.eth2 import containers
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.ssz import SszFault
 
+if TYPE_CHECKING:
+    from charon_actors.eth2.chain import Chain
+
 _DATA: Final = struct.Struct("<QQ32sQ32sQ32s")
 ATTESTATION_DATA_BYTES: Final = _DATA.size
 EMPTY_BITLIST: Final = b"\x01"
 MAX_COMMITTEES: Final = 64
+
+
+def vote_index(committee_index: int, fork: Fork) -> int:
+    """The `index` of a vote of that committee: from Electra on it is 0 for all, and the committee stands beside the vote (EIP-7549)."""
+    return committee_index if fork < Fork.ELECTRA else 0
 
 
 class AttestationData(msgspec.Struct, frozen=True):
@@ -58,13 +66,30 @@ class AttestationData(msgspec.Struct, frozen=True):
     def to_json(self) -> dict[str, Any]:
         return containers.ATTESTATION_DATA.to_json(self.to_value())
 
-    @property
-    def has_possible_source(self) -> bool:
-        """Whether any state can call for this vote: an epoch is justified at its end at the earliest, so only genesis votes for itself.
+    def fault(self, slot: int, committee_index: int, chain: "Chain") -> str | None:
+        """Why nobody may cast this vote in that slot and committee; None: it is a possible one. The fork is the slot's.
 
-        Source: consensus-specs phase0, `process_justification_and_finalization`, `process_attestation`.
+            slot     the one asked for
+            index    the committee, 0 from Electra on
+            target   the slot's epoch: any other would block, on the slashing record, all that comes after
+            source   before the target, but for genesis: an epoch is justified at its end at the earliest
+
+        Source: consensus-specs phase0 and electra, `process_justification_and_finalization`, `process_attestation`.
         """
-        return self.source_epoch < self.target_epoch or self.source_epoch == self.target_epoch == 0
+        epoch = chain.epoch_of(slot)
+        index = vote_index(committee_index, chain.fork_at(epoch))
+        for what, found, due in (
+            ("slot", self.slot, slot),
+            ("index", self.index, index),
+            ("target epoch", self.target_epoch, epoch),
+        ):
+            if found != due:
+                return f"{what} {found} instead of {due}"
+        if self.source_epoch > self.target_epoch:
+            return f"source epoch {self.source_epoch} is after target epoch {self.target_epoch}"
+        if self.source_epoch == self.target_epoch != 0:
+            return f"source epoch {self.source_epoch} is the target epoch, which nobody can have justified yet"
+        return None
 
     def hash_tree_root(self) -> bytes:
         """32 bytes; the object root of every attestation."""

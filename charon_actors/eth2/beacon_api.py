@@ -18,16 +18,14 @@ What a beacon node sends is foreign: every decoder raises AnswerFault and nothin
 Source: specification 08 §2, §4; 20 §2.4, §3.1; beacon-APIs. Vectors: core/bn_requests.json, lodestar-http/**, eth2/api_examples.json.
 """
 
-import base64
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from charon_actors.bounded_json import ANSWER, BLOCK, EVENT, Kind, decode_foreign_json, list_in, list_of
-from charon_actors.errors import UserError
+from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition
 
 JSON: Final = "application/json"
@@ -37,8 +35,6 @@ PREFER_SSZ: Final = f"{SSZ};q=1,{JSON};q=0.9"
 VERSION_HEADER: Final = "Eth-Consensus-Version"
 
 MIB: Final = 2**20
-MAX_ERROR_TEXT: Final = 400
-MAX_FAILURES: Final = 10_000
 
 
 class AnswerFault(Exception):
@@ -73,67 +69,6 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 # -- addresses and flags ------------------------------------------------------------------------------------------------------
-
-
-class NodeUrl(msgspec.Struct, frozen=True):
-    """Where a beacon node is. base: `scheme://host:port/path`, no trailing slash, no user info. authorization: a secret.
-
-    label: what may be logged: no password, no path, no query (either can hold an access token).
-    """
-
-    base: str
-    query: str
-    authorization: str | None
-    label: str
-
-    def __repr__(self) -> str:
-        return f"NodeUrl({self.label})"
-
-
-def decode_node_url(text: str, flag: str = "--beacon-node-endpoints", example: str = "http://127.0.0.1:5052") -> NodeUrl:
-    """The address in one item of `--beacon-node-endpoints`: `http://` is added if there is no scheme, a trailing slash dropped,
-    user info becomes basic authorization, path and query stay (08 §1). Raises: UserError, without the text's secrets."""
-    text = text.strip()
-    try:
-        parts = urlsplit(text if "://" in text else f"http://{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if host is None or parts.scheme not in ("http", "https") or any(ord(c) <= 0x20 for c in text):
-        raise UserError(flag, f"an address is not a URL like {example}", "correct it") from None
-    authorization = None
-    if parts.username is not None or parts.password is not None:
-        user_info = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-        authorization = "Basic " + base64.b64encode(user_info.encode()).decode()
-    host_port = (f"[{host}]" if ":" in host else host) + (f":{port}" if port is not None else "")
-    base = f"{parts.scheme}://{host_port}{parts.path.rstrip('/')}"
-    return NodeUrl(base, parts.query, authorization, f"{parts.scheme}://{host_port}" + ("/…" if parts.path.strip("/") else ""))
-
-
-_HEADER_ITEM: Final = re.compile(r"[^=,]+=[^,]+")
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-def decode_header_flag(text: str) -> tuple[tuple[str, str], ...]:
-    """The headers of `--beacon-node-headers`: a comma list of `name=value`, split at the first `=` (08 §1). Empty: none.
-
-    Raises: UserError, which never shows a value.
-    """
-    headers = []
-    for item in text.split(",") if text else ():
-        name, _, value = item.partition("=")
-        is_sendable = _HEADER_NAME.fullmatch(name.strip()) and value.isascii() and value.isprintable()
-        if _HEADER_ITEM.fullmatch(item) is None or not is_sendable:
-            raise UserError(
-                "--beacon-node-headers",
-                "http headers must be comma separated values formatted as header=value",
-                "correct it",
-            )
-        headers.append((name.strip(), value.strip()))
-    return tuple(headers)
-
-
-# -- requests -----------------------------------------------------------------------------------------------------------------
 
 
 def _get(name: str, path: str, query: str = "", **rest: Any) -> Call:
@@ -385,11 +320,8 @@ def decode_sync_duties(body: bytes) -> DutyList:
     return DutyList(tuple(duties), root, optimistic)
 
 
-def decode_attestation_data(body: bytes, slot: int, committee_index: int, slots_per_epoch: int) -> AttestationData:
-    """The vote for that slot and committee (index 0 is what Electra and later answer for every committee).
-
-    Raises: AnswerFault, also for another slot or index, and for a target that is not the slot's epoch (no honest vote has that).
-    """
+def decode_attestation_data(body: bytes, slot: int, committee_index: int, chain: Chain) -> AttestationData:
+    """The vote for that slot and committee. Raises: AnswerFault, also for a vote that nobody may cast there."""
     fields = as_object(decode_data(body, ANSWER), "data")
     source, target = as_object(fields.get("source"), "source"), as_object(fields.get("target"), "target")
     vote = AttestationData(
@@ -401,10 +333,8 @@ def decode_attestation_data(body: bytes, slot: int, committee_index: int, slots_
         _field_uint(target, "epoch"),
         hex_of(target.get("root"), 32, "target root"),
     )
-    if vote.slot != slot or vote.index not in (committee_index, 0):
-        raise AnswerFault(f"data of slot {vote.slot}, index {vote.index} instead of slot {slot}, index {committee_index}")
-    if vote.target_epoch != slot // slots_per_epoch or not vote.has_possible_source:
-        raise AnswerFault(f"a vote from epoch {vote.source_epoch} to {vote.target_epoch} in slot {slot}")
+    if fault := vote.fault(slot, committee_index, chain):
+        raise AnswerFault(f"a vote in slot {slot} with {fault}")
     return vote
 
 
@@ -526,60 +456,3 @@ def decode_event(topic: str, data: bytes) -> ChainEvent | None:
 
 
 # -- failures -----------------------------------------------------------------------------------------------------------------
-
-_REPEAT: Final = re.compile(r"already[ _]?known|priorattestationknown|publisherror\.duplicate|\bduplicate", re.IGNORECASE)
-_RETRYABLE_TEXT: Final = ("future", "current or previous", "retryable", "syncing", "headblocknotfullyverified", "timeout")
-_RETRYABLE_STATUS: Final = frozenset({408, 425, 429, 502, 503, 504})
-_FALLBACK_TEXT: Final = ("timeout", "not active", "deadline exceeded", "syncing", "headblocknotfullyverified")
-_FALLBACK_STATUS: Final = frozenset({502, 503, 504})
-
-
-def error_text(body: bytes) -> str:
-    """What a failed answer says, at most MAX_ERROR_TEXT characters, one line; never raises."""
-    try:
-        answer = decode_foreign_json(body, ANSWER)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        answer = body[: 4 * MAX_ERROR_TEXT].decode("utf-8", "replace")
-    message = answer.get("message", answer) if isinstance(answer, dict) else answer
-    text = message if isinstance(message, str) else repr(message)
-    return " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_ERROR_TEXT]).split())[:MAX_ERROR_TEXT]
-
-
-def is_repeat(body: bytes) -> bool:
-    """Whether a failed submission failed only because (every item of it) was already known to the node. Never raises.
-
-    Three forms are known: one message; `failures`, a list with a message for each item that failed; a message with one line for
-    each item under a headline (Lodestar, "Multiple errors on …").
-    """
-    try:
-        answer = decode_foreign_json(body, ANSWER)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return False
-    if not isinstance(answer, dict):
-        return False
-    failures = answer.get("failures")
-    if isinstance(failures, list) and failures:
-        messages = [failure.get("message") if isinstance(failure, dict) else None for failure in failures[:MAX_FAILURES]]
-        return len(failures) <= MAX_FAILURES and all(isinstance(m, str) and _REPEAT.search(m) for m in messages)
-    message = answer.get("message")
-    if not isinstance(message, str):
-        return False
-    lines = [line for line in message.splitlines() if line.strip()]
-    if len(lines) > 1 and "multiple errors" in lines[0].lower():
-        lines = lines[1:]
-    return bool(lines) and all(_REPEAT.search(line) for line in lines)
-
-
-def is_retryable(status: int, text: str) -> bool:
-    """Whether the same call may succeed a moment later (05 §15)."""
-    return status in _RETRYABLE_STATUS or _contains(text, _RETRYABLE_TEXT)
-
-
-def is_fallback_worthy(status: int, text: str) -> bool:
-    """Whether another node is worth asking (08 §3.1)."""
-    return status in _FALLBACK_STATUS or _contains(text, _FALLBACK_TEXT)
-
-
-def _contains(text: str, words: Iterable[str]) -> bool:
-    lowered = text.lower()
-    return any(word in lowered for word in words)

@@ -29,16 +29,14 @@ import operator
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 from charon_actors.crypto import checksum_address
+from charon_actors.eth2.merkle import CHUNK_BYTES, depth_of, merkleize, mix_in_length, padded
 
 D = TypeVar("D", bytes, memoryview)
 
 OFFSET_BYTES: Final = 4
-CHUNK_BYTES: Final = 32
-MAX_DEPTH: Final = 48
 
 
 class EncodingFault(ValueError):
@@ -47,44 +45,6 @@ class EncodingFault(ValueError):
 
 class SszFault(EncodingFault):
     """Bytes or JSON that are no value of a schema type."""
-
-
-def _zero_roots() -> tuple[bytes, ...]:
-    roots = [bytes(CHUNK_BYTES)]
-    for _ in range(MAX_DEPTH):
-        roots.append(sha256(roots[-1] * 2).digest())
-    return tuple(roots)
-
-
-ZERO_ROOTS: Final = _zero_roots()
-
-
-def merkleize(chunks: bytes, depth: int) -> bytes:
-    """The root of a binary tree of `depth` levels over 32-byte chunks (their concatenation), padded with zero chunks."""
-    if not chunks:
-        return ZERO_ROOTS[depth]
-    hashed = sha256
-    for level in range(depth):
-        if len(chunks) == CHUNK_BYTES:  # nothing but zero subtrees on the right from here on
-            chunks = hashed(chunks + ZERO_ROOTS[level]).digest()
-            continue
-        if len(chunks) % 64:
-            chunks += ZERO_ROOTS[level]
-        chunks = b"".join([hashed(chunks[i : i + 64]).digest() for i in range(0, len(chunks), 64)])
-    return chunks
-
-
-def mix_in_length(root: bytes, length: int) -> bytes:
-    return sha256(root + length.to_bytes(CHUNK_BYTES, "little")).digest()
-
-
-def _depth(chunks: int) -> int:
-    return (chunks - 1).bit_length()
-
-
-def _padded(data: bytes) -> bytes:
-    rest = len(data) % CHUNK_BYTES
-    return data + bytes(CHUNK_BYTES - rest) if rest else data
 
 
 def hex_text(data: bytes) -> str:
@@ -183,7 +143,7 @@ class ByteVector(SszType):
 
     def __init__(self, size: int) -> None:
         self.fixed_size: int = size
-        self._depth = _depth((size + 31) // CHUNK_BYTES)
+        self._depth = depth_of((size + 31) // CHUNK_BYTES)
 
     def decode(self, data: bytes) -> bytes:
         if len(data) != self.fixed_size:
@@ -194,7 +154,7 @@ class ByteVector(SszType):
         return self.decode(value)
 
     def hash_tree_root(self, value: bytes) -> bytes:
-        return value if self.fixed_size == CHUNK_BYTES else merkleize(_padded(value), self._depth)
+        return value if self.fixed_size == CHUNK_BYTES else merkleize(padded(value), self._depth)
 
     def from_json(self, value: object) -> bytes:
         return self.decode(bytes_from_hex(value))
@@ -218,7 +178,7 @@ class ByteList(SszType):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._depth = _depth((limit + 31) // CHUNK_BYTES)
+        self._depth = depth_of((limit + 31) // CHUNK_BYTES)
 
     def decode(self, data: bytes) -> bytes:
         self._check_length(len(data))
@@ -235,7 +195,7 @@ class ByteList(SszType):
         return self.decode(value)
 
     def hash_tree_root(self, value: bytes) -> bytes:
-        return mix_in_length(merkleize(_padded(value), self._depth), len(value))
+        return mix_in_length(merkleize(padded(value), self._depth), len(value))
 
     def from_json(self, value: object) -> bytes:
         return self.decode(bytes_from_hex(value))
@@ -262,7 +222,7 @@ class Bitlist(SszType):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._depth = _depth((limit + 255) // 256)
+        self._depth = depth_of((limit + 255) // 256)
 
     def decode(self, data: bytes) -> bytes:
         if not data or not data[-1]:
@@ -278,7 +238,7 @@ class Bitlist(SszType):
         bits = bit_length(value)
         last = value[-1] ^ (1 << (bits % 8))
         body = value[:-1] + bytes([last]) if bits % 8 else value[:-1]
-        return mix_in_length(merkleize(_padded(body), self._depth), bits)
+        return mix_in_length(merkleize(padded(body), self._depth), bits)
 
     def from_json(self, value: object) -> bytes:
         return self.decode(bytes_from_hex(value))
@@ -297,7 +257,7 @@ class _Sequence(SszType):
 
     def __init__(self, element: SszType, chunks: int) -> None:
         self._element = element
-        self._depth = _depth(chunks)
+        self._depth = depth_of(chunks)
 
     def _check_count(self, count: int) -> None:
         raise NotImplementedError
@@ -354,7 +314,7 @@ class _Sequence(SszType):
 
     def hash_tree_root(self, value: list[Any]) -> bytes:
         if self._element.is_basic:
-            return merkleize(_padded(b"".join([self._element.encode(element) for element in value])), self._depth)
+            return merkleize(padded(b"".join([self._element.encode(element) for element in value])), self._depth)
         return merkleize(b"".join([self._element.hash_tree_root(element) for element in value]), self._depth)
 
     def from_json(self, value: object) -> list[Any]:
@@ -403,7 +363,7 @@ class Container(SszType):
     def __init__(self, name: str, fields: Mapping[str, SszType]) -> None:
         self.name = name
         self.fields = dict(fields)
-        self._depth = _depth(len(self.fields))
+        self._depth = depth_of(len(self.fields))
         self._fixed_length = sum(OFFSET_BYTES if field.fixed_size is None else field.fixed_size for field in self.fields.values())
         is_fixed = all(field.fixed_size is not None for field in self.fields.values())
         self.fixed_size = self._fixed_length if is_fixed else None

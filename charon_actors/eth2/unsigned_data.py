@@ -10,8 +10,7 @@ We send the first form; the JSON forms of all of them are understood. What a pee
 then whatever is wrong with it is an EncodingFault, or a WrongValue if it contradicts its duty. Without the latter one lying leader has
 every node sign a vote for a target far ahead, and whatever honest votes follow are surrounded by it, for ever:
 
-    attestation data    slot = its definition's = the duty's · target: the slot's epoch · source before it, or both 0
-                        index: the definition's committee, 0 from Electra on
+    attestation data    its definition's slot = the duty's · a vote that is possible there (`AttestationData.fault`)
                         definition: under its public key; of a validator of ours with our validator and committee index
     block               the only one, of our proposer's public key · slot: the duty's · fork: the slot's · proposer index: our proposer's
 
@@ -279,25 +278,18 @@ def decided_attestations(
     """
     if not decided:
         raise WrongValue("nothing was decided for any validator")
-    epoch = chain.epoch_of(duty.slot)
-    has_committee = chain.fork_at(epoch) < Fork.ELECTRA
     values = []
     for key, encoding in decided.items():
         value = AttestationUnsigned.decode(encoding)
-        data, theirs = value.data, value.duty
+        theirs = value.duty
         ours = definitions.get(theirs.pubkey, theirs)
         if key != "0x" + theirs.pubkey.hex():
             raise WrongValue(f"a definition of validator {theirs.validator_index} under another public key")
         _demand("validator index", theirs.validator_index, ours.validator_index)
         _demand("committee", theirs.committee_index, ours.committee_index)
         _demand("slot of the definition", theirs.slot, duty.slot)
-        _demand("slot", data.slot, duty.slot)
-        _demand("index", data.index, theirs.committee_index if has_committee else 0)
-        _demand("target epoch", data.target_epoch, epoch)
-        if data.source_epoch > data.target_epoch:
-            raise WrongValue(f"source epoch {data.source_epoch} is after target epoch {data.target_epoch}")
-        if not data.has_possible_source:
-            raise WrongValue(f"source epoch {data.source_epoch} is the target epoch, which nobody can have justified yet")
+        if fault := value.data.fault(duty.slot, theirs.committee_index, chain):
+            raise WrongValue(fault)
         values.append(value)
     if len({(value.duty.committee_index, value.duty.validator_index) for value in values}) < len(values):
         raise WrongValue("two public keys for one validator")

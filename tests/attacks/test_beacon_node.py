@@ -16,7 +16,7 @@ import trio
 from structlog.testing import capture_logs
 
 from actors.duties import DutyEnded
-from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.eth2.beacon_urls import decode_node_url
 from charon_actors.eth2.duty import DutyType
 from supervisors.simnet import Cluster, SimnetSettings, open_cluster
 from tests.attacks import lying_beacon_node

@@ -18,7 +18,7 @@ import actors.consensus as consensus_room
 from actors.log_lines import LEFT_OUT
 from charon_actors.cli.log import flush_log, set_up_log
 from charon_actors.errors import Retryable
-from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.eth2.beacon_urls import decode_node_url
 from charon_actors.signatures import wire
 from supervisors.simnet import SimnetSettings, open_cluster
 from tests.attacks.test_beacon_node import liar

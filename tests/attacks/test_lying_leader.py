@@ -14,7 +14,7 @@ import trio
 
 from actors.http import server as http_server
 from actors.slashing.actor import AttestationEntry, ExportHistory
-from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.eth2.beacon_urls import decode_node_url
 from charon_actors.eth2.duty import DutyType
 from supervisors.node import Node
 from supervisors.simnet import FORK_VERSION, SLOTS_PER_EPOCH, Cluster, SimnetSettings, make_cluster, open_cluster

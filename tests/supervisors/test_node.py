@@ -20,7 +20,7 @@ from actors.facts import Fact
 from actors.mailbox import ActorDown, Mailbox, MailboxFull
 from actors.metrics import Metrics
 from charon_actors.errors import UserError
-from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.eth2.beacon_urls import decode_node_url
 from charon_actors.exception_groups import leaves
 from supervisors.chain_facts import QUIET_AT
 from supervisors.mailboxes import MailboxSampled, sample

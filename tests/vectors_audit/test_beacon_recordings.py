@@ -179,7 +179,7 @@ def check_answer(line: Line, chain: Chain) -> str:
             entry["validator_sync_committee_indices"] for entry in data
         ]
     elif path.endswith("/validator/attestation_data"):
-        vote = api.decode_attestation_data(raw, int(query["slot"]), int(query["committee_index"]), chain.slots_per_epoch)
+        vote = api.decode_attestation_data(raw, int(query["slot"]), int(query["committee_index"]), chain)
         assert vote.to_json() == data
     elif path.endswith("/validators"):
         assert [validator.raw for validator in api.decode_validators(raw)] == data

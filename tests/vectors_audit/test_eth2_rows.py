@@ -11,6 +11,7 @@ from actors.validator_api.routes import route_for
 from charon_actors.bounded_json import ANSWER
 from charon_actors.crypto import sign, verify
 from charon_actors.eth2 import beacon_api as api
+from charon_actors.eth2 import beacon_errors
 from charon_actors.eth2 import containers as c
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signing import DomainType, builder_domain, compute_domain, compute_signing_root
@@ -121,5 +122,5 @@ def test_what_a_beacon_node_says_about_partial_signatures_is_no_repeat() -> None
     errors = vector("lodestar-http/errors.json")
     for status, message in errors["partial_signature"].values():
         assert status >= 400
-        assert not api.is_repeat(b'{"message": ' + json.dumps(str(message)).encode() + b"}")
-    assert api.error_text(json.dumps(errors["error_body"]).encode()) == errors["error_body"]["message"]
+        assert not beacon_errors.is_repeat(b'{"message": ' + json.dumps(str(message)).encode() + b"}")
+    assert beacon_errors.error_text(json.dumps(errors["error_body"]).encode()) == errors["error_body"]["message"]

@@ -20,6 +20,7 @@ from actors.duties.kinds.kind import Kind, Known
 from actors.duties.messages import AwaitDecided, LookUpSlot, UnknownValidator
 from actors.duties.story import DutyContext, Timeline, agree, reading_ms, until_done
 from actors.mailbox import Address
+from charon_actors.eth2.attestation import vote_index
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
@@ -81,14 +82,15 @@ async def fetch(definitions: Mapping[bytes, AttesterDefinition], on: DutyContext
     """Attestation data for each validator."""
     timeline.step("fetch")
     slot = timeline.duty.slot
-    is_electra = on.chain.fork_at(on.chain.epoch_of(slot)) >= Fork.ELECTRA
-    committees = {0} if is_electra else {definition.committee_index for definition in definitions.values()}
-    fetched = {index: await on.beacon.ask(FetchAttestationData(slot=slot, committee_index=index)) for index in sorted(committees)}
+    fork = on.chain.fork_at(on.chain.epoch_of(slot))
+    indices = {pubkey: vote_index(definition.committee_index, fork) for pubkey, definition in definitions.items()}
+    fetched = {
+        index: await on.beacon.ask(FetchAttestationData(slot=slot, committee_index=index))
+        for index in sorted(set(indices.values()))
+    }
     on.sources.heard(slot, max(data.source_epoch for data in fetched.values()))
     return {
-        "0x" + pubkey.hex(): encode_unsigned(
-            AttestationUnsigned(data=fetched[0 if is_electra else definition.committee_index], duty=definition)
-        )
+        "0x" + pubkey.hex(): encode_unsigned(AttestationUnsigned(data=fetched[indices[pubkey]], duty=definition))
         for pubkey, definition in definitions.items()
     }
 

@@ -142,7 +142,7 @@ def node_config(values: Values) -> object:
     from charon_actors.cluster.identity import load_key_file
     from charon_actors.cluster.peers import own_peer, peers_of
     from charon_actors.crypto import k1_public_key
-    from charon_actors.eth2.beacon_api import decode_node_url
+    from charon_actors.eth2.beacon_urls import decode_node_url
     from charon_actors.eth2.networks import network_by_fork_version
     from supervisors.node import RECORDS, NodeConfig
 
@@ -300,7 +300,7 @@ def _tls(values: Values) -> "Tls | None":
 
 
 def _headers(values: Values) -> tuple[tuple[str, str], ...]:
-    from charon_actors.eth2.beacon_api import decode_header_flag
+    from charon_actors.eth2.beacon_urls import decode_header_flag
 
     found: list[tuple[str, str]] = []
     for text in values.texts("beacon-node-headers"):

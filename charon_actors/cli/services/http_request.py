@@ -23,7 +23,7 @@ import msgspec
 from charon_actors.cli.door import notice, one_line, run_program
 from charon_actors.cli.options.table import Values
 from charon_actors.errors import UserError
-from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.eth2.beacon_urls import decode_node_url
 from charon_actors.exception_groups import leaves
 
 if TYPE_CHECKING:

@@ -37,7 +37,8 @@ from actors.facts import Fact, OnFact, unheard
 from actors.mailbox import Address, Mailbox, open_actor
 from charon_actors.beacon.blocks import RANDAO_IN_MESSAGE, decode_proposal
 from charon_actors.errors import UserError
-from charon_actors.eth2.beacon_api import Answer, ChainEvent, HeadEvent, ReorgEvent, decode_node_url
+from charon_actors.eth2.beacon_api import Answer, ChainEvent, HeadEvent, ReorgEvent
+from charon_actors.eth2.beacon_urls import decode_node_url
 from charon_actors.eth2.chain import Chain, chain_from_answers
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signed_data import VersionedAttestation
@@ -226,7 +227,7 @@ async def test_an_answer_that_makes_no_sense_loses_against_one_that_does() -> No
     async with beacon_of([mad, good]) as beacon:
         assert (await beacon.ask(FetchAttestationData(41, 0))).slot == 41
         good.answers[DATA] = Scripted(404)
-        with pytest.raises(BeaconFault, match="data of slot 40"):
+        with pytest.raises(BeaconFault, match="slot 40 instead of 41"):
             await beacon.ask(FetchAttestationData(41, 0))
 
 

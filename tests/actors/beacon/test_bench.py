@@ -31,7 +31,8 @@ from actors.beacon import (
 from actors.beacon import Message as BeaconMessage
 from actors.mailbox import Mailbox, open_actor
 from charon_actors.crypto import CURVE_ORDER, public_key, sign
-from charon_actors.eth2.beacon_api import ChainEvent, HeadEvent, decode_node_url
+from charon_actors.eth2.beacon_api import ChainEvent, HeadEvent
+from charon_actors.eth2.beacon_urls import decode_node_url
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signed_data import SignedRandao, VersionedAttestation
 from tests.interop.rig import DEVNET, PRESET, free_ports, needs

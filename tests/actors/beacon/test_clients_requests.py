@@ -13,7 +13,7 @@ from actors.beacon import BeaconFault, BeaconUnavailable, FetchAttestationData, 
 from actors.beacon.events import MAX_STREAMS
 from actors.beacon.forwarding import MAX_FORWARDS
 from actors.beacon.node import MAX_CONNECTIONS, WINS_PERIOD_S, BeaconNode, Wins
-from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.eth2.beacon_urls import decode_node_url
 from tests.actors.beacon.test_beacon_actor import DATA, beacon_of, node
 from tests.actors.beacon.upstream import Scripted, attestation_data
 

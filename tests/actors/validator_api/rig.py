@@ -29,7 +29,7 @@ from actors.signatures import InvalidPartial, SubmitPartials
 from actors.signatures import Message as SignaturesMessage
 from actors.validator_api import KeyShares, RequestSeen, ValidatorApi
 from charon_actors.crypto import public_key, split_secret, verify
-from charon_actors.eth2.beacon_api import decode_node_url
+from charon_actors.eth2.beacon_urls import decode_node_url
 from charon_actors.eth2.chain import Chain, chain_from_answers
 from charon_actors.eth2.duty import Duty
 from charon_actors.eth2.signed_data import SignedData

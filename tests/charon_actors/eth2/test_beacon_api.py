@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from charon_actors.bounded_json import ANSWER
 from charon_actors.errors import UserError
 from charon_actors.eth2 import beacon_api as api
+from charon_actors.eth2 import beacon_errors, beacon_urls
 from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call
+from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.event_stream import MAX_DATA, Event, EventFault, EventParser, encode_event
 from tests.actors.beacon.vector import vector
 
@@ -101,14 +103,19 @@ def test_sync_duties_of_a_real_node(sample: Any) -> None:
     ]
 
 
+def chain_of(slots_per_epoch: int) -> Chain:
+    """Before Electra."""
+    return Chain(0.0, bytes(32), 12.0, slots_per_epoch, (), {}, bytes(4))
+
+
 @pytest.mark.parametrize("sample", samples("attestation_data", "fulu/attestation_data"))
 def test_attestation_data_of_a_real_node(sample: Any) -> None:
     query = dict(item.split("=") for item in sample["query"].split("&"))
     slot, committee = int(query["slot"]), int(query.get("committee_index", 0))
-    data = api.decode_attestation_data(raw(sample), slot, committee, 8)
+    data = api.decode_attestation_data(raw(sample), slot, committee, chain_of(8))
     assert data.to_json() == sample["response"]["data"]
     with pytest.raises(AnswerFault):
-        api.decode_attestation_data(raw(sample), slot + 1, committee, 8)
+        api.decode_attestation_data(raw(sample), slot + 1, committee, chain_of(8))
 
 
 LISTS = [entry for entry in samples("validators", "fulu/validators") if entry.values[0]["path"].endswith("/validators")]
@@ -148,13 +155,13 @@ def test_the_apis_own_examples() -> None:
     (sync,) = api.decode_sync_duties(response("POST /eth/v1/validator/duties/sync/{epoch}")).duties
     assert attester.pubkey == proposer.pubkey == sync.pubkey
     assert (attester.committee_index, proposer.slot, sync.positions) == (1, 1, (1,))
-    with pytest.raises(AnswerFault, match="a vote from epoch 1 to 1 in slot 1"):  # the example's target is not its slot's epoch
-        api.decode_attestation_data(response("GET /eth/v1/validator/attestation_data"), 1, 1, 32)
-    with pytest.raises(AnswerFault, match="a vote from epoch 1 to 1 in slot 1"):  # nor can its source be justified already
-        api.decode_attestation_data(response("GET /eth/v1/validator/attestation_data"), 1, 1, 1)
+    with pytest.raises(AnswerFault, match="target epoch 1 instead of 0"):  # the example's target is not its slot's epoch
+        api.decode_attestation_data(response("GET /eth/v1/validator/attestation_data"), 1, 1, chain_of(32))
+    with pytest.raises(AnswerFault, match="source epoch 1 is the target epoch"):  # nor can its source be justified already
+        api.decode_attestation_data(response("GET /eth/v1/validator/attestation_data"), 1, 1, chain_of(1))
     possible = json.loads(response("GET /eth/v1/validator/attestation_data"))
     possible["data"]["source"]["epoch"] = "0"
-    assert api.decode_attestation_data(json.dumps(possible).encode(), 1, 1, 1).index == 1
+    assert api.decode_attestation_data(json.dumps(possible).encode(), 1, 1, chain_of(1)).index == 1
 
 
 ERRORS = vector("lodestar-http/errors.json")["duplicate"]
@@ -164,11 +171,13 @@ def test_repeated_submissions_count_as_success() -> None:
     def lodestar(message: str) -> bytes:
         return json.dumps({"statusCode": 500, "error": "Internal Server Error", "message": message}).encode()
 
-    assert api.is_repeat(lodestar(ERRORS["POST /eth/v1/beacon/pool/attestations"][1]))
-    assert api.is_repeat(lodestar("PublishError.Duplicate"))
-    assert api.is_repeat(lodestar("BLOCK_ERROR_ALREADY_KNOWN"))
-    assert api.is_repeat(lodestar("Multiple errors on publishContributionAndProofs\nPublishError.Duplicate\nX_ALREADY_KNOWN"))
-    assert api.is_repeat(
+    assert beacon_errors.is_repeat(lodestar(ERRORS["POST /eth/v1/beacon/pool/attestations"][1]))
+    assert beacon_errors.is_repeat(lodestar("PublishError.Duplicate"))
+    assert beacon_errors.is_repeat(lodestar("BLOCK_ERROR_ALREADY_KNOWN"))
+    assert beacon_errors.is_repeat(
+        lodestar("Multiple errors on publishContributionAndProofs\nPublishError.Duplicate\nX_ALREADY_KNOWN")
+    )
+    assert beacon_errors.is_repeat(
         json.dumps({"code": 400, "message": "e", "failures": [{"index": 0, "message": "PriorAttestationKnown"}]}).encode()
     )
 
@@ -176,10 +185,10 @@ def test_repeated_submissions_count_as_success() -> None:
 def test_a_fault_among_repeats_is_no_success() -> None:
     bad = {"index": 1, "message": "invalid signature"}
     repeat = {"index": 0, "message": "AlreadyKnown"}
-    assert not api.is_repeat(json.dumps({"message": "AlreadyKnown", "failures": [repeat, bad]}).encode())
-    assert not api.is_repeat(json.dumps({"message": "Multiple errors\nALREADY_KNOWN\nINVALID_SIGNATURE"}).encode())
-    assert not api.is_repeat(b'{"message": "ATTESTATION_ERROR_INVALID_SIGNATURE"}')
-    assert not api.is_repeat(b"")
+    assert not beacon_errors.is_repeat(json.dumps({"message": "AlreadyKnown", "failures": [repeat, bad]}).encode())
+    assert not beacon_errors.is_repeat(json.dumps({"message": "Multiple errors\nALREADY_KNOWN\nINVALID_SIGNATURE"}).encode())
+    assert not beacon_errors.is_repeat(b'{"message": "ATTESTATION_ERROR_INVALID_SIGNATURE"}')
+    assert not beacon_errors.is_repeat(b"")
 
 
 @pytest.mark.parametrize(
@@ -198,29 +207,29 @@ def test_a_fault_among_repeats_is_no_success() -> None:
     ],
 )
 def test_what_is_tried_again(status: int, text: str, retryable: bool, worthy: bool) -> None:
-    assert (api.is_retryable(status, text), api.is_fallback_worthy(status, text)) == (retryable, worthy)
+    assert (beacon_errors.is_retryable(status, text), beacon_errors.is_fallback_worthy(status, text)) == (retryable, worthy)
 
 
 def test_node_urls() -> None:
-    url = api.decode_node_url("https://user:p%40ss@example.org:8443/base/?key=1")
+    url = beacon_urls.decode_node_url("https://user:p%40ss@example.org:8443/base/?key=1")
     assert (url.base, url.query) == ("https://example.org:8443/base", "key=1")
     assert url.authorization == "Basic dXNlcjpwQHNz"
     assert "p@ss" not in repr(url)
     assert "p%40ss" not in repr(url)
     assert "base" not in url.label
-    assert api.decode_node_url("127.0.0.1:5052").base == "http://127.0.0.1:5052"
-    assert api.decode_node_url("http://[::1]:5052/").base == "http://[::1]:5052"
+    assert beacon_urls.decode_node_url("127.0.0.1:5052").base == "http://127.0.0.1:5052"
+    assert beacon_urls.decode_node_url("http://[::1]:5052/").base == "http://[::1]:5052"
     for bad in ("", "ftp://x", "http://", "http://host:port", "http://a b"):
         with pytest.raises(UserError, match="beacon-node-endpoints"):
-            api.decode_node_url(bad)
+            beacon_urls.decode_node_url(bad)
 
 
 def test_header_flag() -> None:
-    assert api.decode_header_flag("a=b=c,X-Y=1") == (("a", "b=c"), ("X-Y", "1"))
-    assert api.decode_header_flag("") == ()
+    assert beacon_urls.decode_header_flag("a=b=c,X-Y=1") == (("a", "b=c"), ("X-Y", "1"))
+    assert beacon_urls.decode_header_flag("") == ()
     for bad in ("secretvalue", "=b", "a=", "a=b,", "a b=c", "a=b\r\nc: d"):
         with pytest.raises(UserError, match="http headers must be comma separated values formatted as header=value") as caught:
-            api.decode_header_flag(bad)
+            beacon_urls.decode_header_flag(bad)
         assert "secretvalue" not in str(caught.value)
 
 
@@ -228,7 +237,7 @@ DECODERS: list[Callable[[bytes], object]] = [
     lambda body: api.decode_attester_duties(body, 1, 8),
     lambda body: api.decode_proposer_duties(body, 1, 8),
     api.decode_sync_duties,
-    lambda body: api.decode_attestation_data(body, 8, 0, 8),
+    lambda body: api.decode_attestation_data(body, 8, 0, chain_of(8)),
     api.decode_validators,
     api.decode_syncing,
     api.decode_peer_count,
@@ -250,15 +259,15 @@ def test_hostile_answers_raise_nothing_but_answer_faults(body: bytes) -> None:
     for decode in DECODERS:
         with suppress(AnswerFault):
             decode(body)
-    api.error_text(body)
-    api.is_repeat(body)
+    beacon_errors.error_text(body)
+    beacon_errors.is_repeat(body)
 
 
 def test_deep_nesting_is_refused() -> None:
     for deep in (b"[" * 200_000, b'{"data":' * 100_000):
         with pytest.raises(AnswerFault):
             api.decode_data(deep, ANSWER)
-        assert len(api.error_text(deep)) <= api.MAX_ERROR_TEXT
+        assert len(beacon_errors.error_text(deep)) <= beacon_errors.MAX_ERROR_TEXT
 
 
 @given(st.lists(st.binary(max_size=20), max_size=20))

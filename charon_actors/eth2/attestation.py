@@ -14,6 +14,7 @@ import msgspec
 from charon_actors.eth2 import containers
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.ssz import SszFault
+from charon_actors.eth2.versioned import json_fork, json_member
 
 if TYPE_CHECKING:
     from charon_actors.eth2.chain import Chain
@@ -161,6 +162,16 @@ class Attestation(msgspec.Struct, frozen=True):
         if self.fork >= Fork.ELECTRA:
             value["committee_bits"] = self.committee_bits
         return value
+
+    def to_wire_json(self, validator_index: int | None = None) -> dict[str, Any]:
+        """The JSON form between the nodes, with the fork's number around it (`versioned.py`); an aggregate has no validator index."""
+        index = None if validator_index is None else str(validator_index)
+        return {"version": int(self.fork), "validator_index": index, "attestation": self.to_json()}
+
+    @classmethod
+    def from_wire_json(cls, value: object) -> "Attestation":
+        """From that form, whatever its validator index. Raises: EncodingFault."""
+        return cls.from_json(json_fork(value), json_member(value, "attestation"))
 
     @property
     def committee_index(self) -> int | None:

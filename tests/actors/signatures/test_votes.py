@@ -6,7 +6,8 @@ import pytest
 from actors.signatures import InvalidPartial, SubmitPartials
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signed_data import VersionedAttestation
-from tests.actors.signatures.rig import CHAIN, DUTY, SLOT, attestation, keys, node, signed_by, tell, vote
+from tests.actors.signatures.rig import node, tell
+from tests.charon_actors.signatures.signed import CHAIN, DUTY, SLOT, attestation, keys, signed_by, vote
 
 EPOCH = SLOT // 8
 

@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, assert_never
 
 import msgspec
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
@@ -51,6 +50,7 @@ from actors.dkg.messages import (
     SyncReported,
 )
 from actors.dkg.step_reports import StepReports
+from actors.log import get_logger
 from actors.mailbox import Inbox, Mail
 from actors.mesh.messages import BadAnswer, MeshFault
 from charon_actors.cluster.data_directory import write_ceremony_artifacts
@@ -95,7 +95,7 @@ RESULTS_WRITTEN: Final = (
 
 T = TypeVar("T")
 
-log = structlog.get_logger(topic="dkg")
+log = get_logger("dkg")
 
 
 class PeerNetwork(Protocol):

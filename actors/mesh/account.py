@@ -25,11 +25,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
 from actors.facts import OnFact, unheard
+from actors.log import get_logger
 from actors.mesh.carriage import Carriage
 from actors.mesh.facts import PeerCutOff, PeerPaused
 from charon_actors.p2p.credit import (
@@ -52,7 +52,7 @@ SUSPECT_STRAIN_S: Final = 1.0
 CALM_S: Final = 30.0
 UNLIMITED_MS: Final = 1e12
 
-log = structlog.get_logger(topic="p2p")
+log = get_logger("p2p")
 
 
 class Account:

@@ -11,9 +11,9 @@ Source: specification 03 §2.4, §3.4.
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import structlog
 import trio
 
+from actors.log import Log
 from actors.mesh.board import PeerFacts
 from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection
@@ -37,7 +37,7 @@ class Links(Owner):
 
     WHO = "Peer"
 
-    def __init__(self, peer: MeshPeer, host: Host, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, peer: MeshPeer, host: Host, log: Log) -> None:
         super().__init__(host, log)
         self._peer = peer
         self._account, self._lines = host.ledger.account_of(peer.peer_id), Bucket(LINES, LINES_A_SECOND)

@@ -13,9 +13,9 @@ Source: specification 03 §2.4, §3.3, §4.
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-import structlog
 import trio
 
+from actors.log import Log
 from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection, ConnectionLost
 from actors.mesh.facts import StreamRefused
@@ -47,7 +47,7 @@ class Owner:
     WHO: ClassVar[str]
     ERRORS: ClassVar[tuple[type[Exception], ...]] = IDENTIFY_ERRORS
 
-    def __init__(self, host: Host, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, host: Host, log: Log) -> None:
         self._host, self._log = host, log
         self._bugs = BugLog(log, host.on_fact)
         self._nursery: trio.Nursery

@@ -10,9 +10,9 @@ Source: specification 03 §3.1, §3.3, §11.6.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import structlog
 import trio
 
+from actors.log import Log
 from actors.mailbox import Reply
 from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection
@@ -58,7 +58,7 @@ class RelayLinks(Owner):
     def __init__(
         self,
         host: Host,
-        log: structlog.stdlib.BoundLogger,
+        log: Log,
         on_changed: Callable[[], None],
         on_peer: Callable[[Connection], Awaitable[bool]],
     ) -> None:

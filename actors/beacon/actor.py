@@ -34,7 +34,7 @@ from actors.beacon import messages
 from actors.beacon.calls import Calls
 from actors.beacon.chain_watch import ChainWatch, KnownChain
 from actors.beacon.client_tasks import ClientTasks
-from actors.beacon.duties import Duties
+from actors.beacon.duties import KnownDuties
 from actors.beacon.endpoints import READS, SUBMISSIONS, DutiesRow, Read, Submission
 from actors.beacon.events import Events
 from actors.beacon.forwarding import Forwarding
@@ -112,7 +112,7 @@ class Beacon:
         keys = settings.cluster_keys
         self._validators = Validators(keys, self._read_validators, self._chain, self._slot, on_fact)
         active = self._validators.active_indices
-        self._duties = Duties(frozenset(keys), active, self._read_duties, self._chain, self._slot_now, on_fact)
+        self._duties = KnownDuties(frozenset(keys), active, self._read_duties, self._chain, self._slot_now, on_fact)
         self._in_flight = {False: 0, True: 0}  # by whether it is passed on
         self._handlers: dict[type[Any], Handler] = {
             **{kind: partial(self._read, row) for kind, row in READS.items()},

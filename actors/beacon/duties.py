@@ -29,7 +29,7 @@ FETCHES: Final = 3  # of duties, until none is missing
 Read = Callable[[DutiesRow, int, Sequence[int]], Awaitable[DutyList]]
 
 
-class Duties:
+class KnownDuties:
     """Of one incarnation. active_indices: of the cluster's validators. read: asks the beacon nodes. cluster: its group public keys."""
 
     def __init__(

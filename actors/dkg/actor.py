@@ -52,7 +52,7 @@ from actors.dkg.messages import (
 )
 from actors.dkg.step_reports import StepReports
 from actors.mailbox import Inbox, Mail
-from actors.mesh.messages import AnswerFault, MeshFault
+from actors.mesh.messages import BadAnswer, MeshFault
 from charon_actors.cluster.data_directory import write_ceremony_artifacts
 from charon_actors.cluster.keystore_files import KEY_MANAGER_PASSWORD_BYTES, PASSWORD_BYTES, Keystore
 from charon_actors.cluster.lock import Lock, encode_lock
@@ -389,7 +389,7 @@ class CeremonyActor:
         while True:
             try:
                 return await send()
-            except AnswerFault:
+            except BadAnswer:
                 await trio.sleep(REASON_GRACE_S)  # if it tells us why, that ends the ceremony first
                 reason = f"refused to {what}: either it was told something else before (a restart?), or it has stopped"
                 raise CeremonyFault(peer.index, reason) from None

@@ -35,7 +35,7 @@ from actors.duties.duty_run import Agreement, DutyRun, Signed
 from actors.duties.epochs import Definitions, Epoch, Epochs
 from actors.duties.facts import DecisionRefused, SlotStarted
 from actors.duties.kinds import KINDS, Kinds
-from actors.duties.kinds.kind import Kind
+from actors.duties.kinds.kind import DutyKind
 from actors.duties.messages import (
     AwaitDecided,
     ChainReorganised,
@@ -270,10 +270,10 @@ class Duties:
                 self._begun.add(duty)
                 self._start(kind, duty, len(definitions), partial(self._agree, kind, definitions))
 
-    def _agree(self, kind: Kind[Any], definitions: Definitions, timeline: Timeline) -> Awaitable[None]:
+    def _agree(self, kind: DutyKind[Any], definitions: Definitions, timeline: Timeline) -> Awaitable[None]:
         return kind.story(definitions, self._on, timeline)
 
-    def _start(self, kind: Kind[Any], duty: Duty, expected: int, agreement: Agreement | None) -> DutyRun:
+    def _start(self, kind: DutyKind[Any], duty: Duty, expected: int, agreement: Agreement | None) -> DutyRun:
         async def broadcast(signed: Signed) -> None:
             await kind.submit(signed, self._on)
 

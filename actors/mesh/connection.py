@@ -29,10 +29,10 @@ from typing import Final
 import trio
 
 from actors.mesh.account import Account
-from actors.mesh.opening import Agreed, Openings
+from actors.mesh.opening import Openings, ProtocolAgreed
 from actors.mesh.stream import (
+    BadMessage,
     ConnectionLost,
-    MessageFault,
     ProtocolNotSupported,
     Stream,
     StreamEnded,
@@ -76,9 +76,9 @@ from charon_actors.p2p.yamux import (
 )
 
 __all__ = [
+    "BadMessage",
     "Connection",
     "ConnectionLost",
-    "MessageFault",
     "ProtocolNotSupported",
     "Stream",
     "StreamEnded",
@@ -476,7 +476,7 @@ class Connection:
                 self._lose("the peer ended the session" + (f", code {code:#x}" if code else ""))
         return 0.0
 
-    def _begin_serving(self, stream_id: int, agreed: Agreed, serve: Callable[[Stream], None]) -> float:
+    def _begin_serving(self, stream_id: int, agreed: ProtocolAgreed, serve: Callable[[Stream], None]) -> float:
         self._serving += 1
         stream = self._streams[stream_id] = Stream(self, stream_id, is_outbound=False)
         stream.protocol = agreed.protocol

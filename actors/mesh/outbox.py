@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from actors.mailbox import Reply
-from actors.mesh.connection import MessageFault, ProtocolNotSupported, StreamEnded
+from actors.mesh.connection import BadMessage, ProtocolNotSupported, StreamEnded
 from actors.mesh.facts import SendDone, SendRefused
 from actors.mesh.faults import describe
 from actors.mesh.handlers import close_quietly
@@ -23,7 +23,7 @@ from actors.mesh.host import Host, MeshPeer
 from actors.mesh.links import Links
 from actors.mesh.messages import (
     SEND_TIMEOUT_S,
-    AnswerFault,
+    BadAnswer,
     Deliver,
     Exchange,
     MeshFault,
@@ -97,8 +97,8 @@ class Outbox:
             start = trio.current_time()
             try:
                 answer = await stream.read_delimited(request.limit_bytes)
-            except (StreamEnded, MessageFault) as error:
-                raise AnswerFault(f"{self._peer.name} on {stream.protocol}: {error}") from None
+            except (StreamEnded, BadMessage) as error:
+                raise BadAnswer(f"{self._peer.name} on {stream.protocol}: {error}") from None
             return answer, trio.current_time() - start
 
         return await self._use_stream(

@@ -55,7 +55,7 @@ class StreamEnded(StreamFault):
     """The peer finished sending in the middle of a message, or before the one that was waited for."""
 
 
-class MessageFault(StreamFault):
+class BadMessage(StreamFault):
     """The peer's length prefix is bad, or its message is over the limit."""
 
 
@@ -110,7 +110,7 @@ class Stream(trio.abc.HalfCloseableStream):
     async def read_delimited(self, limit_bytes: int) -> bytes:
         """The next message behind a uvarint length, whole.
 
-        Raises: MessageFault for a length over `limit_bytes`, before any of the body is waited for; StreamEnded when the stream ends
+        Raises: BadMessage for a length over `limit_bytes`, before any of the body is waited for; StreamEnded when the stream ends
         first; other StreamFault kinds. Cancelled: what has come stays and is read by the next call.
         """
         return await self.read_message(take_delimited, limit_bytes)
@@ -127,7 +127,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 try:
                     message = take(self._buffer, limit_bytes)
                 except FramingFault as fault:
-                    raise MessageFault(str(fault)) from None
+                    raise BadMessage(str(fault)) from None
                 if message is not None:
                     self.connection.hold(len(self._buffer) - before)
                     self._credit(before - len(self._buffer))

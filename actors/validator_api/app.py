@@ -84,7 +84,7 @@ class Application:
         path = scope["path"]
         found = routes.route_for(scope["method"], path)
         route = found[0] if found else None
-        exchange = Exchange(receive, send, first, self._bodies)
+        exchange = HttpExchange(receive, send, first, self._bodies)
         try:
             async with trio.open_nursery() as nursery:
                 answer = await self._answer(scope, headers, first, route, found[1] if found else {}, exchange, nursery)
@@ -107,7 +107,7 @@ class Application:
         first: dict[str, str],
         route: Route | None,
         params: dict[str, str],
-        exchange: "Exchange",
+        exchange: "HttpExchange",
         nursery: trio.Nursery,
     ) -> ApiAnswer:
         method, path = scope["method"], scope["path"]
@@ -130,7 +130,7 @@ class Application:
         except Exception as error:
             return self._error_of(error, route.endpoint if route else PASSED_ON)
 
-    async def _body(self, head: ApiRequest, route: Route | None, exchange: "Exchange", nursery: trio.Nursery) -> bytes:
+    async def _body(self, head: ApiRequest, route: Route | None, exchange: "HttpExchange", nursery: trio.Nursery) -> bytes:
         """Raises: whatever refuses the request before its body is read."""
         limit_bytes = PASSED_ON_BYTES
         if route is not None:
@@ -226,7 +226,7 @@ class Bodies:
         self._left += size
 
 
-class Exchange:
+class HttpExchange:
     """One request's body coming in and answer going out. status: of the answer, 0 while there is none.
 
     length: of the body, if the client says it.

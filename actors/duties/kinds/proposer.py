@@ -19,7 +19,7 @@ from actors.beacon import ForeignFeeRecipient, PrepareProposers, ProduceBlock, P
 from actors.beacon import Message as BeaconMessage
 from actors.duties.decided import ClashingValue
 from actors.duties.facts import BlockFetched
-from actors.duties.kinds.kind import Kind, Known
+from actors.duties.kinds.kind import DutyKind, Known
 from actors.duties.messages import AwaitDecided, LookUp, LookUpSlot, NoDuty
 from actors.duties.story import DutyContext, Timeline, agree, reading_ms, until_done
 from actors.mailbox import Address
@@ -179,7 +179,7 @@ def _in_hand(asked: ProposalsInHand, known: Known) -> tuple[Proposal, ...]:
     return found
 
 
-PROPOSER: Final = Kind(
+PROPOSER: Final = DutyKind(
     DutyType.PROPOSER,
     does="proposes",
     called="the proposal",

@@ -10,7 +10,8 @@ from charon_actors.cli.door import notice, run_program
 from charon_actors.cli.inputs.custom_network import custom_networks
 from charon_actors.cli.log import set_up_log
 from charon_actors.cli.options import flags
-from charon_actors.cli.options.table import Flag, Values, charon_command
+from charon_actors.cli.options.flag import Flag
+from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.unbuilt import OVERRIDES, OVERRIDES_FILE, UNBUILT
 from charon_actors.cli.options.values import Blank, Kind
 from charon_actors.errors import UserError
@@ -239,7 +240,7 @@ def _warn_of_overrides(values: Values) -> None:
 def _unknown_network(lock_path: Path, networks: "Sequence[Network]") -> UserError | None:
     """The error for a lock that can't be verified because its network is not known; None: that isn't the reason."""
     from charon_actors.cluster.faults import ClusterFault
-    from charon_actors.cluster.lock import decode_lock
+    from charon_actors.cluster.lock_json import decode_lock
     from charon_actors.eth2.networks import network_by_fork_version
 
     try:

@@ -17,8 +17,8 @@ Why these tasks (each rule was paid for, specification 03 §9):
     keepalive   pings every 30 s; a peer from which nothing at all comes for 10 s after a ping is gone, though TCP does not know
     openings    ends the streams for which no protocol is agreed in time; a stream gets a task when that is done (`opening.py`)
 
-Limits: 512 inbound streams, 1024 handlers, 256 unacknowledged outbound streams, 512 KiB in the queue before senders wait, 1024
-streams that we have closed and the peer has not, each for 120 s and 64 KiB; credit and memory by peer, not by connection.
+Limits: 512 inbound streams, 1024 handlers, 256 unacknowledged outbound streams; those of the queue (`frame_queue.py`); credit and
+memory by peer, not by connection.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from typing import Final
 import trio
 
 from actors.mesh.account import Account
+from actors.mesh.frame_queue import FrameQueue
 from actors.mesh.opening import Openings, ProtocolAgreed
 from actors.mesh.stream import (
     BadMessage,
@@ -89,14 +90,10 @@ __all__ = [
 READ_BYTES: Final = 131_072
 WRITE_BYTES: Final = 4 * MAX_PLAINTEXT_BYTES  # plaintext of one socket write
 WRITE_FRAMES: Final = 1024  # of one socket write: a millisecond of work, for who makes us answer many small frames
-QUEUE_MARK_BYTES: Final = 512 * 1024
 FRAMES_A_LOOK: Final = 64  # between two looks at what they have cost
 WRITE_TIMEOUT_S: Final = 60.0  # for one socket write
 OWN_DELAY_S: Final = 1.0
 MAX_HANDLERS: Final = 1024  # a handler outlives its stream; opening and resetting in turns must not make them endless
-LINGER_S: Final = 120.0  # the longest handler of a peer (03 §5.1)
-LINGER_BYTES: Final = 65_536  # an answer that nobody reads may be small, as bcast's `00`; what sends on and on is cut off
-MAX_LINGERING: Final = 1024
 CLOSE_TIMEOUT_S: Final = 0.5  # to send what is queued and the go-away, and to see the peer close
 HANDLER_GRACE_S: Final = 5.0  # 03 §5.2: what a handler has; it may have read its message before the connection went
 
@@ -106,7 +103,7 @@ class Connection:
 
     peer_id: proven. outbound, limited: as given to `upgrade`. relayed: through a circuit. rtt_s: last measured round trip, 0 before.
     sent_bytes, received_bytes: on the wire. closed: set when it is of no more use. streams: those open on our side, by yamux id.
-    account: who pays. last_received_at: when the last byte came.
+    account: who pays. frames: what its streams queue and hold. last_received_at: when the last byte came.
     """
 
     def __init__(
@@ -126,15 +123,12 @@ class Connection:
         self.rtt_s = 0.0
         self.sent_bytes = self.received_bytes = 0
         self.closed = trio.Event()
-        self.unread_bytes = self.assembling_bytes = 0  # of all streams; kept by them
-        self.progress = trio.lowlevel.ParkingLot()  # woken when the queue has room or a slot is free
         self._raw, self._noise, self._early = raw, noise, early_plaintext
         self._session = YamuxSession(is_client=outbound)
         self._streams: dict[int, Stream] = {}
+        self.frames = FrameQueue(self._session, account, lambda stream_id: self._streams.pop(stream_id, None))
         self._openings = Openings(self._session, tuple)
         self._opened = trio.Event()
-        self._lingering: dict[int, _Lingering] = {}
-        self._output = trio.Event()
         self._machinery: trio.CancelScope | None = None
         self._is_closing = False
         self._reason: str | None = None  # why it was lost; None when we closed it
@@ -206,11 +200,11 @@ class Connection:
         while True:
             if self._is_closing or self.closed.is_set():
                 raise self._lost()
-            if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.has_room:
+            if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.frames.has_room:
                 break
-            await self.progress.park()
+            await self.frames.progress.park()
         try:
-            stream = Stream(self, self._session.open(), is_outbound=True)
+            stream = Stream(self, self.frames, self._session.open(), is_outbound=True)
         except YamuxFault as fault:
             self.close(str(fault))
             raise ConnectionLost(str(fault)) from None
@@ -258,49 +252,6 @@ class Connection:
                 self._machinery.cancel()
             raise
 
-    # ---- what its streams call, always synchronously ----
-
-    @property
-    def has_room(self) -> bool:
-        """May user tasks queue more?"""
-        return self._session.output_bytes < QUEUE_MARK_BYTES
-
-    def hold(self, count: int) -> None:
-        self.account.hold(count)
-
-    def send_window(self, stream_id: int) -> int:
-        return self._session.send_window(stream_id)
-
-    def queue_data(self, stream_id: int, chunk: bytes | memoryview) -> None:
-        self._session.send(stream_id, chunk)
-        self._output.set()
-
-    def queue_credit(self, stream_id: int, count: int) -> None:
-        self.unread_bytes -= count
-        self._session.consume(stream_id, count, trio.current_time())
-        self._output.set()
-
-    def queue_finish(self, stream_id: int) -> None:
-        self._session.finish(stream_id)
-        self._output.set()
-
-    def queue_close(self, stream: Stream, unread_bytes: int, *, has_ended: bool) -> None:
-        self._streams.pop(stream.stream_id, None)
-        self.queue_finish(stream.stream_id)
-        if stream.stream_id in self._session and not has_ended:
-            self._lingering[stream.stream_id] = _Lingering(trio.current_time() + LINGER_S, unread_bytes)
-            if unread_bytes > LINGER_BYTES:
-                self._cut_off(stream.stream_id)
-            elif len(self._lingering) > MAX_LINGERING:
-                self._cut_off(next(iter(self._lingering)))
-
-    def queue_reset(self, stream: Stream, code: int) -> None:
-        self._streams.pop(stream.stream_id, None)
-        self._lingering.pop(stream.stream_id, None)
-        self._session.reset(stream.stream_id, code)
-        self._output.set()
-        self.progress.unpark_all()
-
     # ---- the tasks ----
 
     async def _read(self, serve: Callable[[Stream], None]) -> None:
@@ -312,9 +263,9 @@ class Connection:
                 self._slice_ms, self._is_drained = cost_ms, False
                 while not self._is_drained:
                     await self.account.pay(self, work)
-                    self._output.set()  # answers, credit
-                    if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.has_room:
-                        self.progress.unpark_all()
+                    self.frames.fill()  # answers, credit
+                    if self._session.unacknowledged < MAX_UNACKNOWLEDGED:
+                        self.frames.wake_if_room()
                 data = await self._raw.receive_some(READ_BYTES)
                 if not data:
                     self._lose("the peer closed the connection")
@@ -353,13 +304,9 @@ class Connection:
     async def _write(self) -> None:
         try:
             while True:
-                if not self._session.output_bytes:
-                    self._output = trio.Event()
-                    await self._output.wait()
-                    continue
+                await self.frames.wait_for_output()
                 wire = self._noise.encrypt(self._session.take_output(WRITE_BYTES, WRITE_FRAMES))
-                if self.has_room:
-                    self.progress.unpark_all()
+                self.frames.wake_if_room()
                 with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
                     await self._raw.send_all(wire)
                 if scope.cancelled_caught:
@@ -376,7 +323,7 @@ class Connection:
             self._pings = (self._pings + 1) % 2**32
             self._ping_sent_at = trio.current_time()
             self._session.ping(self._pings)
-            self._output.set()
+            self.frames.fill()
             await trio.sleep(KEEPALIVE_ANSWER_S)
             if self.last_received_at < self._ping_sent_at:
                 # We may be the one that stood still; the reader then finds the answer in the socket now.
@@ -385,9 +332,7 @@ class Connection:
                 self._lose(f"the peer has been silent for {KEEPALIVE_ANSWER_S:g} s after a ping")
                 return
             await trio.sleep(KEEPALIVE_INTERVAL_S - KEEPALIVE_ANSWER_S)
-            now = trio.current_time()
-            for stream_id in [key for key, lingering in self._lingering.items() if lingering.until <= now]:
-                self._cut_off(stream_id)
+            self.frames.expire(trio.current_time())
 
     async def _expire_openings(self) -> None:
         while True:
@@ -397,7 +342,7 @@ class Connection:
                 continue
             await trio.sleep_until(self._openings.next_end)
             self._openings.expire(trio.current_time())
-            self._output.set()
+            self.frames.fill()
 
     async def _serve(self, on_stream: Callable[[Stream], Awaitable[None]], stream: Stream) -> None:
         try:
@@ -442,14 +387,10 @@ class Connection:
                     agreed = self._openings.feed(stream_id, data, trio.current_time())
                     return 0.0 if agreed is None else self._begin_serving(stream_id, agreed, serve)
                 stream = self._streams.get(stream_id)
-                if stream is None:  # closed by us: the peer gets no credit for it, and a reset if it goes on
-                    lingering = self._lingering.get(stream_id)
-                    if lingering is not None:
-                        lingering.received_bytes += len(data)
-                        if lingering.received_bytes > LINGER_BYTES:
-                            self._cut_off(stream_id)
+                if stream is None:
+                    self.frames.came_late(stream_id, len(data))
                     return 0.0
-                self.unread_bytes += len(data)
+                self.frames.unread_bytes += len(data)
                 stream.feed(data)
                 return RECEIVED_MS
             case Opened(stream_id):
@@ -457,13 +398,13 @@ class Connection:
                 self._opened.set()
                 return OPENED_MS
             case Finished(stream_id):
-                self._lingering.pop(stream_id, None)
+                self.frames.ended_by_peer(stream_id)
                 if stream_id in self._openings:
                     self._openings.end(stream_id)
                 elif stream_id in self._streams:
                     self._streams[stream_id].end()
             case Killed(stream_id, code, by_peer):
-                self._lingering.pop(stream_id, None)
+                self.frames.ended_by_peer(stream_id)
                 if not self._openings.forget(stream_id):
                     self._break_stream(stream_id, lambda: StreamReset(code, by_peer=by_peer))
             case Credited(stream_id):
@@ -478,31 +419,24 @@ class Connection:
 
     def _begin_serving(self, stream_id: int, agreed: ProtocolAgreed, serve: Callable[[Stream], None]) -> float:
         self._serving += 1
-        stream = self._streams[stream_id] = Stream(self, stream_id, is_outbound=False)
+        stream = self._streams[stream_id] = Stream(self, self.frames, stream_id, is_outbound=False)
         stream.protocol = agreed.protocol
         stream.sent_bytes, stream.received_bytes = agreed.sent_bytes, agreed.received_bytes - len(agreed.leftover)
         serve(stream)
         if agreed.leftover:
-            self.unread_bytes += len(agreed.leftover)
+            self.frames.unread_bytes += len(agreed.leftover)
             stream.feed(agreed.leftover)
         return serving_cost_ms(agreed.protocol)
 
-    def cut_stream(self, stream: Stream) -> None:
+    def cut_stream(self, stream_id: int) -> None:
         """For the account: this stream holds too much."""
-        self._session.reset(stream.stream_id, RESOURCE_LIMIT)
-        stream.cut(lambda: StreamReset(RESOURCE_LIMIT, by_peer=False))
-        self._output.set()
+        self.frames.cut(stream_id)
+        self._streams[stream_id].cut(lambda: StreamReset(RESOURCE_LIMIT, by_peer=False))
 
     def _break_stream(self, stream_id: int, fault: Callable[[], StreamFault]) -> None:
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.break_off(fault)
-
-    def _cut_off(self, stream_id: int) -> None:
-        """We have closed it long ago, and the peer has not: its slot is needed."""
-        del self._lingering[stream_id]
-        self._session.reset(stream_id)
-        self._output.set()
 
     def _lost(self) -> ConnectionLost:
         return ConnectionLost(self._reason or self._close_reason)
@@ -517,8 +451,8 @@ class Connection:
         assert self._machinery is not None, "only a running connection says goodbye"
         self._is_closing = True
         self._machinery.deadline = trio.current_time() + CLOSE_TIMEOUT_S
-        self._output.set()
-        self.progress.unpark_all()
+        self.frames.fill()
+        self.frames.progress.unpark_all()
 
     def _end(self) -> None:
         """Of no more use: everybody who waits learns it."""
@@ -527,16 +461,7 @@ class Connection:
         self.closed.set()
         for stream in list(self._streams.values()):
             stream.break_off(self._lost)
-        self.progress.unpark_all()
-
-
-class _Lingering:
-    """A stream that we have closed and the peer has not."""
-
-    __slots__ = ("received_bytes", "until")
-
-    def __init__(self, until: float, received_bytes: int) -> None:
-        self.until, self.received_bytes = until, received_bytes
+        self.frames.progress.unpark_all()
 
 
 async def abort(raw: trio.abc.Stream) -> None:

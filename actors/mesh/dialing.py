@@ -28,6 +28,7 @@ from actors.mesh.identify import push_identify
 from actors.mesh.links import Links
 from actors.mesh.messages import OpenCircuit
 from actors.mesh.owner import IDENTIFY_ERRORS
+from actors.mesh.stream import Carrier
 from actors.mesh.upgrade import upgrade
 from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import AddressBackoff
@@ -187,7 +188,7 @@ class Dialing:
 
     # what connections tell
 
-    def _learn(self, said: HostIdentify, connection: Connection) -> None:
+    def _learn(self, said: HostIdentify, connection: Carrier) -> None:
         self._learnt = dict.fromkeys(kept_addresses(said.listen, connection.remote_address))
 
     def _note_identified(self, connection: Connection) -> None:

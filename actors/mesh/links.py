@@ -20,7 +20,7 @@ from actors.mesh.facts import ConnectionUp, PeerCutOff, StreamOver
 from actors.mesh.host import Host, MeshPeer
 from actors.mesh.owner import Owner
 from actors.mesh.places import who_leaves
-from actors.mesh.stream import Stream
+from actors.mesh.stream import Carrier, Stream
 from charon_actors.p2p.identify import HostIdentify
 from charon_actors.p2p.multiaddr import Multiaddr, named_address
 from charon_actors.pace import Bucket
@@ -46,7 +46,7 @@ class Links(Owner):
         self.is_answering = False
         self.identify: HostIdentify | None = None
         self.told: dict[Connection, tuple[Multiaddr, ...]] = {}
-        self.on_learnt: Callable[[HostIdentify, Connection], None] = lambda said, connection: None
+        self.on_learnt: Callable[[HostIdentify, Carrier], None] = lambda said, connection: None
         self.on_identified: Callable[[Connection], None] = lambda connection: None
         self.on_ended: Callable[[Connection, Multiaddr | None, float, str], None] = lambda connection, dialed, age_s, reason: None
 
@@ -110,7 +110,7 @@ class Links(Owner):
 
     # of Owner
 
-    def name_of(self, connection: Connection) -> str:
+    def name_of(self, connection: Carrier) -> str:
         return self._peer.name
 
     def protocols(self) -> Sequence[str]:
@@ -130,7 +130,7 @@ class Links(Owner):
     def will_introduce(self, connection: Connection) -> None:
         self.told[connection] = self._host.introduction.addresses_for(connection)
 
-    def learn(self, said: HostIdentify, connection: Connection) -> None:
+    def learn(self, said: HostIdentify, connection: Carrier) -> None:
         self.identify = said
         self.on_learnt(said, connection)
         self.announce()

@@ -24,7 +24,7 @@ from actors.mesh.host import Host
 from actors.mesh.identify import ask_identify, read_identify, serve_identify
 from actors.mesh.peerinfo import serve_peerinfo
 from actors.mesh.ping import PING, serve_ping
-from actors.mesh.stream import Stream
+from actors.mesh.stream import Carrier, Stream
 from charon_actors.errors import Retryable
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH, HostIdentify, IdentifyFault
 from charon_actors.p2p.peerinfo import PEERINFO
@@ -69,7 +69,7 @@ class Owner:
 
     # for the subclass
 
-    def name_of(self, connection: Connection) -> str:
+    def name_of(self, connection: Carrier) -> str:
         raise NotImplementedError
 
     def protocols(self) -> Sequence[str]:
@@ -86,7 +86,7 @@ class Owner:
     def will_introduce(self, connection: Connection) -> None:
         """The other end is about to be asked, and to ask."""
 
-    def learn(self, said: HostIdentify, connection: Connection) -> None:
+    def learn(self, said: HostIdentify, connection: Carrier) -> None:
         """The other end has said who it is, asked or not."""
 
     def identified(self, connection: Connection) -> None:

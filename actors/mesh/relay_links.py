@@ -20,7 +20,7 @@ from actors.mesh.host import Host
 from actors.mesh.messages import Circuit, CircuitFault, OpenCircuit
 from actors.mesh.owner import Owner
 from actors.mesh.ping import PING
-from actors.mesh.stream import Stream
+from actors.mesh.stream import Carrier, Stream
 from actors.mesh.upgrade import upgrade
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH, HostIdentify, IdentifyFault
 from charon_actors.p2p.multiaddr import Multiaddr, decode_multiaddr
@@ -72,7 +72,7 @@ class RelayLinks(Owner):
 
     # of Owner
 
-    def name_of(self, connection: Connection) -> str:
+    def name_of(self, connection: Carrier) -> str:
         return peer_name(connection.peer_id)
 
     def protocols(self) -> Sequence[str]:
@@ -81,7 +81,7 @@ class RelayLinks(Owner):
     def changed(self) -> None:
         self._on_changed()
 
-    def learn(self, said: HostIdentify, connection: Connection) -> None:
+    def learn(self, said: HostIdentify, connection: Carrier) -> None:
         self._log.debug("Relay identified itself", agent=said.agent)
 
     def log_end(self, connection: Connection, reason: str) -> None:
@@ -151,6 +151,6 @@ class RelayLinks(Owner):
         return connection if await self._on_peer(connection) else None
 
 
-def circuit_address(connection: Connection) -> Multiaddr:
+def circuit_address(connection: Carrier) -> Multiaddr:
     """Where peers are reached through the relay at the other end."""
     return connection.remote_address.transport.with_peer(connection.peer_id) + CIRCUIT_SUFFIX

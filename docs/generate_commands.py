@@ -14,7 +14,8 @@ import click
 
 from charon_actors.cli.main import COMMANDS, root
 from charon_actors.cli.options.click_options import section_of
-from charon_actors.cli.options.table import CharonCommand, Flag, default_text
+from charon_actors.cli.options.flag import Flag
+from charon_actors.cli.options.table import CharonCommand, default_text
 
 PAGE = Path(__file__).with_name("commands.md")
 

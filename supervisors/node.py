@@ -219,7 +219,16 @@ def _bodies(
     config, chain, lock = node.config, node.chain, node.config.lock
     pubkeys = [validator.public_key for validator in lock.validators]
     graffiti = Graffiti(config.graffiti, pubkeys, names_client=config.graffiti_names_client)
-    actors = NodeActors(node, mailboxes, graffiti, wall_clock)
+    actors = NodeActors(
+        config,
+        mailboxes,
+        chain=chain,
+        mesh=node.mesh,
+        graffiti=graffiti,
+        listening_port=node.p2p_endpoints[0][1] if node.p2p_endpoints else None,
+        wall_clock=wall_clock,
+        on_fact=node.stream,
+    )
     return {
         **key_lock_body(config, lambda: KeyLock("charon run", wall_clock(), "0x" + lock.lock_hash.hex())),
         "monitoring": Staged(partial(_serve, monitoring_app(node.metrics, watch.board), sockets.monitoring, node.stream)),

@@ -6,7 +6,7 @@
 import platform
 from collections.abc import Callable, Sequence
 from socket import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import actors.beacon as beacon_room
 import actors.consensus as consensus_room
@@ -16,6 +16,8 @@ import actors.signatures as signatures_room
 import actors.slashing as slashing_room
 import actors.validator_api as validator_api_room
 from actors import crypto_workers as crypto_room
+from actors.facts import OnFact
+from actors.mesh import Mesh
 from actors.off_loop import Elsewhere
 from charon_actors.cluster.peers import peers_of
 from charon_actors.crypto import Check
@@ -24,12 +26,11 @@ from charon_actors.eth2.beacon_api import ChainEvent, ReorgEvent
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.unsigned_data import Proposal
 from charon_actors.share_index import by_share_index, share_index_of
+from supervisors.chain_facts import ChainFacts
 from supervisors.graffiti import Graffiti
 from supervisors.mailboxes import Mailboxes
+from supervisors.node_config import NodeConfig
 from supervisors.supervisor import Life
-
-if TYPE_CHECKING:
-    from supervisors.node import Node
 
 GO_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}  # the version text has Go's names (07 §5.15)
 SLASHING_FILE: Final = "slashing-protection.sqlite"
@@ -39,14 +40,23 @@ LISTEN_EPOCHS: Final = 2  # after a loss of records; as long as an edited cluste
 
 
 class NodeActors:
-    """Of one node."""
+    """Of one node. listening_port: of the first peer-to-peer socket, if there is one."""
 
-    def __init__(self, node: "Node", mailboxes: Mailboxes, graffiti: Graffiti, wall_clock: Callable[[], float]) -> None:
-        config = self._config = node.config
-        self._lock, self._peers, self._mailboxes = config.lock, peers_of(config.lock.definition), mailboxes
-        self._chain, self._mesh, self._graffiti = node.chain, node.mesh, graffiti
-        self._listening_port = node.p2p_endpoints[0][1] if node.p2p_endpoints else None
-        self._clock, self._on_fact = wall_clock, node.stream
+    def __init__(
+        self,
+        config: NodeConfig,
+        mailboxes: Mailboxes,
+        *,
+        chain: ChainFacts,
+        mesh: Mesh,
+        graffiti: Graffiti,
+        listening_port: int | None,
+        wall_clock: Callable[[], float],
+        on_fact: OnFact,
+    ) -> None:
+        self._config, self._lock, self._peers = config, config.lock, peers_of(config.lock.definition)
+        self._mailboxes, self._chain, self._mesh, self._graffiti = mailboxes, chain, mesh, graffiti
+        self._listening_port, self._clock, self._on_fact = listening_port, wall_clock, on_fact
         self._off_loop = Elsewhere(self._in_process)
         self.make_beacon = beacon_room.beacon_factory(
             beacon_room.Settings(
@@ -58,8 +68,8 @@ class NodeActors:
                 cluster_keys=tuple(validator.public_key for validator in config.lock.validators),
             ),
             on_event=self._chain_event,
-            on_chain=node.chain.replace,
-            on_fact=node.stream,
+            on_chain=chain.replace,
+            on_fact=on_fact,
             wall_clock=wall_clock,
             off_loop=self._off_loop,
         )

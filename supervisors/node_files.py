@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 from charon_actors.cluster.data_directory import load_lock
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.identity import load_key_file
-from charon_actors.cluster.lock import Lock, decode_lock
+from charon_actors.cluster.lock import Lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.peers import Peer, own_peer, peers_of
 from charon_actors.cluster.verify import ContractCheck
 from charon_actors.crypto import k1_public_key

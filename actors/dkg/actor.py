@@ -55,7 +55,8 @@ from actors.mailbox import Inbox, Mail
 from actors.mesh.messages import BadAnswer, MeshFault
 from charon_actors.cluster.data_directory import write_ceremony_artifacts
 from charon_actors.cluster.keystore_files import KEY_MANAGER_PASSWORD_BYTES, PASSWORD_BYTES, Keystore
-from charon_actors.cluster.lock import Lock, encode_lock
+from charon_actors.cluster.lock import Lock
+from charon_actors.cluster.lock_json import encode_lock
 from charon_actors.cluster.peers import Peer
 from charon_actors.cluster.verify import ContractCheck
 from charon_actors.crypto import Entropy

@@ -22,12 +22,14 @@ import msgspec
 from msgspec.structs import replace
 
 from charon_actors.cluster import eip712, merkle
-from charon_actors.cluster.definition import Definition, decode_definition
+from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_candidates import Hints, Repair, shown
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.deposit import deposit_signing_root
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import config_hash, definition_hash, definition_leaves, lock_hash
-from charon_actors.cluster.lock import Lock, decode_lock
+from charon_actors.cluster.lock import Lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.lock_repair import LockRepair
 from charon_actors.cluster.registration import registration_signing_root
 from charon_actors.cluster.repair import repair_config_hash, repair_definition_hash, repair_document

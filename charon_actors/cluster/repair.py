@@ -22,12 +22,14 @@ from msgspec.structs import replace
 
 from charon_actors.cluster import definition_candidates as candidates
 from charon_actors.cluster import merkle
-from charon_actors.cluster.definition import MAX_VALIDATORS, Creator, Definition, ValidatorAddresses, decode_definition
+from charon_actors.cluster.definition import MAX_VALIDATORS, Creator, Definition, ValidatorAddresses
 from charon_actors.cluster.definition_candidates import Change, Hints, Repair, RowChange, shown
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.foreign_json import decode_object
 from charon_actors.cluster.hashes import config_hash, definition_hash, definition_leaves
-from charon_actors.cluster.lock import Lock, decode_lock
+from charon_actors.cluster.lock import Lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.schema import SCHEMAS
 
 MAX_CANDIDATES: Final = 20_000

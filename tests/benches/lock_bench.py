@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from charon_actors.cluster.dealer import deal
 from charon_actors.cluster.hashes import lock_hash
-from charon_actors.cluster.lock import Lock, decode_lock, encode_lock
+from charon_actors.cluster.lock import Lock
+from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.cluster.threshold import default_threshold
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto.batch import Check, verify_all

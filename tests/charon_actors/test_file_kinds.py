@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charon_actors.bounded_json import MAX_DEPTH
-from charon_actors.cluster.definition import decode_definition
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.crypto.faults import KeystoreFault
 from charon_actors.crypto.keystore import decode_keystore

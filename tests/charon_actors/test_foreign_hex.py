@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from charon_actors.cluster.definition import decode_definition
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.deposit import decode_deposit_file
-from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.registration import decode_overrides
 from charon_actors.crypto.keystore import decode_keystore, decrypt_keystore
 from charon_actors.slashing import decode_interchange

@@ -21,7 +21,7 @@ import charon_actors.cli.commands.combine
 from charon_actors.cli.main import main
 from charon_actors.cluster.data_directory import load_lock
 from charon_actors.cluster.keystore_files import read_keystores
-from charon_actors.cluster.lock import decode_lock, encode_lock
+from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.group import CURVE_ORDER
 from charon_actors.crypto.keystore import decode_keystore, decrypt_keystore, encode_keystore, encrypt_keystore

@@ -17,7 +17,7 @@ import pytest
 
 from charon_actors.cli.options.values import parse_duration
 from charon_actors.cluster.data_directory import load_lock
-from charon_actors.cluster.definition import decode_definition
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.identity import load_key_file
 from charon_actors.cluster.keystore_files import read_keystores
 from charon_actors.cluster.verify import verify_definition

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charon_actors.cli.options.config_file import read_config_file
-from charon_actors.cli.options.table import Flag, Values, resolve
+from charon_actors.cli.options.flag import Flag
+from charon_actors.cli.options.table import Values, resolve
 from charon_actors.cli.options.values import Kind, ValueFault, parse_value
 from charon_actors.errors import UserError
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from charon_actors.cluster.lock import Lock, decode_lock
+from charon_actors.cluster.lock import Lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.eth2.networks import Network
 from tests.cli.conftest import Charon

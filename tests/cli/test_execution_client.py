@@ -18,10 +18,11 @@ from charon_actors.cli.services import execution_client
 from charon_actors.cli.services.execution_client import MAX_ANSWER_BYTES, ExecutionClient
 from charon_actors.cli.services.http_request import service_of
 from charon_actors.cluster.data_directory import read_definition, verified_definition
-from charon_actors.cluster.definition import Creator, Definition, encode_definition
+from charon_actors.cluster.definition import Creator, Definition
+from charon_actors.cluster.definition_json import encode_definition
 from charon_actors.cluster.eip712 import creator_config_digest
 from charon_actors.cluster.hashes import with_definition_hashes
-from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.errors import UserError
 from supervisors.ceremony import run_ceremony

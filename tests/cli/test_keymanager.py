@@ -18,7 +18,8 @@ from charon_actors.cli.services.http_request import HttpFault, service_of, wait_
 from charon_actors.cli.services.keymanager import KeyManager
 from charon_actors.cluster.data_directory import load_lock
 from charon_actors.cluster.keystore_files import Keystore
-from charon_actors.cluster.lock import Lock, decode_lock
+from charon_actors.cluster.lock import Lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto import decode_keystore, decrypt_keystore, public_key
 from charon_actors.errors import UserError

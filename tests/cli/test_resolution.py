@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charon_actors.cli.options.config_file import read_config_file
-from charon_actors.cli.options.table import Flag, Values, charon_command, resolve
+from charon_actors.cli.options.flag import Flag
+from charon_actors.cli.options.table import Values, charon_command, resolve
 from charon_actors.cli.options.values import Kind
 from charon_actors.errors import UserError
 

@@ -23,7 +23,7 @@ import trio
 
 from actors.http import server as http_server
 from charon_actors.cli.commands.run import FLAGS
-from charon_actors.cluster.lock import encode_lock
+from charon_actors.cluster.lock_json import encode_lock
 from charon_actors.crypto import public_key
 from supervisors.simnet import FORK_VERSION, SLOTS_PER_EPOCH, SimnetSettings, make_cluster, open_cluster
 from supervisors.simulation.beacon_mock import BeaconMock, BeaconSettings

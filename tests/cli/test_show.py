@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from charon_actors.cluster.foreign_json import encode_object
-from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.peers import peers_of
 from charon_actors.cluster.registration import encode_overrides
 from charon_actors.p2p.peer_id import peer_id_text

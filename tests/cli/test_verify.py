@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from charon_actors.cluster.definition import decode_definition
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.identity import KEY_FILE
-from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.staging import STAGING_PREFIX
 from charon_actors.cluster.verify import verify_definition, verify_lock
 from tests.charon_actors.cluster.test_verify import CASES, patched, rehashed

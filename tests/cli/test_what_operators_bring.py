@@ -18,7 +18,8 @@ import pytest
 
 from charon_actors.cli.commands import run as run_module
 from charon_actors.cli.main import COMMANDS, root
-from charon_actors.cli.options.table import CharonCommand, Flag, Unbuilt, Values, charon_command, resolve
+from charon_actors.cli.options.flag import Flag, Unbuilt
+from charon_actors.cli.options.table import CharonCommand, Values, charon_command, resolve
 from charon_actors.cli.options.unbuilt import UNBUILT
 from charon_actors.cli.options.values import Blank, Kind, parse_duration
 from charon_actors.errors import UserError

@@ -15,7 +15,7 @@ from charon_actors.cluster import archive
 from charon_actors.cluster.archive import archive_ceremony, pack
 from charon_actors.cluster.data_directory import load_lock, write_ceremony_artifacts
 from charon_actors.cluster.keystore_files import Keystore
-from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.staging import staging
 from charon_actors.errors import UserError
 from tests.charon_actors.dkg.cluster import definition, prepare_directory

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from actors.dkg import CeremonyOptions
 from actors.dkg.actor import Aborted
 from charon_actors.cli.main import main
-from charon_actors.cluster.definition import Definition, encode_definition
+from charon_actors.cluster.definition import Definition
+from charon_actors.cluster.definition_json import encode_definition
 from charon_actors.cluster.lock import Lock
 from charon_actors.profile import Profile
 from supervisors.ceremony import CeremonyConfig, ceremony_tree, run_ceremony

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from charon_actors.cluster.deposit import Deposit, deposit_message_root, deposit_signing_root, withdrawal_credentials
-from charon_actors.cluster.lock import decode_lock, encode_lock
+from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.cluster.registration import Registration, registration_message_root, registration_signing_root
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.dkg.sync_messages import SyncAnswer, decode_answer, decode_report, encode_answer, encode_report

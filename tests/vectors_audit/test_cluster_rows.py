@@ -8,7 +8,7 @@ import pytest
 
 from charon_actors.cluster import eip712
 from charon_actors.cluster.identity import load_key_file
-from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.crypto import (
     CURVE_ORDER,
     ethereum_address,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from charon_actors.beacon.blocks import decode_proposal
-from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.crypto import Check, verify
 from charon_actors.eth2.chain import Chain, ForkEntry
 from charon_actors.eth2.duty import Duty, DutyType

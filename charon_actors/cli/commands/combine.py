@@ -25,7 +25,8 @@ from charon_actors.cli.door import notice, one_line
 from charon_actors.cli.inputs.custom_network import custom_networks
 from charon_actors.cli.keystore_workers import decrypt_all, encrypt_all
 from charon_actors.cli.options import flags
-from charon_actors.cli.options.table import Flag, Values, charon_command
+from charon_actors.cli.options.flag import Flag
+from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
 from charon_actors.cli.services.execution_client import execution_client
 from charon_actors.cluster.data_directory import LOCK_FILE, load_lock

@@ -8,7 +8,8 @@ from typing import Final
 
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
-from charon_actors.cli.options.table import Argument, Values, charon_command
+from charon_actors.cli.options.flag import Argument
+from charon_actors.cli.options.table import Values, charon_command
 
 SHELLS: Final[dict[str, type[ShellComplete]]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 INSTALL: Final = {

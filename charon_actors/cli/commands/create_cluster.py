@@ -29,8 +29,9 @@ from charon_actors.cli.inputs.terms import (
     definition_from_flags,
 )
 from charon_actors.cli.keystore_workers import decrypt_all, encrypt_all
+from charon_actors.cli.options.flag import Flag
 from charon_actors.cli.options.flags import EXECUTION_CLIENT, PUBLISH_ADDRESS, TERMS
-from charon_actors.cli.options.table import Flag, Values, charon_command
+from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Blank, Kind
 from charon_actors.cli.services.execution_client import ExecutionClient, execution_client
 from charon_actors.cli.services.http_request import HttpFault, wait_for
@@ -52,7 +53,7 @@ from charon_actors.cluster.keystore_files import (
     read_keystores,
     stage_keystores,
 )
-from charon_actors.cluster.lock import encode_lock
+from charon_actors.cluster.lock_json import encode_lock
 from charon_actors.cluster.registration import LEGACY_GAS_LIMIT
 from charon_actors.cluster.schema import schema_of
 from charon_actors.cluster.staging import check_no_leftovers, is_empty_directory, is_taken, staging

@@ -15,14 +15,15 @@ from msgspec.structs import replace
 
 from charon_actors.cli.door import notice
 from charon_actors.cli.inputs.terms import check_operator_count, definition_from_flags
+from charon_actors.cli.options.flag import Flag, environment_name
 from charon_actors.cli.options.flags import EXECUTION_CLIENT, PUBLISH_ADDRESS, TERMS, words
-from charon_actors.cli.options.sources import environment_name
-from charon_actors.cli.options.table import Flag, Values, charon_command
+from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
 from charon_actors.cli.services.http_request import HttpFault, wait_for
 from charon_actors.cli.services.obol_api import ObolApi, obol_api
 from charon_actors.cluster.data_directory import DEFINITION_FILE, PUBLIC
-from charon_actors.cluster.definition import Creator, Definition, Operator, encode_definition
+from charon_actors.cluster.definition import Creator, Definition, Operator
+from charon_actors.cluster.definition_json import encode_definition
 from charon_actors.cluster.eip712 import creator_config_digest, terms_digest
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.peers import of_consensus_clients

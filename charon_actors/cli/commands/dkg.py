@@ -17,7 +17,8 @@ from charon_actors.cli.door import notice, run_program
 from charon_actors.cli.inputs.custom_network import custom_networks
 from charon_actors.cli.log import set_up_log
 from charon_actors.cli.options import flags
-from charon_actors.cli.options.table import Flag, Values, charon_command
+from charon_actors.cli.options.flag import Flag
+from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
 from charon_actors.errors import UserError
 from charon_actors.profile import Profile

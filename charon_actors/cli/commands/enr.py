@@ -7,8 +7,9 @@ from typing import Final
 
 from charon_actors.cli.door import notice
 from charon_actors.cli.inputs.enr_address import record_of
+from charon_actors.cli.options.flag import Flag
 from charon_actors.cli.options.flags import DATA_DIR, ENR_ADDRESS, FORMER_ENR
-from charon_actors.cli.options.table import Flag, Values, charon_command
+from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
 from charon_actors.cluster.identity import KEY_FILE, load_key_file
 

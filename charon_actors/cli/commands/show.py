@@ -26,13 +26,16 @@ from charon_actors.cli.commands.show_text import print_description
 from charon_actors.cli.inputs.cluster_file import read_cluster_file
 from charon_actors.cli.inputs.custom_network import custom_networks
 from charon_actors.cli.options import flags
-from charon_actors.cli.options.table import Argument, Flag, Values, charon_command
+from charon_actors.cli.options.flag import Argument, Flag
+from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
-from charon_actors.cluster.definition import Definition, decode_definition
+from charon_actors.cluster.definition import Definition
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.deposit import decode_deposit_file
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.foreign_json import hex_text
-from charon_actors.cluster.lock import NO_REGISTRATION, Lock, decode_lock
+from charon_actors.cluster.lock import NO_REGISTRATION, Lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.registration import decode_overrides
 from charon_actors.crypto.faults import KeystoreFault
 from charon_actors.crypto.keystore import decode_keystore, named_public_key

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from charon_actors.cli.door import run_program
 from charon_actors.cli.log import set_up_log
+from charon_actors.cli.options.flag import Flag
 from charon_actors.cli.options.flags import LEVEL_WORDS
-from charon_actors.cli.options.table import Flag, Values, charon_command
+from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
 from charon_actors.errors import UserError
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from charon_actors.cli.inputs.cluster_file import STDIN, read_cluster_file
 from charon_actors.cli.inputs.custom_network import custom_networks
 from charon_actors.cli.options import flags
-from charon_actors.cli.options.table import Argument, Flag, Values, charon_command
+from charon_actors.cli.options.flag import Argument, Flag
+from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
 from charon_actors.cli.services.execution_client import execution_client
 from charon_actors.cli.verification.files import Copy, FileChecks
@@ -19,10 +20,12 @@ from charon_actors.cli.verification.folder import check_cluster_folder, check_no
 from charon_actors.cli.verification.keystores import KeystoreChecks
 from charon_actors.cli.verification.report import Report
 from charon_actors.cluster.data_directory import DEPOSIT_PREFIX, LOCK_FILE
-from charon_actors.cluster.definition import Definition, decode_definition
+from charon_actors.cluster.definition import Definition
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.identity import KEY_FILE, load_key_file
-from charon_actors.cluster.lock import Lock, decode_lock
+from charon_actors.cluster.lock import Lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.peers import of_consensus_client, own_peer, peers_of
 from charon_actors.cluster.staging import read_file
 from charon_actors.cluster.verify import ContractCheck

@@ -3,7 +3,8 @@
 import platform
 from importlib import metadata
 
-from charon_actors.cli.options.table import Flag, Values, charon_command
+from charon_actors.cli.options.flag import Flag
+from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
 from charon_actors.profile import Profile
 from charon_actors.version import VERSION

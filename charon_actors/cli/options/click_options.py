@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from charon_actors.cli.options.flag import Argument, Flag
 from charon_actors.cli.options.values import Kind
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-    from charon_actors.cli.options.table import Argument, Flag
 
 SECTIONS: Final = {
     "beacon-node": "Beacon node",
@@ -56,7 +55,7 @@ class _Option(click.Option):
         return []
 
 
-def click_argument(argument: "Argument") -> click.Argument:
+def click_argument(argument: Argument) -> click.Argument:
     """An argument that click never calls missing: `resolve` does, in our words."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list["CompletionItem[str]"]:
@@ -75,7 +74,7 @@ def click_argument(argument: "Argument") -> click.Argument:
     )
 
 
-def click_options(flag: "Flag", default_text: str) -> list[click.Option]:
+def click_options(flag: Flag, default_text: str) -> list[click.Option]:
     """The flag itself, and each older spelling as a hidden option of its own, so that we know which one was used."""
     note = "required" if flag.required else default_text
     spellings = [[*([f"-{flag.short}"] if flag.short else []), f"--{flag.name}", flag_parameter(flag.name)]]

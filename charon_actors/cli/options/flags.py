@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from charon_actors.cli.options.table import Flag
+from charon_actors.cli.options.flag import Flag
 from charon_actors.cli.options.values import Blank, Kind
 from charon_actors.cluster.schema import WRITTEN_VERSIONS
 from charon_actors.eth2.networks import ALIASES, NETWORKS

@@ -1,15 +1,12 @@
 """Values that are safe to log: tokens, headers, passwords and paths in URLs are masked. Source: 09-cli-and-config, section 2.1."""
 
 import re
-from typing import TYPE_CHECKING
 
+from charon_actors.cli.options.flag import Flag
 from charon_actors.cli.options.values import Kind, Value, duration_text
 
-if TYPE_CHECKING:
-    from charon_actors.cli.options.table import Flag
 
-
-def masked_value(flag: "Flag", value: Value) -> str:
+def masked_value(flag: Flag, value: Value) -> str:
     """As text, on the flag's terms."""
     if value and (flag.secret or "auth-token" in flag.name):
         return "xxxxx"
@@ -22,7 +19,7 @@ def masked_value(flag: "Flag", value: Value) -> str:
     return _masked_text(flag, str(value))
 
 
-def _masked_text(flag: "Flag", text: str) -> str:
+def _masked_text(flag: Flag, text: str) -> str:
     if "header" in flag.name:
         key, found, _ = text.partition("=")
         return f"{key}=xxxxx" if found else "xxxxx"

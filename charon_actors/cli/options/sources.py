@@ -12,30 +12,22 @@ of a list means is in the flag's `blank`.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from charon_actors.cli.door import notice
 from charon_actors.cli.options.click_options import flag_parameter
 from charon_actors.cli.options.config_file import FileValues, Scalar
+from charon_actors.cli.options.flag import Flag, environment_name
 from charon_actors.cli.options.values import Blank, Kind, Value, ValueFault, parse_value, strip_quotes
 from charon_actors.errors import UserError
 
-if TYPE_CHECKING:
-    from charon_actors.cli.options.table import Flag
-
-ENVIRONMENT_PREFIX: Final = "CHARON_"
 MAX_SHOWN_CHARACTERS: Final = 60
 _REMEDY: Final = "see the command's --help"
 
 Found = tuple[str, Value]
 
 
-def environment_name(flag_name: str) -> str:
-    """`CHARON_P2P_TCP_ADDRESS` for `p2p-tcp-address`."""
-    return ENVIRONMENT_PREFIX + flag_name.upper().replace("-", "_")
-
-
-def from_arguments(flag: "Flag", arguments: Mapping[str, Any]) -> Found | None:
+def from_arguments(flag: Flag, arguments: Mapping[str, Any]) -> Found | None:
     """arguments: texts by parameter name, as click found them. Raises UserError, as all of these do."""
     for name in (flag.name, *flag.aliases):
         texts = arguments.get(flag_parameter(name))
@@ -53,7 +45,7 @@ def from_arguments(flag: "Flag", arguments: Mapping[str, Any]) -> Found | None:
     return None
 
 
-def from_environment(flag: "Flag", environment: Mapping[str, str]) -> Found | None:
+def from_environment(flag: Flag, environment: Mapping[str, str]) -> Found | None:
     for name in (flag.name, *flag.aliases):
         where = environment_name(name)
         text = strip_quotes(environment.get(where, ""))
@@ -68,7 +60,7 @@ def from_environment(flag: "Flag", environment: Mapping[str, str]) -> Found | No
     return None
 
 
-def from_file(flag: "Flag", file_name: str, in_file: FileValues) -> Found | None:
+def from_file(flag: Flag, file_name: str, in_file: FileValues) -> Found | None:
     for name in (flag.name, *flag.aliases):
         found = in_file.get(name)
         if found is None:
@@ -87,7 +79,7 @@ def from_file(flag: "Flag", file_name: str, in_file: FileValues) -> Found | None
     return None
 
 
-def _parsed(flag: "Flag", text: str, where: str) -> Value:
+def _parsed(flag: Flag, text: str, where: str) -> Value:
     try:
         value = parse_value(flag.kind, text)
     except ValueFault as error:
@@ -97,7 +89,7 @@ def _parsed(flag: "Flag", text: str, where: str) -> Value:
     return _word(flag, value, where) if flag.words and isinstance(value, str) else value
 
 
-def _word(flag: "Flag", text: str, where: str) -> str:
+def _word(flag: Flag, text: str, where: str) -> str:
     word = flag.words.get(text.strip().lower())
     if word is not None or flag.has_more_words:
         return text if word is None else word
@@ -106,7 +98,7 @@ def _word(flag: "Flag", text: str, where: str) -> str:
     raise UserError(where, what, f"use one of {known}")
 
 
-def _elements(flag: "Flag", elements: tuple[str, ...], where: str) -> tuple[str, ...]:
+def _elements(flag: Flag, elements: tuple[str, ...], where: str) -> tuple[str, ...]:
     if flag.blank is Blank.DROPPED:
         return tuple(filter(None, elements))
     if flag.blank is Blank.REFUSED and "" in elements:
@@ -116,7 +108,7 @@ def _elements(flag: "Flag", elements: tuple[str, ...], where: str) -> tuple[str,
     return elements
 
 
-def _shown(flag: "Flag", text: str) -> str:
+def _shown(flag: Flag, text: str) -> str:
     if flag.secret:
         return "…"
     return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "…"

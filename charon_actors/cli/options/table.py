@@ -7,8 +7,8 @@ Where a value comes from, highest first (specification 09-cli-and-config, sectio
     3  charon.json/toml/yaml/yml       in the working directory (config_file.py)
     4  the default of the table
 
-How to write a command (module of its own, registered by name in main.py; Kind comes from cli/values.py; flags that several
-commands share stand in cli/flags.py; an async program is run by cli/door.py `run_program`):
+How to write a command (module of its own, registered by name in main.py; Kind comes from values.py; flags that several
+commands share stand in flags.py; an async program is run by cli/door.py `run_program`):
 
     def run(values: Values) -> int: ...           # exit status; raises UserError
     command = charon_command("dkg", "Take part in a ceremony", run, [Flag("timeout", Kind.DURATION, 120.0, "…"), *P2P],
@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 
 from charon_actors.cli.door import notice
 from charon_actors.cli.options.click_options import (
@@ -47,72 +46,14 @@ from charon_actors.cli.options.click_options import (
 )
 from charon_actors.cli.options.config_file import read_config_file
 from charon_actors.cli.options.examples import write_example
+from charon_actors.cli.options.flag import Argument, Flag, Unbuilt, environment_name
 from charon_actors.cli.options.masked import masked_value
-from charon_actors.cli.options.sources import environment_name, from_arguments, from_environment, from_file, is_below
-from charon_actors.cli.options.values import Blank, Kind, Value, duration_text
+from charon_actors.cli.options.sources import from_arguments, from_environment, from_file, is_below
+from charon_actors.cli.options.values import Kind, Value, duration_text
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
 
 PATH_ENDINGS: Final = ("-file", "-path", "-dir")
-
-
-class Unbuilt(msgspec.Struct, frozen=True):
-    """Of a flag of Charon that this version doesn't have yet. means: what is so without it.
-
-    remedy: what to do instead, where it must not be ignored; empty where a notice is enough.
-    """
-
-    means: str
-    remedy: str = ""
-
-
-class Flag(msgspec.Struct, frozen=True):
-    """A flag of Charon: name without dashes, kind, default in the kind's Python type, help in one sentence.
-
-    required: some source must give a value. aliases: older names. inert: why the flag has no effect any more. unbuilt: see on top.
-    secret: the value is never shown, not even in the start-up banner. blank: what an empty element of a list means.
-    words: a fixed set, in lower case, each with the word that it means. has_more_words: others are for the command to judge.
-    """
-
-    name: str
-    kind: Kind
-    default: Value
-    help: str
-    required: bool = False
-    short: str = ""
-    aliases: tuple[str, ...] = ()
-    inert: str = ""
-    secret: bool = False
-    unbuilt: Unbuilt | None = None
-    blank: Blank = Blank.REFUSED
-    words: Mapping[str, str] = {}
-    has_more_words: bool = False
-
-    @property
-    def environment_name(self) -> str:
-        return environment_name(self.name)
-
-    @property
-    def is_hidden(self) -> bool:
-        """Accepted, but nothing that help should lead anybody to."""
-        return bool(self.inert) or self.unbuilt is not None
-
-
-class Argument(msgspec.Struct, frozen=True):
-    """A word of the command line that belongs to no flag; its value is a text. Several are given in the table's order.
-
-    name: as in `Values.text(name)`; help shows it in capitals. choices: all that it may be, empty for anything.
-    """
-
-    name: str
-    help: str
-    default: str = ""
-    required: bool = False
-    choices: tuple[str, ...] = ()
-
-    @property
-    def shown(self) -> str:
-        return "|".join(self.choices) or self.name.upper()
 
 
 class Values:

@@ -12,7 +12,7 @@ of them moves its row to run.py and writes its help. Source: specification 09-cl
 from typing import Final
 
 from charon_actors.cli.options import flags
-from charon_actors.cli.options.table import Flag, Unbuilt
+from charon_actors.cli.options.flag import Flag, Unbuilt
 from charon_actors.cli.options.values import Blank, Kind
 
 LEFT_OUT_SIMNET: Final = "leave it out, or try `charon simnet`"

@@ -17,10 +17,12 @@ from typing import Final
 
 from charon_actors.cli.options.table import Values
 from charon_actors.cli.services.http_request import HttpFault, Service, exchange, service_of_flag
-from charon_actors.cluster.definition import Definition, definition_to_json
+from charon_actors.cluster.definition import Definition
+from charon_actors.cluster.definition_json import definition_to_json
 from charon_actors.cluster.eip712 import TERMS_HASH, TERMS_VERSION
 from charon_actors.cluster.foreign_json import encode_compact, hex_text
-from charon_actors.cluster.lock import Lock, lock_to_json
+from charon_actors.cluster.lock import Lock
+from charon_actors.cluster.lock_json import lock_to_json
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 PUBLISH_ATTEMPTS: Final = 3

@@ -11,8 +11,9 @@ from typing import Final
 from charon_actors.cli.forked import verify_on_all_cores
 from charon_actors.cli.verification.report import Report
 from charon_actors.cluster.data_directory import DEFINITION_FILE, LOCK_FILE
-from charon_actors.cluster.definition import Definition, decode_definition
+from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_candidates import Hints
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.deposit import (
     Deposit,
     DepositFile,
@@ -25,8 +26,9 @@ from charon_actors.cluster.deposit import (
 )
 from charon_actors.cluster.explain import Explanation, explain, first_difference, is_original
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.lock import Lock, decode_lock
+from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_checks import DEPOSITS, Check, check_definition, check_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.peers import Peer, of_consensus_clients, own_peer, peers_of
 from charon_actors.cluster.registration import decode_overrides, verify_registrations
 from charon_actors.cluster.schema import schema_of

@@ -22,7 +22,7 @@ from charon_actors.cluster.hashes import with_lock_hashes
 from charon_actors.cluster.identity import KEY_FILE, load_key_file, write_identity
 from charon_actors.cluster.key_lock import KeyLock, check_key_lock, decode_key_lock, encode_key_lock
 from charon_actors.cluster.keystore_files import Keystore
-from charon_actors.cluster.lock import decode_lock, encode_lock
+from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.cluster.staging import staging
 from charon_actors.enr import new_record
 from charon_actors.errors import UserError

@@ -9,10 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from charon_actors.cluster.dealer import PART_VALIDATORS, deal
-from charon_actors.cluster.definition import Definition, Operator, ValidatorAddresses, decode_definition, encode_definition
+from charon_actors.cluster.definition import Definition, Operator, ValidatorAddresses
+from charon_actors.cluster.definition_json import decode_definition, encode_definition
 from charon_actors.cluster.deposit import GWEI_PER_ETH, encode_deposit_files
 from charon_actors.cluster.hashes import with_definition_hashes
-from charon_actors.cluster.lock import decode_lock, encode_lock
+from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.cluster.registration import registration_signing_root
 from charon_actors.cluster.schema import SCHEMAS, schema_of
 from charon_actors.cluster.verify import verify_lock

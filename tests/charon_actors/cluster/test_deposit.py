@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from charon_actors.cluster.definition import decode_definition
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.deposit import (
     GWEI_PER_ETH,
     Deposit,
@@ -20,7 +20,7 @@ from charon_actors.cluster.deposit import (
     withdrawal_credentials,
 )
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.schema import schema_of
 from tests.charon_actors.cluster.vectors import CLUSTER, load, real_files
 

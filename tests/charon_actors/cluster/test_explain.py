@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from charon_actors.cluster import merkle
-from charon_actors.cluster.definition import decode_definition
 from charon_actors.cluster.definition_candidates import Hints
+from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.explain import Explanation, explain, first_difference, is_original, validator_suspects
 from charon_actors.cluster.hashes import with_lock_hashes
-from charon_actors.cluster.lock import decode_lock
 from charon_actors.cluster.lock_checks import check_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.lock_repair import point_at
 from charon_actors.cluster.repair import ListRoot
 from charon_actors.cluster.verify import verify_lock

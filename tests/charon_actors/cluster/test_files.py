@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from charon_actors.cluster.definition import decode_definition, encode_definition
+from charon_actors.cluster.definition_json import decode_definition, encode_definition
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import (
     config_hash,
@@ -18,7 +18,7 @@ from charon_actors.cluster.hashes import (
     validator_leaves,
     with_definition_hashes,
 )
-from charon_actors.cluster.lock import decode_lock, encode_lock
+from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.cluster.merkle import container
 from charon_actors.cluster.schema import SCHEMAS, schema_of
 from charon_actors.cluster.verify import verify_definition, verify_lock

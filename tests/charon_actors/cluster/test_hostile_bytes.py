@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charon_actors.cluster.definition import decode_definition, encode_definition
+from charon_actors.cluster.definition_json import decode_definition, encode_definition
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import config_hash
 from charon_actors.cluster.key_lock import decode_key_lock, encode_key_lock
-from charon_actors.cluster.lock import decode_lock, encode_lock
+from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.cluster.verify import verify_definition, verify_lock_signatures
 from tests.charon_actors.cluster.vectors import CLUSTER
 

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.key_shares import ShareOwner, ShareOwners, recover_group_secret
-from charon_actors.cluster.lock import Lock, decode_lock
+from charon_actors.cluster.lock import Lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.errors import UserError
 from tests.charon_actors.cluster.vectors import CLUSTER
 

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.registration import decode_overrides, encode_overrides, verify_registrations
 from tests.charon_actors.cluster.vectors import CLUSTER
 

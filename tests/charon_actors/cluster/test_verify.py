@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from charon_actors.cluster import eip712
-from charon_actors.cluster.definition import Creator, Definition, Operator, decode_definition, encode_definition
+from charon_actors.cluster.definition import Creator, Definition, Operator
+from charon_actors.cluster.definition_json import decode_definition, encode_definition
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import config_hash, definition_hash, lock_hash, with_definition_hashes, with_lock_hashes
-from charon_actors.cluster.lock import Lock, decode_lock, encode_lock
+from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_checks import check_lock
+from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.cluster.peers import own_peer, peers_of
 from charon_actors.cluster.schema import SCHEMAS
 from charon_actors.cluster.verify import (

@@ -8,10 +8,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from charon_actors.cluster.definition import Creator, Definition, Operator, ValidatorAddresses, encode_definition
+from charon_actors.cluster.definition import Creator, Definition, Operator, ValidatorAddresses
+from charon_actors.cluster.definition_json import encode_definition
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.keystore_files import read_keystores
-from charon_actors.cluster.lock import decode_lock
+from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto import decode_keystore, decrypt_keystore, public_key, recover_secret
 from charon_actors.enr import new_record

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from charon_actors.cluster.definition import decode_definition
-from charon_actors.cluster.lock import decode_lock, encode_lock
+from charon_actors.cluster.definition_json import decode_definition
+from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.cluster.peers import peers_of
 from charon_actors.cluster.verify import verify_definition
 from charon_actors.dkg.ceremony import Ceremony

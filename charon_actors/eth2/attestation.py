@@ -26,7 +26,10 @@ MAX_COMMITTEES: Final = 64
 
 
 def vote_index(committee_index: int, fork: Fork) -> int:
-    """The `index` of a vote of that committee: from Electra on it is 0 for all, and the committee stands beside the vote (EIP-7549)."""
+    """The `index` of a vote of that committee: from Electra on it is 0 for all, and the committee stands beside the vote (EIP-7549).
+
+    Gloas gives it another meaning: asked for with 0, answered with 0 or 1, where 1 means that the payload is present (12 §7).
+    """
     return committee_index if fork < Fork.ELECTRA else 0
 
 

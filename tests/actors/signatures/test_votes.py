@@ -28,6 +28,7 @@ IMPOSSIBLE = {
     "the last epoch": attestation(1, data=vote(target=EPOCH - 1, source=EPOCH - 2)),
     "a source after the target": attestation(1, data=vote(source=EPOCH + 1)),
     "a source that is the target": attestation(1, data=vote(source=EPOCH)),
+    "a committee where Electra has 0": attestation(1, data=msgspec.structs.replace(vote(), index=3)),
     "two committees": changed(b"\x03" + bytes(7)),
     "no committee": changed(bytes(8)),
     "the shape before Electra": of_fork(Fork.DENEB),

@@ -2,7 +2,7 @@
 
 A bucket holds `burst` tokens at first, gets `per_s` a second and never holds more than `burst`. So whatever goes through it happens at
 most `burst + per_s * t` times in any time t. Who has no say in when it happens asks `take`, and drops what gets no token; who can wait
-uses `spend`, which may run into debt, and waits for as long as it says.
+uses `spend`, which may run into debt, and waits for as long as it says, or asks `wait_s` first.
 
 Limits: two numbers a bucket. A clock that steps back gives nothing and takes nothing.
 """
@@ -30,6 +30,11 @@ class Bucket:
         self._fill(now)
         self._tokens -= cost
         return max(-self._tokens / self._per_s, 0.0)
+
+    def wait_s(self, now: float, cost: float = 0.0) -> float:
+        """Seconds until `cost` tokens are there, or, without a cost, until there is no debt."""
+        self._fill(now)
+        return max((cost - self._tokens) / self._per_s, 0.0)
 
     def is_full(self, now: float) -> bool:
         """Whether it is as new: nothing has gone through it lately."""

@@ -18,12 +18,12 @@ import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import structlog
 import trio
 
 from actors.beacon import BeaconFault, SyncState, SyncStatus
 from actors.beacon import Message as BeaconMessage
 from actors.facts import Fact, OnFact
+from actors.log import get_logger
 from actors.mailbox import Address
 from actors.metrics import Readiness
 from actors.slashing.facts import OnlyListening
@@ -32,7 +32,7 @@ from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from supervisors.chain_facts import ChainFacts
 
-log = structlog.get_logger(topic="app-start")
+log = get_logger("app-start")
 
 QUORUM_CHECKS: Final = 6  # 10 §2: peers are missing only after that many looks
 FAR_BEHIND_SLOTS: Final = 320
@@ -53,7 +53,7 @@ class BeaconPeersSeen(Fact, frozen=True):
     peers: int
 
 
-class Look(NamedTuple):
+class Readings(NamedTuple):
     """What the rows are about. status: None when no beacon node answers."""
 
     status: SyncState | None
@@ -62,7 +62,7 @@ class Look(NamedTuple):
     is_client_missing: bool = False
 
 
-ROWS: Final[tuple[tuple[int, str, Callable[[Look], bool]], ...]] = (
+ROWS: Final[tuple[tuple[int, str, Callable[[Readings], bool]], ...]] = (
     (2, "beacon node down", lambda look: look.status is None),
     (3, "beacon node not synced", lambda look: look.status is not None and look.status.is_syncing),
     (7, "beacon node has zero peers", lambda look: look.status is not None and look.status.peers == 0),
@@ -74,7 +74,7 @@ ROWS: Final[tuple[tuple[int, str, Callable[[Look], bool]], ...]] = (
 )
 
 
-def verdict(look: Look) -> tuple[int, str]:
+def verdict(look: Readings) -> tuple[int, str]:
     """State and text of the first row that holds."""
     return next((state, text) for state, text, holds in ROWS if holds(look))
 
@@ -134,12 +134,12 @@ class ReadinessWatch:
             if status is not None and status.peers is not None:
                 self._on_fact(BeaconPeersSeen(status.peers))
             is_client_missing = self._is_client_missing(chain.epoch_of(max(chain.slot_at(self._wall_clock()), 0)))
-            self._set(*verdict(Look(status, missing_checks >= QUORUM_CHECKS, self._is_listening, is_client_missing)))
+            self._set(*verdict(Readings(status, missing_checks >= QUORUM_CHECKS, self._is_listening, is_client_missing)))
             await trio.sleep(chain.slot_duration_s if self.board.is_ready else min(chain.slot_duration_s, UNREADY_INTERVAL_S))
 
     async def _watch_early(self) -> None:
         while True:
-            state, text = verdict(Look(await self._ask()))
+            state, text = verdict(Readings(await self._ask()))
             if state in (2, 3):
                 self._set(state, text)
             await trio.sleep(EARLY_CHECK_INTERVAL_S)

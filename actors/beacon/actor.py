@@ -27,14 +27,13 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
-import structlog
 import trio
 
 from actors.beacon import messages
 from actors.beacon.calls import Calls
 from actors.beacon.chain_watch import ChainWatch, KnownChain
 from actors.beacon.client_tasks import ClientTasks
-from actors.beacon.duties import Duties
+from actors.beacon.duties import KnownDuties
 from actors.beacon.endpoints import READS, SUBMISSIONS, DutiesRow, Read, Submission
 from actors.beacon.events import Events
 from actors.beacon.forwarding import Forwarding
@@ -44,6 +43,7 @@ from actors.beacon.node import BeaconNode, Wins
 from actors.beacon.sync_status import SyncStatusOf
 from actors.beacon.validators import Validators
 from actors.facts import OnFact, unheard
+from actors.log import get_logger
 from actors.mailbox import Inbox, MailboxFull, Reply
 from actors.off_loop import Elsewhere, OffLoop
 from charon_actors.errors import Retryable, UserError
@@ -52,7 +52,7 @@ from charon_actors.eth2.beacon_api import AnswerFault, ChainEvent, DutyList, Val
 from charon_actors.eth2.beacon_urls import NodeUrl
 from charon_actors.eth2.chain import Chain
 
-log = structlog.get_logger(topic="beacon")
+log = get_logger("beacon")
 
 MAX_IN_FLIGHT: Final = 512
 MAX_PASSED_ON: Final = 256
@@ -112,7 +112,7 @@ class Beacon:
         keys = settings.cluster_keys
         self._validators = Validators(keys, self._read_validators, self._chain, self._slot, on_fact)
         active = self._validators.active_indices
-        self._duties = Duties(frozenset(keys), active, self._read_duties, self._chain, self._slot_now, on_fact)
+        self._duties = KnownDuties(frozenset(keys), active, self._read_duties, self._chain, self._slot_now, on_fact)
         self._in_flight = {False: 0, True: 0}  # by whether it is passed on
         self._handlers: dict[type[Any], Handler] = {
             **{kind: partial(self._read, row) for kind, row in READS.items()},

@@ -20,6 +20,7 @@ from typing import Final
 
 import trio
 
+from charon_actors.pace import Bucket
 from charon_actors.qbft.messages import BLOCK_BYTES, MessageFault
 
 QUEUED_MESSAGES: Final = 256
@@ -37,7 +38,7 @@ class Intake:
         self._queue: deque[tuple[float, bytes]] = deque()
         self._queued_bytes = 0
         self._came = trio.Event()
-        self._credit, self._credited_at = float(CREDIT_BYTES), trio.current_time()
+        self._credit = Bucket(CREDIT_BYTES, CREDIT_BYTES_A_SECOND)
 
     def put(self, content: bytes) -> None:
         """Raises: MessageFault, if too much is waiting already."""
@@ -63,9 +64,6 @@ class Intake:
     async def spend(self, cost: int) -> None:
         """Let others run, and wait until the work is paid for. Raises: MessageFault, if that takes too long; nothing is billed then."""
         now = trio.current_time()
-        self._credit = min(CREDIT_BYTES, self._credit + (now - self._credited_at) * CREDIT_BYTES_A_SECOND)
-        self._credited_at = now
-        if cost > self._credit + DEBT_BYTES:
+        if self._credit.wait_s(now, cost) > DEBT_BYTES / CREDIT_BYTES_A_SECOND:
             raise MessageFault("peer causes too much work")
-        self._credit -= cost
-        await trio.sleep(max(0.0, -self._credit / CREDIT_BYTES_A_SECOND))
+        await trio.sleep(self._credit.spend(now, cost))

@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, assert_never
 
 import msgspec
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
@@ -51,8 +50,9 @@ from actors.dkg.messages import (
     SyncReported,
 )
 from actors.dkg.step_reports import StepReports
+from actors.log import get_logger
 from actors.mailbox import Inbox, Mail
-from actors.mesh.messages import AnswerFault, MeshFault
+from actors.mesh.messages import BadAnswer, MeshFault
 from charon_actors.cluster.data_directory import write_ceremony_artifacts
 from charon_actors.cluster.keystore_files import KEY_MANAGER_PASSWORD_BYTES, PASSWORD_BYTES, Keystore
 from charon_actors.cluster.lock import Lock, encode_lock
@@ -95,7 +95,7 @@ RESULTS_WRITTEN: Final = (
 
 T = TypeVar("T")
 
-log = structlog.get_logger(topic="dkg")
+log = get_logger("dkg")
 
 
 class PeerNetwork(Protocol):
@@ -389,7 +389,7 @@ class CeremonyActor:
         while True:
             try:
                 return await send()
-            except AnswerFault:
+            except BadAnswer:
                 await trio.sleep(REASON_GRACE_S)  # if it tells us why, that ends the ceremony first
                 reason = f"refused to {what}: either it was told something else before (a restart?), or it has stopped"
                 raise CeremonyFault(peer.index, reason) from None

@@ -23,7 +23,6 @@ from functools import partial
 from typing import Any, Final, TypeVar, assert_never
 
 import msgspec
-import structlog
 import trio
 
 from actors.beacon import BeaconFault, ClusterValidators, PrepareProposers, SyncStatus
@@ -35,7 +34,7 @@ from actors.duties.duty_run import Agreement, DutyRun, Signed
 from actors.duties.epochs import Definitions, Epoch, Epochs
 from actors.duties.facts import DecisionRefused, SlotStarted
 from actors.duties.kinds import KINDS, Kinds
-from actors.duties.kinds.kind import Kind
+from actors.duties.kinds.kind import DutyKind
 from actors.duties.messages import (
     AwaitDecided,
     ChainReorganised,
@@ -50,6 +49,7 @@ from actors.duties.messages import (
 from actors.duties.sources import Sources
 from actors.duties.story import DutyContext, Timeline
 from actors.facts import OnFact, unheard
+from actors.log import get_logger
 from actors.mailbox import Address, Inbox, Reply
 from actors.off_loop import Elsewhere, OffLoop
 from actors.signatures import GroupSigned
@@ -60,7 +60,7 @@ from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import ROWS, Duty, DutyType, GroupGoesTo, is_over, refusal, slots_until_deadline
 from charon_actors.profile import Profile
 
-log = structlog.get_logger(topic="sched")
+log = get_logger("sched")
 
 SYNC_POLL_S: Final = 1.0
 ADDRESS_BYTES: Final = 20
@@ -270,10 +270,10 @@ class Duties:
                 self._begun.add(duty)
                 self._start(kind, duty, len(definitions), partial(self._agree, kind, definitions))
 
-    def _agree(self, kind: Kind[Any], definitions: Definitions, timeline: Timeline) -> Awaitable[None]:
+    def _agree(self, kind: DutyKind[Any], definitions: Definitions, timeline: Timeline) -> Awaitable[None]:
         return kind.story(definitions, self._on, timeline)
 
-    def _start(self, kind: Kind[Any], duty: Duty, expected: int, agreement: Agreement | None) -> DutyRun:
+    def _start(self, kind: DutyKind[Any], duty: Duty, expected: int, agreement: Agreement | None) -> DutyRun:
         async def broadcast(signed: Signed) -> None:
             await kind.submit(signed, self._on)
 

@@ -33,6 +33,8 @@ from typing import Final
 import msgspec
 import trio
 
+from charon_actors.pace import Bucket
+
 LONG_S: Final = 12.0  # more than the 10 s that a request of the validator API may take
 UPLOAD_REST_S: Final = 1.0
 HEADS_BYTES: Final = 16 * 2**20
@@ -171,17 +173,17 @@ class Pace:
     """Lets `rate` a second through, `burst` of them at once, in the order of their coming. An infinite rate is no limit."""
 
     def __init__(self, rate: float, burst: int) -> None:
-        self._interval_s, self._burst_s = 1 / rate, burst / rate
-        self._free_at = float("-inf")
+        self._bucket = None if rate == float("inf") else Bucket(burst + 1, rate)
         self._line = trio.Lock()
 
     async def turn(self) -> None:
         """Wait for one's turn. Cancellation: who leaves the line costs those behind nothing."""
         async with self._line:
-            now = trio.current_time()
-            self._free_at = max(self._free_at, now - self._burst_s)
-            await trio.sleep_until(self._free_at)
-            self._free_at += self._interval_s
+            if self._bucket is None:
+                await trio.lowlevel.checkpoint()
+                return
+            await trio.sleep(self._bucket.wait_s(trio.current_time(), 1))
+            self._bucket.spend(trio.current_time())
 
 
 def address_of(host: str) -> str:

@@ -15,7 +15,7 @@ from actors.mesh.handlers import Handler, Handlers, one_way, request_response
 from actors.mesh.host import MeshPeer
 from actors.mesh.mesh import Mesh, MeshConfig, build_mesh, mesh_peers
 from actors.mesh.messages import (
-    AnswerFault,
+    BadAnswer,
     MeshFault,
     NoConnection,
     PeerBusy,
@@ -30,7 +30,7 @@ from actors.mesh.transport import Acceptor, Incoming, Transport
 __all__ = [
     "MEMBER_BYTES",
     "Acceptor",
-    "AnswerFault",
+    "BadAnswer",
     "Handler",
     "Handlers",
     "Incoming",

@@ -9,7 +9,7 @@
     StreamLost        yes         the stream or its connection broke on the way (a circuit that is recycled, a restart)
     PeerBusy          yes         too many sends to this peer are in flight; nothing was sent
     ProtocolRefused   no          the peer does not speak any of the protocols
-    AnswerFault       no          the peer closed without an answer, or answered something too large or malformed
+    BadAnswer       no          the peer closed without an answer, or answered something too large or malformed
 
 All are MeshFault. Source: specification 03 §5.
 """
@@ -48,7 +48,7 @@ class PeerBusy(MeshFault, Retryable): ...
 class ProtocolRefused(MeshFault): ...
 
 
-class AnswerFault(MeshFault): ...
+class BadAnswer(MeshFault): ...
 
 
 class CircuitFault(MeshFault, Retryable):
@@ -69,7 +69,7 @@ class Send(msgspec.Struct, frozen=True):
 class Deliver(Request[None], frozen=True):
     """One-way message; answered when it is written and our side of the stream is closed.
 
-    Raises: any MeshFault but AnswerFault. Cancellation: the stream is reset; the peer may have got the message.
+    Raises: any MeshFault but BadAnswer. Cancellation: the stream is reset; the peer may have got the message.
     """
 
     protocols: tuple[str, ...]

@@ -24,7 +24,7 @@ from charon_actors.p2p.yamux import NEGOTIATION_FAILED, YamuxSession
 MAX_ANSWER_BYTES: Final = 65_524
 
 
-class Agreed(NamedTuple):
+class ProtocolAgreed(NamedTuple):
     """A stream has its protocol. leftover: what came behind the proposal. received_bytes, sent_bytes: of the negotiation."""
 
     protocol: str
@@ -65,7 +65,7 @@ class Openings:
         """The peer opened this stream."""
         self._rows[stream_id] = _Opening(now + NEGOTIATION_TIMEOUT_S)
 
-    def feed(self, stream_id: int, data: bytes, now: float) -> Agreed | None:
+    def feed(self, stream_id: int, data: bytes, now: float) -> ProtocolAgreed | None:
         """Bytes of a stream in a row. Credit for what was used of them is returned; the leftover has none yet."""
         row = self._rows[stream_id]
         if row.responder is None:
@@ -93,7 +93,7 @@ class Openings:
         if row.responder.selected is None:
             return None
         del self._rows[stream_id]
-        return Agreed(row.responder.selected, leftover, row.received_bytes, row.sent_bytes)
+        return ProtocolAgreed(row.responder.selected, leftover, row.received_bytes, row.sent_bytes)
 
     def forget(self, stream_id: int) -> bool:
         """The stream is gone. False: it was not here."""

@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-import structlog
 import trio
 
+from actors.log import Log
 from actors.mailbox import Reply
-from actors.mesh.connection import MessageFault, ProtocolNotSupported, StreamEnded
+from actors.mesh.connection import BadMessage, ProtocolNotSupported, StreamEnded
 from actors.mesh.facts import SendDone, SendRefused
 from actors.mesh.faults import describe
 from actors.mesh.handlers import close_quietly
@@ -23,7 +23,7 @@ from actors.mesh.host import Host, MeshPeer
 from actors.mesh.links import Links
 from actors.mesh.messages import (
     SEND_TIMEOUT_S,
-    AnswerFault,
+    BadAnswer,
     Deliver,
     Exchange,
     MeshFault,
@@ -51,7 +51,7 @@ R = TypeVar("R")
 class Outbox:
     """Of one incarnation. send_log: shared with whoever else exchanges messages with the peer."""
 
-    def __init__(self, peer: MeshPeer, host: Host, links: Links, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, peer: MeshPeer, host: Host, links: Links, log: Log) -> None:
         self._peer, self._host, self._links, self._log = peer, host, links, log
         self.send_log = SendLog()
         self._in_flight = self._in_flight_bytes = 0
@@ -97,8 +97,8 @@ class Outbox:
             start = trio.current_time()
             try:
                 answer = await stream.read_delimited(request.limit_bytes)
-            except (StreamEnded, MessageFault) as error:
-                raise AnswerFault(f"{self._peer.name} on {stream.protocol}: {error}") from None
+            except (StreamEnded, BadMessage) as error:
+                raise BadAnswer(f"{self._peer.name} on {stream.protocol}: {error}") from None
             return answer, trio.current_time() - start
 
         return await self._use_stream(

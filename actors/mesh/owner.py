@@ -13,9 +13,10 @@ Source: specification 03 §2.4, §3.3, §4.
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-import structlog
 import trio
 
+from actors.log import Log
+from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection, ConnectionLost
 from actors.mesh.facts import StreamRefused
 from actors.mesh.faults import describe
@@ -46,7 +47,7 @@ class Owner:
     WHO: ClassVar[str]
     ERRORS: ClassVar[tuple[type[Exception], ...]] = IDENTIFY_ERRORS
 
-    def __init__(self, host: Host, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, host: Host, log: Log) -> None:
         self._host, self._log = host, log
         self._bugs = BugLog(log, host.on_fact)
         self._nursery: trio.Nursery
@@ -69,7 +70,7 @@ class Owner:
 
     # for the subclass
 
-    def name_of(self, connection: Connection) -> str:
+    def name_of(self, connection: Carriage) -> str:
         raise NotImplementedError
 
     def protocols(self) -> Sequence[str]:
@@ -86,7 +87,7 @@ class Owner:
     def will_introduce(self, connection: Connection) -> None:
         """The other end is about to be asked, and to ask."""
 
-    def learn(self, said: HostIdentify, connection: Connection) -> None:
+    def learn(self, said: HostIdentify, connection: Carriage) -> None:
         """The other end has said who it is, asked or not."""
 
     def identified(self, connection: Connection) -> None:

@@ -25,9 +25,9 @@ from hashlib import sha256
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
+from actors.log import get_logger
 from actors.off_loop import OffLoop, json_ms
 from charon_actors.bounded_json import BLOCK_BYTES, KIB, PEER_BLOCK
 from charon_actors.errors import Retryable
@@ -42,7 +42,7 @@ from charon_actors.eth2.signing import DomainType
 from charon_actors.eth2.versioned import decode_v13_view, looks_like_json
 from charon_actors.signatures.partial import UNREADABLE, Partial, check_fork
 
-log = structlog.get_logger(topic="parsigex")
+log = get_logger("parsigex")
 
 HELD_JSON_BYTES: Final = 2 * PEER_BLOCK.max_bytes
 JSON_BYTES_A_BYTE: Final = 4  # hex digits are two, a number of eight bytes has up to 23 characters; spaces
@@ -53,7 +53,7 @@ RETRY_S: Final = 0.1
 AgreedBlock = Callable[[int], Awaitable[Proposal | None]]  # of a slot, waits for it; None: there will be none
 
 
-class Identity(msgspec.Struct, frozen=True):
+class BlockIdentity(msgspec.Struct, frozen=True):
     """What tells one block from another. digest: SHA-256 of its message."""
 
     fork: Fork
@@ -65,13 +65,13 @@ class Look(msgspec.Struct, frozen=True):
     """What is kept of a peer's signed block. of: its identity, or its JSON, unread."""
 
     signature: bytes
-    of: Identity | bytes
+    of: BlockIdentity | bytes
 
 
-class Agreed(msgspec.Struct, frozen=True):
+class DecidedBlock(msgspec.Struct, frozen=True):
     """The decided block of a slot. carrier: it, under a signature of zeros. signing_root: what members sign of it."""
 
-    identity: Identity
+    identity: BlockIdentity
     carrier: SignedProposal
     signing_root: bytes
     size: int
@@ -100,7 +100,7 @@ class Blocks:
         check_fork(fork, duty, self._chain)
         signature, message = cut_signed(fork, blinded, body)
         digest = await self._off_loop(len(message) / HASHED_BYTES_A_MS, _sha256, message)
-        return Look(signature, Identity(fork, blinded, digest))
+        return Look(signature, BlockIdentity(fork, blinded, digest))
 
     async def match(self, look: Look, duty: Duty, nursery: trio.Nursery) -> Partial | None:
         """A peer's partial signature of the decided block, once it is decided; None: nothing is decided for that duty.
@@ -136,7 +136,7 @@ class Blocks:
         for duty in [duty for duty in self._slots if self._is_over(duty)]:
             self._slots.pop(duty).scope.cancel()
 
-    async def _agreed(self, duty: Duty, nursery: trio.Nursery) -> Agreed | None:
+    async def _agreed(self, duty: Duty, nursery: trio.Nursery) -> DecidedBlock | None:
         slot = self._slot(duty)
         if not slot.is_asked_for:
             slot.is_asked_for = True
@@ -164,14 +164,14 @@ class Blocks:
         finally:
             slot.known.set()
 
-    async def _read(self, duty: Duty) -> Agreed | None:
+    async def _read(self, duty: Duty) -> DecidedBlock | None:
         proposal = await self._ask(duty.slot)
         if proposal is None:
             return None
         carrier = proposal.signed(bytes(SIGNATURE_BYTES))
         signing_root = await self._signing_root(carrier, duty)
         digest = await self._off_loop(len(proposal.message) / HASHED_BYTES_A_MS, _sha256, proposal.message)
-        return Agreed(Identity(proposal.fork, proposal.blinded, digest), carrier, signing_root, len(proposal.body))
+        return DecidedBlock(BlockIdentity(proposal.fork, proposal.blinded, digest), carrier, signing_root, len(proposal.body))
 
     async def _signing_root(self, signed: SignedProposal, duty: Duty) -> bytes:
         if not signed.belongs_to(duty, self._chain):
@@ -188,7 +188,7 @@ class Blocks:
             slot.hashed = signed, signing_root
             return signing_root
 
-    async def _read_json(self, text: bytes, agreed: Agreed) -> Look:
+    async def _read_json(self, text: bytes, agreed: DecidedBlock) -> Look:
         if len(text) > JSON_BYTES_A_BYTE * agreed.size + SPARE_JSON_BYTES:
             raise EncodingFault(f"a block of {len(text)} bytes as JSON, the decided one has {agreed.size} as SSZ")
         return await self._off_loop(json_ms(text), _look_at_json, text)
@@ -201,7 +201,7 @@ class _Slot:
         self.known, self.scope, self.is_asked_for = trio.Event(), trio.CancelScope(), False
         self.hashing = trio.Lock()
         self.hashed: tuple[SignedProposal, bytes] | None = None
-        self.agreed: Agreed | None = None
+        self.agreed: DecidedBlock | None = None
         self.fault: str | None = None
 
 
@@ -226,4 +226,4 @@ def _root(of: _Message) -> bytes:
 
 def _look_at_json(text: bytes) -> Look:
     fork, blinded, signature, message = cut_wire_json(text)
-    return Look(signature, Identity(fork, blinded, _sha256(message)))
+    return Look(signature, BlockIdentity(fork, blinded, _sha256(message)))

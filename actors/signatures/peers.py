@@ -28,10 +28,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
 from actors.facts import OnFact
+from actors.log import get_logger
 from actors.signatures.blocks import Blocks
 from actors.signatures.facts import PartialsStored, PartialsVerified
 from actors.signatures.messages import Collected, DutyExpired, InvalidPartial, Settings
@@ -44,7 +44,7 @@ from charon_actors.share_index import share_index_of
 from charon_actors.signatures.partial import MAX_SMALL_BYTES, UNREADABLE, Partial, read_partial
 from charon_actors.signatures.wire import MAX_MESSAGE_BYTES, NotPerformed, decode_message, peek_duty
 
-log = structlog.get_logger(topic="parsigex")
+log = get_logger("parsigex")
 
 QUEUED_MESSAGES: Final = 1024  # some validator clients submit one by one
 QUEUED_BYTES: Final = MAX_MESSAGE_BYTES

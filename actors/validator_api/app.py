@@ -21,12 +21,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-import structlog
 import trio
 
 from actors.beacon import BeaconFault, BeaconUnavailable, ByteStream
 from actors.duties.messages import NoDuty, UnknownValidator
 from actors.facts import OnFact
+from actors.log import get_logger
 from actors.signatures import InvalidPartial
 from actors.slashing.actor import SlashableFault
 from actors.validator_api import routes
@@ -40,7 +40,7 @@ from actors.validator_api.routes import Route
 from charon_actors.bounded_json import BLOCK, KIB, MIB
 from charon_actors.errors import Retryable
 
-log = structlog.get_logger(topic="vapi")
+log = get_logger("vapi")
 
 REQUEST_TIMEOUT_S: Final = 10.0  # 07 §1
 PASSED_ON_BYTES: Final = 16 * MIB
@@ -84,7 +84,7 @@ class Application:
         path = scope["path"]
         found = routes.route_for(scope["method"], path)
         route = found[0] if found else None
-        exchange = Exchange(receive, send, first, self._bodies)
+        exchange = HttpExchange(receive, send, first, self._bodies)
         try:
             async with trio.open_nursery() as nursery:
                 answer = await self._answer(scope, headers, first, route, found[1] if found else {}, exchange, nursery)
@@ -107,7 +107,7 @@ class Application:
         first: dict[str, str],
         route: Route | None,
         params: dict[str, str],
-        exchange: "Exchange",
+        exchange: "HttpExchange",
         nursery: trio.Nursery,
     ) -> ApiAnswer:
         method, path = scope["method"], scope["path"]
@@ -130,7 +130,7 @@ class Application:
         except Exception as error:
             return self._error_of(error, route.endpoint if route else PASSED_ON)
 
-    async def _body(self, head: ApiRequest, route: Route | None, exchange: "Exchange", nursery: trio.Nursery) -> bytes:
+    async def _body(self, head: ApiRequest, route: Route | None, exchange: "HttpExchange", nursery: trio.Nursery) -> bytes:
         """Raises: whatever refuses the request before its body is read."""
         limit_bytes = PASSED_ON_BYTES
         if route is not None:
@@ -226,7 +226,7 @@ class Bodies:
         self._left += size
 
 
-class Exchange:
+class HttpExchange:
     """One request's body coming in and answer going out. status: of the answer, 0 while there is none.
 
     length: of the body, if the client says it.

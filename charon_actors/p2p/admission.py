@@ -26,6 +26,8 @@ from collections.abc import Hashable
 from enum import IntEnum
 from typing import Final
 
+from charon_actors.pace import Bucket
+
 MAX_PLACES: Final = 256
 MAX_PER_ADDRESS: Final = 32
 MAX_STRANGERS: Final = 192
@@ -57,22 +59,6 @@ class Place:
 
     def __init__(self, address: str, rank: Rank, payers: tuple[Hashable, ...]) -> None:
         self.address, self.rank, self.payers, self.stage = address, rank, payers, 0
-
-
-class Bucket:
-    """Handshakes that may begin: `pace` is how many a second and how many at once."""
-
-    def __init__(self, pace: tuple[float, float], now: float) -> None:
-        self._rate, self._most = pace
-        self._level, self._filled_at = self._most, now
-
-    def wait_s(self, now: float) -> float:
-        self._level = min(self._level + (now - self._filled_at) * self._rate, self._most)
-        self._filled_at = now
-        return max(0.0, (1 - self._level) / self._rate)
-
-    def take(self) -> None:
-        self._level -= 1
 
 
 class Admission:
@@ -118,11 +104,11 @@ class Admission:
 
     def begin(self, place: Place, now: float) -> float:
         """May its handshake begin? 0: it has begun, and is paid for; else seconds until it is worth asking again."""
-        buckets = [self._buckets.setdefault(payer, Bucket(_pace(payer), now)) for payer in place.payers]
-        wait_s = max(bucket.wait_s(now) for bucket in buckets)
+        buckets = [self._buckets.setdefault(payer, _bucket(payer)) for payer in place.payers]
+        wait_s = max(bucket.wait_s(now, 1) for bucket in buckets)
         if not wait_s:
             for bucket in buckets:
-                bucket.take()
+                bucket.spend(now)
             place.stage = 2
         return wait_s
 
@@ -136,6 +122,12 @@ class Admission:
     @staticmethod
     def _least(places: list[Place]) -> Place:
         return min(places, key=lambda place: (place.rank, place.stage))  # min() takes the first of equals, the oldest
+
+
+def _bucket(payer: Hashable) -> Bucket:
+    """Handshakes that may begin."""
+    per_s, burst = _pace(payer)
+    return Bucket(burst, per_s)
 
 
 def _pace(payer: Hashable) -> tuple[float, float]:

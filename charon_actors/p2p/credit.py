@@ -32,6 +32,7 @@ from typing import Final, Generic, TypeVar
 
 from charon_actors.p2p.identify import IDENTIFY_PUSH
 from charon_actors.p2p.relay_messages import STOP
+from charon_actors.pace import Bucket
 
 # milliseconds of the event loop, on a core of 2024; measured with tests/attacks
 READ_MS: Final = 0.04  # a wake-up of the reader, and the one of the writer that it leads to
@@ -79,20 +80,18 @@ class Credit:
     """The account of one identity. rate_ms, burst_ms: milliseconds of event loop a second, and at most at once. now: monotonic seconds."""
 
     def __init__(self, now: float, *, rate_ms: float = PEER_RATE_MS, burst_ms: float = PEER_BURST_MS) -> None:
-        self._rate_ms, self._burst_ms = rate_ms, burst_ms
-        self._balance_ms, self._filled_at = burst_ms, now
+        self._balance, self._rate_ms = Bucket(burst_ms, rate_ms), rate_ms
         self._strain_s, self._strained_at = 0.0, now
         self._rests, self._resting_until = 0, now
 
     def spend(self, cost_ms: float, now: float) -> None:
         """Bill what was done. The balance may go below zero; then `wait_s` says for how long nothing more is done."""
-        self._fill(now)
-        self._balance_ms -= cost_ms
+        self._balance.spend(now, cost_ms)
 
     def wait_s(self, now: float) -> float:
         """Seconds until the account is out of debt; 0 when it is."""
-        self._fill(now)
-        return -self._balance_ms / self._rate_ms if self._balance_ms < -ROUNDING_MS else 0.0
+        wait_s = self._balance.wait_s(now)
+        return wait_s if wait_s * self._rate_ms > ROUNDING_MS else 0.0
 
     def strain_s(self, now: float) -> float:
         """Seconds of waiting that count now."""
@@ -121,12 +120,7 @@ class Credit:
 
     def is_untouched(self, now: float) -> bool:
         """Nothing is lost by forgetting this account."""
-        self._fill(now)
-        return self._balance_ms >= self._burst_ms and (not self._rests or now - self._resting_until > FORGIVEN_S)
-
-    def _fill(self, now: float) -> None:
-        gained_ms = (now - self._filled_at) * self._rate_ms
-        self._balance_ms, self._filled_at = min(self._balance_ms + gained_ms, self._burst_ms), now
+        return self._balance.is_full(now) and (not self._rests or now - self._resting_until > FORGIVEN_S)
 
 
 class Use(Generic[C]):

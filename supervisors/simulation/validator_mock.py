@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
-import structlog
 import trio
 
+from actors.log import get_logger
 from charon_actors.crypto import sign
 from charon_actors.eth2 import containers
 from charon_actors.eth2.chain import Chain
@@ -21,7 +21,7 @@ from charon_actors.eth2.forks import Fork, fork_from_label
 from charon_actors.eth2.signing import DomainType
 from charon_actors.eth2.unsigned_data import AttestationData
 
-log = structlog.get_logger(topic="vmock")
+log = get_logger("vmock")
 
 
 class ValidatorMock:

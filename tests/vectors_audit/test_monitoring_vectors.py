@@ -7,7 +7,7 @@ import pytest
 from actors.beacon import SyncState
 from actors.metrics import FAMILIES, Metrics, Readiness, monitoring_app
 from actors.validator_api.passing_on import path_label
-from supervisors.readiness import Look, verdict
+from supervisors.readiness import Readings, verdict
 from tests.actors.beacon.vector import vector
 
 SEEN = vector("live/metrics/families.json")
@@ -102,7 +102,9 @@ ROWS = {row["value"]: row.get("text") or row.get("body") for row in vector("moni
 def test_states_are_told_in_charons_order_and_words(
     number: int, status: dict[str, Any] | None, are_peers_missing: bool, is_client_missing: bool
 ) -> None:
-    look = Look(None if status is None else SyncState(**status, raw={}), are_peers_missing, is_client_missing=is_client_missing)
+    look = Readings(
+        None if status is None else SyncState(**status, raw={}), are_peers_missing, is_client_missing=is_client_missing
+    )
     assert verdict(look) == (number, ROWS[number])
 
 

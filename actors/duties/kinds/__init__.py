@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from actors.duties.kinds.attester import ATTESTER
-from actors.duties.kinds.kind import Kind
+from actors.duties.kinds.kind import DutyKind
 from actors.duties.kinds.proposer import PROPOSER
 from charon_actors.eth2.duty import DutyType
 
-Kinds = Mapping[DutyType, Kind[Any]]
+Kinds = Mapping[DutyType, DutyKind[Any]]
 
 KINDS: Final[Kinds] = {kind.duty_type: kind for kind in (ATTESTER, PROPOSER)}

@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 from actors.beacon import AttesterDuties, FetchAttestationData, SubmitAttestations
 from actors.beacon import Message as BeaconMessage
 from actors.duties.decided import ClashingValue
-from actors.duties.kinds.kind import Kind, Known
+from actors.duties.kinds.kind import DutyKind, Known
 from actors.duties.messages import AwaitDecided, LookUpSlot, UnknownValidator
 from actors.duties.story import DutyContext, Timeline, agree, reading_ms, until_done
 from actors.mailbox import Address
@@ -148,7 +148,7 @@ def _attester_at(asked: AttesterAt, known: Known) -> AttesterDefinition:
     )
 
 
-ATTESTER: Final = Kind(
+ATTESTER: Final = DutyKind(
     DutyType.ATTESTER,
     does="attests",
     called="the attestation duty",

@@ -16,7 +16,7 @@ from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed_data import SignedData
 
 
-class Definition(Protocol):
+class DutyDefinition(Protocol):
     """Who has a duty and when, as the beacon node says it. pubkey: the group public key, 48 bytes."""
 
     @property
@@ -29,7 +29,7 @@ class Definition(Protocol):
     def validator_index(self) -> int: ...
 
 
-D = TypeVar("D", bound=Definition)
+D = TypeVar("D", bound=DutyDefinition)
 
 
 class Known(Protocol):
@@ -50,7 +50,7 @@ class Known(Protocol):
 
 
 @dataclass(frozen=True)
-class Kind(Generic[D]):
+class DutyKind(Generic[D]):
     """One kind of duty that begins with the slot clock.
 
     does, called: words for who asks in vain: "no validator of the cluster attests in slot 9", "the attestation duty of slot 9 is over".

@@ -6,8 +6,8 @@ from typing import Any
 import trio
 import trio.testing
 
-from actors.mesh.messages import AnswerFault, NoConnection, ProtocolRefused, SendTimeout, StreamLost
-from actors.mesh.stream import MessageFault
+from actors.mesh.messages import BadAnswer, NoConnection, ProtocolRefused, SendTimeout, StreamLost
+from actors.mesh.stream import BadMessage
 from charon_actors.p2p.framing import FramingFault, encode_uvarint, take_delimited
 
 Tamper = Callable[[int, int, str, bytes], bytes | None]  # source, target, protocol, message: what arrives; None: nothing does
@@ -50,7 +50,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             try:
                 message = take_delimited(self._buffer, limit_bytes)
             except FramingFault as fault:
-                raise MessageFault(str(fault)) from None
+                raise BadMessage(str(fault)) from None
             if message is not None:
                 return message
             received = await self.receive_some()
@@ -131,7 +131,7 @@ class MemoryMesh:
                 await stream.send_eof()
                 return await stream.read_delimited(1 << 27) if is_answered else b""
             except EndedEarly as error:
-                raise AnswerFault("closed without an answer") from error
+                raise BadAnswer("closed without an answer") from error
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise StreamLost("cut") from error
         raise SendTimeout("no answer in time")

@@ -6,7 +6,7 @@ import trio
 from actors.dkg.handlers import ceremony_handlers
 from actors.dkg.messages import BroadcastReceived, Message, PartialsReceived, SharesReceived
 from actors.mailbox import Mailbox, Policy
-from actors.mesh import AnswerFault
+from actors.mesh import BadAnswer
 from charon_actors.dkg.dialect import PARTIALS_PROTOCOL, SHARES_PROTOCOL
 from tests.actors.mesh.rig import open_nodes
 from tests.charon_actors.dkg.test_recorded_ceremonies import FILES, ceremony_of
@@ -22,7 +22,7 @@ async def test_only_a_broadcast_is_answered_and_with_nothing_in_it(file: str) ->
         with trio.fail_after(10):
             assert await nodes[0].mesh.exchange(1, [dialect.message_protocol], b"broadcast") == b""
             for protocol in (SHARES_PROTOCOL, PARTIALS_PROTOCOL):
-                with pytest.raises(AnswerFault):
+                with pytest.raises(BadAnswer):
                     await nodes[0].mesh.exchange(1, [protocol], protocol.encode())
             await nodes[0].mesh.deliver(1, [dialect.message_protocol], b"again")  # the answer finds nobody, as at Charon
         with mailbox.open() as inbox:

@@ -11,12 +11,13 @@ import trio
 import trio.testing
 
 from actors.mesh.account import MEMBER_BYTES
-from actors.mesh.connection import MAX_HANDLERS, QUEUE_MARK_BYTES, Connection
+from actors.mesh.carriage import QUEUE_MARK_BYTES
+from actors.mesh.connection import MAX_HANDLERS, Connection
 from actors.mesh.faults import HandshakeFault, PeerRefused
 from actors.mesh.stream import (
     PIECE_BYTES,
+    BadMessage,
     ConnectionLost,
-    MessageFault,
     ProtocolNotSupported,
     Stream,
     StreamEnded,
@@ -197,7 +198,7 @@ async def test_messages() -> None:
         assert await stream.read_delimited(0) == b""
         assert await stream.read_message(take_fixed64, 5) == b"three"
         await stream.write_delimited(bytes(101))
-        with pytest.raises(MessageFault, match="limit"):
+        with pytest.raises(BadMessage, match="limit"):
             await stream.read_delimited(100)
         await stream.aclose()
         stream = await pair.client.open_stream(["/echo"])

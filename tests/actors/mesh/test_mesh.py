@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from actors.mesh import (
-    AnswerFault,
+    BadAnswer,
     Handlers,
     MeshConfig,
     NoConnection,
@@ -135,15 +135,15 @@ async def test_each_way_of_failing_has_its_error() -> None:
         mesh = nodes[0].mesh
         with pytest.raises(ProtocolRefused):
             await mesh.exchange(1, ["/test/unknown"], b"")
-        with pytest.raises(AnswerFault):
+        with pytest.raises(BadAnswer):
             await mesh.exchange(1, [SILENT], b"")
-        with pytest.raises(AnswerFault):  # the handler's time is over: it closes without an answer
+        with pytest.raises(BadAnswer):  # the handler's time is over: it closes without an answer
             await mesh.exchange(1, [SLOW], b"")
         with pytest.raises(SendTimeout):
             await mesh.exchange(1, [SLOW], b"", timeout_s=0.1)
-        with pytest.raises((AnswerFault, StreamLost)):  # request over the handler's limit: it stops reading
+        with pytest.raises((BadAnswer, StreamLost)):  # request over the handler's limit: it stops reading
             await mesh.exchange(1, [ECHO], bytes(1 << 21))
-        with pytest.raises(AnswerFault):  # answer over ours
+        with pytest.raises(BadAnswer):  # answer over ours
             await mesh.exchange(1, [ECHO], bytes(1000), limit_bytes=1000)
         with pytest.raises(NoConnection):
             await mesh.deliver(2, [NOTE], b"nobody there", timeout_s=0.2)

@@ -23,13 +23,14 @@ Limits: the constants below, and OTHERS identities that aren't members (relays; 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 import trio
 
 from actors.change_log import ChangeLog
 from actors.facts import OnFact, unheard
+from actors.mesh.carriage import Carriage
 from actors.mesh.facts import PeerCutOff, PeerPaused
 from charon_actors.p2p.credit import (
     CUT_STRAIN_S,
@@ -43,9 +44,6 @@ from charon_actors.p2p.credit import (
     Use,
 )
 from charon_actors.p2p.peer_id import peer_name
-
-if TYPE_CHECKING:
-    from actors.mesh.connection import Connection
 
 MEMBER_BYTES: Final = 64 * 2**20
 TOTAL_BYTES: Final = 256 * 2**20
@@ -73,16 +71,16 @@ class Account:
         self._ledger, self._name, self._limit_bytes = ledger, name, limit_bytes
         self._is_limited = rate_ms < UNLIMITED_MS
         self._credit = Credit(trio.current_time(), rate_ms=rate_ms, burst_ms=burst_ms)
-        self._use: Use[Connection] = Use()
-        self._connections: dict[Connection, None] = {}
-        self._holder: Connection | None = None
-        self._waiting: list[Connection] = []
+        self._use: Use[Carriage] = Use()
+        self._connections: dict[Carriage, None] = {}
+        self._holder: Carriage | None = None
+        self._waiting: list[Carriage] = []
         self._changed = trio.Event()
         self._lines = ChangeLog(repeat_s=CALM_S, calm_s=CALM_S)
 
     # ---- credit ----
 
-    async def pay(self, connection: Connection, work: Callable[[], float]) -> None:
+    async def pay(self, connection: Carriage, work: Callable[[], float]) -> None:
         """Do one slice of `work`, which returns its price in milliseconds, when it is this connection's turn and nothing is owed.
 
         A dear slice ends with a checkpoint, and half a dear one if this identity has several connections. Raises what `work` raises.
@@ -99,11 +97,11 @@ class Account:
         finally:
             self._release()
 
-    def enter(self, connection: Connection) -> None:
+    def enter(self, connection: Carriage) -> None:
         """A connection of this identity begins to run."""
         self._connections[connection] = None
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: Carriage) -> None:
         """It ended."""
         self._connections.pop(connection, None)
         self._use.forget(connection)
@@ -119,7 +117,7 @@ class Account:
         if self._credit.strain(REFUSED_STRAIN_S, now):
             self._send_away(self._use.heavy(now) if self._credit.wait_s(now) else ())
 
-    def is_suspect(self, connection: Connection) -> bool:
+    def is_suspect(self, connection: Carriage) -> bool:
         """Does this connection use a heavy share of an account that is in trouble?"""
         now = trio.current_time()
         return self._credit.strain_s(now) > SUSPECT_STRAIN_S and connection in self._use.heavy(now)
@@ -164,7 +162,7 @@ class Account:
 
     # ---- inside ----
 
-    async def _wait_for_turn(self, connection: Connection) -> None:
+    async def _wait_for_turn(self, connection: Carriage) -> None:
         if self._holder is None and not self._waiting and not self._credit.wait_s(trio.current_time()):
             self._holder = connection
             return
@@ -187,7 +185,7 @@ class Account:
             self._waiting.remove(connection)
             self._wake()
 
-    def _next(self, now: float) -> Connection:
+    def _next(self, now: float) -> Carriage:
         return min(self._waiting, key=lambda connection: self._use.of(connection, now))
 
     def _release(self) -> None:
@@ -208,7 +206,7 @@ class Account:
         if self._is_limited and self._credit.strain(seconds, now):
             self._send_away(self._use.heavy(now))
 
-    def _send_away(self, heavy: Sequence[Connection]) -> None:
+    def _send_away(self, heavy: Sequence[Carriage]) -> None:
         now = trio.current_time()
         rest_s = self._credit.rest(now)
         self._count_end("credit")

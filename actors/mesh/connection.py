@@ -22,13 +22,14 @@ streams that we have closed and the peer has not, each for 120 s and 64 KiB; cre
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
 import trio
 
 from actors.mesh.account import Account
+from actors.mesh.carriage import LINGER_BYTES, Carriage
 from actors.mesh.opening import Openings, ProtocolAgreed
 from actors.mesh.stream import (
     BadMessage,
@@ -72,7 +73,6 @@ from charon_actors.p2p.yamux import (
     Ponged,
     Received,
     YamuxFault,
-    YamuxSession,
 )
 
 __all__ = [
@@ -89,24 +89,19 @@ __all__ = [
 READ_BYTES: Final = 131_072
 WRITE_BYTES: Final = 4 * MAX_PLAINTEXT_BYTES  # plaintext of one socket write
 WRITE_FRAMES: Final = 1024  # of one socket write: a millisecond of work, for who makes us answer many small frames
-QUEUE_MARK_BYTES: Final = 512 * 1024
 FRAMES_A_LOOK: Final = 64  # between two looks at what they have cost
 WRITE_TIMEOUT_S: Final = 60.0  # for one socket write
 OWN_DELAY_S: Final = 1.0
 MAX_HANDLERS: Final = 1024  # a handler outlives its stream; opening and resetting in turns must not make them endless
-LINGER_S: Final = 120.0  # the longest handler of a peer (03 §5.1)
-LINGER_BYTES: Final = 65_536  # an answer that nobody reads may be small, as bcast's `00`; what sends on and on is cut off
-MAX_LINGERING: Final = 1024
 CLOSE_TIMEOUT_S: Final = 0.5  # to send what is queued and the go-away, and to see the peer close
 HANDLER_GRACE_S: Final = 5.0  # 03 §5.2: what a handler has; it may have read its message before the connection went
 
 
-class Connection:
+class Connection(Carriage):
     """Made by `upgrade` (`upgrade.py`); works while `run` runs.
 
-    peer_id: proven. outbound, limited: as given to `upgrade`. relayed: through a circuit. rtt_s: last measured round trip, 0 before.
-    sent_bytes, received_bytes: on the wire. closed: set when it is of no more use. streams: those open on our side, by yamux id.
-    account: who pays. last_received_at: when the last byte came.
+    rtt_s: last measured round trip, 0 before. sent_bytes, received_bytes: on the wire. closed: set when it is of no more use.
+    last_received_at: when the last byte came. The rest: see `Carriage`.
     """
 
     def __init__(
@@ -120,21 +115,14 @@ class Connection:
         limited: bool,
         account: Account,
     ) -> None:
+        super().__init__(noise.remote_peer_id, remote_address, account, outbound=outbound, limited=limited)
         self.account = account
-        self.peer_id, self.remote_address = noise.remote_peer_id, remote_address
-        self.outbound, self.limited, self.relayed = outbound, limited, remote_address.has_circuit
         self.rtt_s = 0.0
         self.sent_bytes = self.received_bytes = 0
         self.closed = trio.Event()
-        self.unread_bytes = self.assembling_bytes = 0  # of all streams; kept by them
-        self.progress = trio.lowlevel.ParkingLot()  # woken when the queue has room or a slot is free
         self._raw, self._noise, self._early = raw, noise, early_plaintext
-        self._session = YamuxSession(is_client=outbound)
-        self._streams: dict[int, Stream] = {}
         self._openings = Openings(self._session, tuple)
         self._opened = trio.Event()
-        self._lingering: dict[int, _Lingering] = {}
-        self._output = trio.Event()
         self._machinery: trio.CancelScope | None = None
         self._is_closing = False
         self._reason: str | None = None  # why it was lost; None when we closed it
@@ -148,16 +136,6 @@ class Connection:
         return f"<Connection {'to' if self.outbound else 'from'} {peer_name(self.peer_id)}>"
 
     # ---- what its owner calls ----
-
-    @property
-    def streams(self) -> Mapping[int, Stream]:
-        """Streams that are open on our side."""
-        return self._streams
-
-    @property
-    def stream_count(self) -> int:
-        """All streams that hold memory here, also those that only the peer has still to end."""
-        return len(self._session)
 
     async def run(self, on_stream: Callable[[Stream], Awaitable[None]], protocols: Callable[[], Sequence[str]]) -> None:
         """Be the connection until it ends.
@@ -257,49 +235,6 @@ class Connection:
             if self._machinery is not None:
                 self._machinery.cancel()
             raise
-
-    # ---- what its streams call, always synchronously ----
-
-    @property
-    def has_room(self) -> bool:
-        """May user tasks queue more?"""
-        return self._session.output_bytes < QUEUE_MARK_BYTES
-
-    def hold(self, count: int) -> None:
-        self.account.hold(count)
-
-    def send_window(self, stream_id: int) -> int:
-        return self._session.send_window(stream_id)
-
-    def queue_data(self, stream_id: int, chunk: bytes | memoryview) -> None:
-        self._session.send(stream_id, chunk)
-        self._output.set()
-
-    def queue_credit(self, stream_id: int, count: int) -> None:
-        self.unread_bytes -= count
-        self._session.consume(stream_id, count, trio.current_time())
-        self._output.set()
-
-    def queue_finish(self, stream_id: int) -> None:
-        self._session.finish(stream_id)
-        self._output.set()
-
-    def queue_close(self, stream: Stream, unread_bytes: int, *, has_ended: bool) -> None:
-        self._streams.pop(stream.stream_id, None)
-        self.queue_finish(stream.stream_id)
-        if stream.stream_id in self._session and not has_ended:
-            self._lingering[stream.stream_id] = _Lingering(trio.current_time() + LINGER_S, unread_bytes)
-            if unread_bytes > LINGER_BYTES:
-                self._cut_off(stream.stream_id)
-            elif len(self._lingering) > MAX_LINGERING:
-                self._cut_off(next(iter(self._lingering)))
-
-    def queue_reset(self, stream: Stream, code: int) -> None:
-        self._streams.pop(stream.stream_id, None)
-        self._lingering.pop(stream.stream_id, None)
-        self._session.reset(stream.stream_id, code)
-        self._output.set()
-        self.progress.unpark_all()
 
     # ---- the tasks ----
 
@@ -498,12 +433,6 @@ class Connection:
         if stream is not None:
             stream.break_off(fault)
 
-    def _cut_off(self, stream_id: int) -> None:
-        """We have closed it long ago, and the peer has not: its slot is needed."""
-        del self._lingering[stream_id]
-        self._session.reset(stream_id)
-        self._output.set()
-
     def _lost(self) -> ConnectionLost:
         return ConnectionLost(self._reason or self._close_reason)
 
@@ -528,15 +457,6 @@ class Connection:
         for stream in list(self._streams.values()):
             stream.break_off(self._lost)
         self.progress.unpark_all()
-
-
-class _Lingering:
-    """A stream that we have closed and the peer has not."""
-
-    __slots__ = ("received_bytes", "until")
-
-    def __init__(self, until: float, received_bytes: int) -> None:
-        self.until, self.received_bytes = until, received_bytes
 
 
 async def abort(raw: trio.abc.Stream) -> None:

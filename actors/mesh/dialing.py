@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection
 from actors.mesh.dialer import DialOutcome, dial, dial_address
 from actors.mesh.events import wait_for_any
@@ -187,7 +188,7 @@ class Dialing:
 
     # what connections tell
 
-    def _learn(self, said: HostIdentify, connection: Connection) -> None:
+    def _learn(self, said: HostIdentify, connection: Carriage) -> None:
         self._learnt = dict.fromkeys(kept_addresses(said.listen, connection.remote_address))
 
     def _note_identified(self, connection: Connection) -> None:

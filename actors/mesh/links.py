@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from actors.mesh.board import PeerFacts
+from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection
 from actors.mesh.facts import ConnectionUp, PeerCutOff, StreamOver
 from actors.mesh.host import Host, MeshPeer
@@ -46,7 +47,7 @@ class Links(Owner):
         self.is_answering = False
         self.identify: HostIdentify | None = None
         self.told: dict[Connection, tuple[Multiaddr, ...]] = {}
-        self.on_learnt: Callable[[HostIdentify, Connection], None] = lambda said, connection: None
+        self.on_learnt: Callable[[HostIdentify, Carriage], None] = lambda said, connection: None
         self.on_identified: Callable[[Connection], None] = lambda connection: None
         self.on_ended: Callable[[Connection, Multiaddr | None, float, str], None] = lambda connection, dialed, age_s, reason: None
 
@@ -110,7 +111,7 @@ class Links(Owner):
 
     # of Owner
 
-    def name_of(self, connection: Connection) -> str:
+    def name_of(self, connection: Carriage) -> str:
         return self._peer.name
 
     def protocols(self) -> Sequence[str]:
@@ -130,7 +131,7 @@ class Links(Owner):
     def will_introduce(self, connection: Connection) -> None:
         self.told[connection] = self._host.introduction.addresses_for(connection)
 
-    def learn(self, said: HostIdentify, connection: Connection) -> None:
+    def learn(self, said: HostIdentify, connection: Carriage) -> None:
         self.identify = said
         self.on_learnt(said, connection)
         self.announce()

@@ -16,6 +16,7 @@ from typing import ClassVar, Final
 import structlog
 import trio
 
+from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection, ConnectionLost
 from actors.mesh.facts import StreamRefused
 from actors.mesh.faults import describe
@@ -69,7 +70,7 @@ class Owner:
 
     # for the subclass
 
-    def name_of(self, connection: Connection) -> str:
+    def name_of(self, connection: Carriage) -> str:
         raise NotImplementedError
 
     def protocols(self) -> Sequence[str]:
@@ -86,7 +87,7 @@ class Owner:
     def will_introduce(self, connection: Connection) -> None:
         """The other end is about to be asked, and to ask."""
 
-    def learn(self, said: HostIdentify, connection: Connection) -> None:
+    def learn(self, said: HostIdentify, connection: Carriage) -> None:
         """The other end has said who it is, asked or not."""
 
     def identified(self, connection: Connection) -> None:

@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from actors.mailbox import Reply
+from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection
 from actors.mesh.faults import DIAL_ERRORS, describe
 from actors.mesh.host import Host
@@ -72,7 +73,7 @@ class RelayLinks(Owner):
 
     # of Owner
 
-    def name_of(self, connection: Connection) -> str:
+    def name_of(self, connection: Carriage) -> str:
         return peer_name(connection.peer_id)
 
     def protocols(self) -> Sequence[str]:
@@ -81,7 +82,7 @@ class RelayLinks(Owner):
     def changed(self) -> None:
         self._on_changed()
 
-    def learn(self, said: HostIdentify, connection: Connection) -> None:
+    def learn(self, said: HostIdentify, connection: Carriage) -> None:
         self._log.debug("Relay identified itself", agent=said.agent)
 
     def log_end(self, connection: Connection, reason: str) -> None:
@@ -151,6 +152,6 @@ class RelayLinks(Owner):
         return connection if await self._on_peer(connection) else None
 
 
-def circuit_address(connection: Connection) -> Multiaddr:
+def circuit_address(connection: Carriage) -> Multiaddr:
     """Where peers are reached through the relay at the other end."""
     return connection.remote_address.transport.with_peer(connection.peer_id) + CIRCUIT_SUFFIX

@@ -22,15 +22,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
+from actors.mesh.carriage import Carriage
 from charon_actors.p2p.framing import FramingFault, encode_uvarint, take_delimited
 from charon_actors.p2p.yamux import MAX_FRAME_BYTES
-
-if TYPE_CHECKING:
-    from actors.mesh.connection import Connection
 
 PIECE_BYTES: Final = 16_384
 
@@ -70,7 +68,7 @@ class Stream(trio.abc.HalfCloseableStream):
     the multistream tokens. What it holds counts for the account of the peer (`account.py`), which may cut it off.
     """
 
-    def __init__(self, connection: Connection, stream_id: int, *, is_outbound: bool) -> None:
+    def __init__(self, connection: Carriage, stream_id: int, *, is_outbound: bool) -> None:
         self.connection, self.is_outbound = connection, is_outbound
         self.protocol = ""
         self.sent_bytes = self.received_bytes = 0
@@ -202,13 +200,13 @@ class Stream(trio.abc.HalfCloseableStream):
         if not self._is_closed:
             unread_bytes = self.unread_bytes
             self._close_locally()
-            self.connection.queue_close(self, unread_bytes, has_ended=self._has_ended or self._fault is not None)
+            self.connection.queue_close(self._id, unread_bytes, has_ended=self._has_ended or self._fault is not None)
 
     def reset(self, code: int = 0) -> None:
         """Kill both directions at once; the peer sees a reset with `code`. After a close too: what it still sends is cut off."""
         if not self._is_closed:
             self._close_locally()
-        self.connection.queue_reset(self, code)
+        self.connection.queue_reset(self._id, code)
 
     # ---- what the connection calls, always synchronously ----
 

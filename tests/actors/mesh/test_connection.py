@@ -11,7 +11,8 @@ import trio
 import trio.testing
 
 from actors.mesh.account import MEMBER_BYTES
-from actors.mesh.connection import MAX_HANDLERS, QUEUE_MARK_BYTES, Connection
+from actors.mesh.carriage import QUEUE_MARK_BYTES
+from actors.mesh.connection import MAX_HANDLERS, Connection
 from actors.mesh.faults import HandshakeFault, PeerRefused
 from actors.mesh.stream import (
     PIECE_BYTES,

@@ -80,7 +80,7 @@ class Credit:
     """The account of one identity. rate_ms, burst_ms: milliseconds of event loop a second, and at most at once. now: monotonic seconds."""
 
     def __init__(self, now: float, *, rate_ms: float = PEER_RATE_MS, burst_ms: float = PEER_BURST_MS) -> None:
-        self._balance = Bucket(burst_ms, rate_ms)
+        self._balance, self._rate_ms = Bucket(burst_ms, rate_ms), rate_ms
         self._strain_s, self._strained_at = 0.0, now
         self._rests, self._resting_until = 0, now
 
@@ -90,7 +90,8 @@ class Credit:
 
     def wait_s(self, now: float) -> float:
         """Seconds until the account is out of debt; 0 when it is."""
-        return self._balance.wait_s(now, -ROUNDING_MS)
+        wait_s = self._balance.wait_s(now)
+        return wait_s if wait_s * self._rate_ms > ROUNDING_MS else 0.0
 
     def strain_s(self, now: float) -> float:
         """Seconds of waiting that count now."""

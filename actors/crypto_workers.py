@@ -28,10 +28,10 @@ from functools import partial
 from typing import Any, Final, TypeVar, assert_never
 
 import msgspec
-import structlog
 import trio
 import trio_parallel
 
+from actors.log import get_logger
 from actors.mailbox import Inbox, Request
 from charon_actors.crypto import (
     Check,
@@ -63,7 +63,7 @@ FEW_KEYSTORES: Final = 4  # starting a process takes as long as encrypting some 
 T = TypeVar("T")
 R = TypeVar("R")
 
-log = structlog.get_logger(topic="crypto")
+log = get_logger("crypto")
 
 
 class VerifyAll(Request[list[bool]], frozen=True):

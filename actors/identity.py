@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final, assert_never
 
 import msgspec
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.log import get_logger
 from actors.mailbox import Inbox, Request
 from actors.slashing.twin_file import sync_folder
 from charon_actors.cluster.staging import write_file
@@ -30,7 +30,7 @@ from charon_actors.enr import EnrFault, Record, decode_enr, new_record
 from charon_actors.errors import UserError
 from charon_actors.passing_errors import may_pass
 
-log = structlog.get_logger(topic="p2p")
+log = get_logger("p2p")
 
 RECORD_FILE = "node-record.enr"
 MAX_RECORD_BYTES = 4096

@@ -22,14 +22,14 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
-import structlog
 import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.utils import floatToGoString
 
 from actors.change_log import ChangeLog
+from actors.log import get_logger
 
-log = structlog.get_logger(topic="metrics")
+log = get_logger("metrics")
 
 MAX_SERIES: Final = 1000
 MAX_SERIES_BY_PEER: Final = 4000  # peer x protocol x topic of a cluster of dozens

@@ -22,10 +22,10 @@ from random import Random
 from socket import socket
 from typing import Final
 
-import structlog
 import trio
 
 from actors.dkg import CeremonyActor, CeremonyOptions, Message, ceremony_handlers
+from actors.log import get_logger
 from actors.mailbox import Mailbox, Policy, run_incarnation
 from actors.mesh import MEMBER_BYTES, Mesh
 from charon_actors.cluster.definition import Definition
@@ -42,7 +42,7 @@ from supervisors.supervisor import Body, Crashed, Event, Supervisor, Worker, run
 
 COMMAND: Final = "charon dkg"
 
-log = structlog.get_logger(topic="dkg")
+log = get_logger("dkg")
 
 
 class CeremonyConfig(NetworkConfig, frozen=True, kw_only=True):

@@ -10,18 +10,18 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
-import structlog
 import trio
 
 from actors.beacon import LoadChain
 from actors.beacon import Message as BeaconMessage
+from actors.log import get_logger
 from actors.mailbox import Actor, Address, Mailbox, run_incarnation
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.networks import Network
 from supervisors.supervisor import Body, Life, Staged
 
-log = structlog.get_logger(topic="app-start")
+log = get_logger("app-start")
 
 ASK_AGAIN_S: Final = 0.2
 QUIET_AT: Final = 0.7  # of a slot: attestations are mostly out by then, and the next slot's duties can still be resolved

@@ -13,16 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.log import get_logger
 from charon_actors.cluster.data_directory import replace_key_lock
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.key_lock import REWRITE_INTERVAL_S, KeyLock, decode_key_lock, encode_key_lock, one_word
 from charon_actors.errors import UserError
 
-log = structlog.get_logger(topic="app-start")
+log = get_logger("app-start")
 
 WARN_INTERVAL_S: Final = 60.0
 MAX_BYTES: Final = 4096

@@ -20,7 +20,6 @@ from random import Random
 from socket import socket
 from typing import NamedTuple
 
-import structlog
 import trio
 
 from actors import crypto_workers
@@ -31,6 +30,7 @@ from actors.http import server
 from actors.http.connection import Application
 from actors.http.descriptors import monitoring_connections
 from actors.http.port import Limits
+from actors.log import get_logger
 from actors.mailbox import run_incarnation
 from actors.mesh import Mesh, one_way
 from actors.mesh.facts import MessageDropped
@@ -56,7 +56,7 @@ from supervisors.supervisor import Body, Crashed, GaveUpRestarting, Life, Staged
 
 __all__ = ["RECORDS", "Addresses", "Node", "NodeConfig", "open_node"]
 
-log = structlog.get_logger(topic="app-start")
+log = get_logger("app-start")
 
 Clock = Callable[[], float]
 

@@ -25,6 +25,7 @@ from charon_actors.errors import Retryable
 from charon_actors.eth2.beacon_api import ChainEvent, ReorgEvent
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.unsigned_data import Proposal
+from charon_actors.share_index import by_share_index, share_index_of
 from supervisors.chain_facts import ChainFacts
 from supervisors.graffiti import Graffiti
 from supervisors.mailboxes import Mailboxes
@@ -106,13 +107,12 @@ class NodeActors:
     def signatures(self, chain: Chain) -> signatures_room.Signatures:
         lock = self._lock
         shares = {
-            validator.public_key: signatures_room.Shares(dict(enumerate(validator.public_shares, 1)))
-            for validator in lock.validators
+            validator.public_key: signatures_room.Shares(by_share_index(validator.public_shares)) for validator in lock.validators
         }
         return signatures_room.Signatures(
             signatures_room.Settings(
                 validators=shares,
-                own_share_index=self._config.own_index + 1,
+                own_share_index=share_index_of(self._config.own_index),
                 threshold=lock.definition.threshold,
                 chain=chain,
                 profile=self._config.profile,
@@ -157,7 +157,7 @@ class NodeActors:
         life.started()
         lock, config = self._lock, self._config
         shares = validator_api_room.KeyShares(
-            config.own_index + 1, [(validator.public_key, validator.public_shares) for validator in lock.validators]
+            share_index_of(config.own_index), [(validator.public_key, validator.public_shares) for validator in lock.validators]
         )
         machine = f"{GO_ARCHITECTURES.get(platform.machine(), platform.machine())}-{platform.system().lower()}"
         await validator_api_room.ValidatorApi(

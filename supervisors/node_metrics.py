@@ -18,6 +18,7 @@ from actors.signatures import PartialsStored, PartialsVerified
 from actors.validator_api import PASSED_ON, RequestSeen
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import DutyType, start_s
+from charon_actors.share_index import peer_index_of
 from supervisors.mailboxes import MailboxSampled
 from supervisors.mesh_metrics import note_mesh
 from supervisors.node_config import NodeConfig
@@ -126,7 +127,7 @@ class NodeMetrics:
     def _partials_stored(self, stored: PartialsStored) -> None:
         chain = self._chain()
         assert chain is not None, "signatures are stored only of a chain that is known"
-        labels = {"duty": stored.duty.type.label, "peer_idx": str(stored.share_index - 1)}
+        labels = {"duty": stored.duty.type.label, "peer_idx": str(peer_index_of(stored.share_index))}
         self._metrics.observe("core_parsigdb_store", labels, max(self._wall_clock() - start_s(stored.duty, chain), 0))
 
     def _request_seen(self, request: RequestSeen) -> None:

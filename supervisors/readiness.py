@@ -18,12 +18,12 @@ import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import structlog
 import trio
 
 from actors.beacon import BeaconFault, SyncState, SyncStatus
 from actors.beacon import Message as BeaconMessage
 from actors.facts import Fact, OnFact
+from actors.log import get_logger
 from actors.mailbox import Address
 from actors.metrics import Readiness
 from actors.slashing.facts import OnlyListening
@@ -32,7 +32,7 @@ from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from supervisors.chain_facts import ChainFacts
 
-log = structlog.get_logger(topic="app-start")
+log = get_logger("app-start")
 
 QUORUM_CHECKS: Final = 6  # 10 §2: peers are missing only after that many looks
 FAR_BEHIND_SLOTS: Final = 320

@@ -36,6 +36,7 @@ from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import DutyType
 from charon_actors.eth2.networks import Network
 from charon_actors.p2p.multiaddr import tcp_multiaddr
+from charon_actors.share_index import share_indices
 from supervisors.node import Node, NodeConfig, open_node
 from supervisors.simulation.beacon_mock import BeaconMock, BeaconSettings, chain_of
 from supervisors.simulation.validator_mock import ValidatorMock
@@ -218,7 +219,7 @@ async def open_cluster(settings: SimnetSettings) -> AsyncIterator[Cluster]:
         configs = _configs(settings, dealt, identity_keys, url)
         shares = [
             {public_key(of_validator[index]): of_validator[index] for of_validator in dealt.shares}
-            for index in range(1, settings.nodes + 1)
+            for index in share_indices(settings.nodes)
         ]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(http_server.serve, beacon, beacon_socket)

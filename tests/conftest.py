@@ -16,5 +16,6 @@ def _own_log_and_stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Commands that run in this process set up the log; py_ecc raises the recursion limit when it is imported."""
     sys.setrecursionlimit(RECURSION_LIMIT)
     monkeypatch.setattr(log, "_limit", None)
+    structlog.configure()  # with structlog's own defaults: the actors are silent in a program that hasn't set it up
     yield
     structlog.reset_defaults()

@@ -27,7 +27,6 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
-import structlog
 import trio
 
 from actors.beacon import messages
@@ -44,6 +43,7 @@ from actors.beacon.node import BeaconNode, Wins
 from actors.beacon.sync_status import SyncStatusOf
 from actors.beacon.validators import Validators
 from actors.facts import OnFact, unheard
+from actors.log import get_logger
 from actors.mailbox import Inbox, MailboxFull, Reply
 from actors.off_loop import Elsewhere, OffLoop
 from charon_actors.errors import Retryable, UserError
@@ -52,7 +52,7 @@ from charon_actors.eth2.beacon_api import AnswerFault, ChainEvent, DutyList, Val
 from charon_actors.eth2.beacon_urls import NodeUrl
 from charon_actors.eth2.chain import Chain
 
-log = structlog.get_logger(topic="beacon")
+log = get_logger("beacon")
 
 MAX_IN_FLIGHT: Final = 512
 MAX_PASSED_ON: Final = 256

@@ -11,19 +11,19 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
-import structlog
 import trio
 
 from actors.beacon.facts import CallSeen
 from actors.beacon.node import BeaconNode, CallFailed, Wins
 from actors.beacon.race import AllFailed, race
 from actors.facts import OnFact
+from actors.log import get_logger
 from actors.off_loop import IN_THREAD_MS, OffLoop
 from charon_actors.errors import Retryable
 from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call
 from charon_actors.eth2.beacon_errors import is_repeat
 
-log = structlog.get_logger(topic="beacon")
+log = get_logger("beacon")
 T = TypeVar("T")
 
 LIST_BYTES_A_MS: Final = 40_000  # of JSON, read and made into duties or validators

@@ -14,12 +14,12 @@ Limits: one check of a node's network at a time; each question STATE_TIMEOUT_S. 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import structlog
 import trio
 
 from actors.beacon.messages import LoadChain
 from actors.beacon.node import BeaconNode, CallFailed
 from actors.change_log import ChangeLog
+from actors.log import get_logger
 from charon_actors.beacon.chain_facts import (
     CHANGE_INTERVAL_S,
     CHANGES,
@@ -36,7 +36,7 @@ from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call
 from charon_actors.eth2.chain import Chain, ChainFault, chain_from_answers
 from charon_actors.pace import Bucket
 
-log = structlog.get_logger(topic="beacon")
+log = get_logger("beacon")
 
 STATE_INTERVAL_S: Final = 30.0  # 08 §2
 CHAIN_INTERVAL_S: Final = 300.0  # 08 §2

@@ -6,12 +6,12 @@ Of such faults, which are ours, one traceback is logged every REPORT_INTERVAL_S:
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.log import get_logger
 
-log = structlog.get_logger(topic="beacon")
+log = get_logger("beacon")
 
 REPORT_INTERVAL_S: Final = 60.0
 

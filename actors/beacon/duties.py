@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-import structlog
 import trio
 
 from actors.beacon import messages
@@ -18,11 +17,12 @@ from actors.beacon.endpoints import ATTESTER_DUTIES, PROPOSER_DUTIES, SYNC_DUTIE
 from actors.beacon.facts import CacheSeen
 from actors.beacon.messages import BeaconFault, BeaconUnavailable, DutiesAnswer
 from actors.facts import OnFact
+from actors.log import get_logger
 from charon_actors.beacon.duties_cache import DutiesCache, of_those_asked
 from charon_actors.eth2.beacon_api import ChainEvent, DutyList, HeadEvent, ReorgEvent
 from charon_actors.eth2.chain import Chain
 
-log = structlog.get_logger(topic="beacon")
+log = get_logger("beacon")
 
 FETCHES: Final = 3  # of duties, until none is missing
 

@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-import structlog
 
 from actors.beacon import messages
 from actors.beacon.calls import list_ms
 from actors.beacon.messages import BeaconFault
+from actors.log import get_logger
 from actors.off_loop import JSON_BYTES_A_MS, OffLoop, json_ms
 from charon_actors.beacon.blocks import decode_wanted_proposal, json_of_signed
 from charon_actors.eth2 import beacon_api as api
@@ -29,7 +29,7 @@ from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.signed_data import EncodingFault
 from charon_actors.eth2.unsigned_data import AttestationData, Proposal, foreign_text, pays
 
-log = structlog.get_logger(topic="beacon")
+log = get_logger("beacon")
 
 Q = TypeVar("Q")
 R = TypeVar("R")

@@ -26,7 +26,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
-import structlog
 import trio
 
 from actors.beacon.client_tasks import ClientTasks
@@ -37,6 +36,7 @@ from actors.beacon.node import HTTP_SUCCESS, MAX_PASSING_CONNECTIONS, USER_AGENT
 from actors.beacon.race import AllFailed
 from actors.change_log import ChangeLog
 from actors.facts import OnFact
+from actors.log import get_logger
 from charon_actors.eth2.beacon_api import EVENT_STREAM, LISTENED_TOPICS, MINIMAL_TOPICS, AnswerFault, ChainEvent, decode_event
 from charon_actors.eth2.chain_events import RATES, Intake, Witnesses
 from charon_actors.eth2.event_stream import Event, EventFault, EventParser, encode_event
@@ -45,7 +45,7 @@ from charon_actors.pace import Bucket
 if TYPE_CHECKING:
     import httpx
 
-log = structlog.get_logger(topic="sse")
+log = get_logger("sse")
 
 RETRY_FIRST_S: Final = 0.25
 RETRY_MOST_S: Final = 5.0

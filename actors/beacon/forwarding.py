@@ -15,20 +15,20 @@ Limits: bodies up to INLINE_BYTES come whole with the head; MAX_FORWARDS bodies 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import structlog
 import trio
 
 from actors.beacon.client_tasks import ClientTasks
 from actors.beacon.messages import BeaconUnavailable, ByteStream, Forward, ForwardAnswer
 from actors.beacon.node import HTTP_SUCCESS, BeaconNode, CallFailed
 from actors.beacon.race import AllFailed, race
+from actors.log import get_logger
 
 if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
 
-log = structlog.get_logger(topic="beacon")
+log = get_logger("beacon")
 
 INLINE_BYTES: Final = 64 * 1024
 CHUNKS_AHEAD: Final = 4

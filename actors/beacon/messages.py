@@ -65,7 +65,7 @@ class LoadChain(Request[Chain], frozen=True):
 
 
 class FetchAttestationData(Request[AttestationData], frozen=True):
-    """The vote that a beacon node proposes. Checked: slot, index (0 passes always), target epoch. Raises: BeaconFault."""
+    """The vote that a beacon node proposes. Checked: one that is possible there (`AttestationData.fault`). Raises: BeaconFault."""
 
     slot: int
     committee_index: int

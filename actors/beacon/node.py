@@ -22,9 +22,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import structlog
 import trio
 
+from actors.log import get_logger
 from charon_actors.eth2.beacon_api import JSON, MIB, Answer, Call
 from charon_actors.eth2.beacon_errors import error_text, is_fallback_worthy, is_retryable
 from charon_actors.eth2.beacon_urls import NodeUrl
@@ -33,7 +33,7 @@ from charon_actors.eth2.chain import Chain
 if TYPE_CHECKING:
     import httpx
 
-log = structlog.get_logger(topic="beacon")
+log = get_logger("beacon")
 
 MAX_CONNECTIONS: Final = 64
 MAX_PASSING_CONNECTIONS: Final = 256

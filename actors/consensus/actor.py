@@ -29,7 +29,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, TypeVar, assert_never
 
 import msgspec
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
@@ -47,6 +46,7 @@ from actors.consensus.messages import (
 )
 from actors.consensus.participation import ForgetfulStore, ParticipationStore
 from actors.facts import OnFact, unheard
+from actors.log import get_logger
 from actors.mailbox import Inbox, MailboxFull, Reply
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
@@ -61,7 +61,7 @@ from charon_actors.qbft.timers import round_timer
 
 T = TypeVar("T")
 
-log = structlog.get_logger(topic="qbft")
+log = get_logger("qbft")
 
 PROTOCOL: Final = "/charon/consensus/qbft/2.0.0"
 HEARD: Final = AGREED_ON | {DutyType.INFO_SYNC}  # the priority protocol isn't spoken yet; its messages are in order

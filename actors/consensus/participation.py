@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.log import get_logger
 from actors.slashing.twin_file import TwinFault, TwinFile, create_twin, open_twin
 from charon_actors.errors import UserError
 from charon_actors.passing_errors import may_pass
@@ -26,7 +26,7 @@ from charon_actors.qbft.participation import (
 
 T = TypeVar("T")
 
-log = structlog.get_logger(topic="qbft")
+log = get_logger("qbft")
 
 LOAD_AGAIN_S: Final = 1.0
 

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, assert_never
 
 import msgspec
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
@@ -49,6 +48,7 @@ from actors.dkg.messages import (
 )
 from actors.dkg.sending import PeerNetwork, Sending
 from actors.dkg.step_reports import StepReports
+from actors.log import get_logger
 from actors.mailbox import Inbox, Mail
 from charon_actors.cluster.data_directory import write_ceremony_artifacts
 from charon_actors.cluster.keystore_files import KEY_MANAGER_PASSWORD_BYTES, PASSWORD_BYTES, Keystore
@@ -87,7 +87,7 @@ RESULTS_WRITTEN: Final = (
 
 T = TypeVar("T")
 
-log = structlog.get_logger(topic="dkg")
+log = get_logger("dkg")
 
 
 class CeremonyOptions(msgspec.Struct, frozen=True):

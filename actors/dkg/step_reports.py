@@ -25,11 +25,11 @@ Not an actor: the ceremony actor owns one and runs it. Source: specification 04 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, assert_never
 
-import structlog
 import trio
 
 from actors.dkg.messages import SyncReply
 from actors.dkg.sync_stream import FramedStream
+from actors.log import get_logger
 from actors.mesh.messages import MeshFault
 from charon_actors.cluster.peers import Peer
 from charon_actors.crypto import Entropy
@@ -57,7 +57,7 @@ REFUSED_S: Final = 3.0
 ANNOUNCE_SILENCE_S: Final = 10.0
 FINAL_REPORTS_S: Final = 10.0
 
-log = structlog.get_logger(topic="dkg")
+log = get_logger("dkg")
 
 
 class StreamOpener(Protocol):

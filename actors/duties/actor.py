@@ -23,7 +23,6 @@ from functools import partial
 from typing import Any, Final, TypeVar, assert_never
 
 import msgspec
-import structlog
 import trio
 
 from actors.beacon import BeaconFault, ClusterValidators, PrepareProposers, SyncStatus
@@ -50,6 +49,7 @@ from actors.duties.messages import (
 from actors.duties.sources import Sources
 from actors.duties.story import DutyContext, Timeline
 from actors.facts import OnFact, unheard
+from actors.log import get_logger
 from actors.mailbox import Address, Inbox, Reply
 from actors.off_loop import Elsewhere, OffLoop
 from actors.signatures import GroupSigned
@@ -60,7 +60,7 @@ from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import ROWS, Duty, DutyType, GroupGoesTo, is_over, refusal, slots_until_deadline
 from charon_actors.profile import Profile
 
-log = structlog.get_logger(topic="sched")
+log = get_logger("sched")
 
 SYNC_POLL_S: Final = 1.0
 ADDRESS_BYTES: Final = 20

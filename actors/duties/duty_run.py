@@ -14,7 +14,6 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-import structlog
 import trio
 
 from actors.beacon import BeaconFault
@@ -22,6 +21,7 @@ from actors.consensus import DeadlinePassed
 from actors.duties.decided import ClashingValue
 from actors.duties.facts import DutyEnded
 from actors.duties.story import DutyContext, Timeline, submit
+from actors.log import get_logger
 from actors.signatures import DutyExpired
 from charon_actors.errors import Retryable
 from charon_actors.eth2.duty import Duty, deadline_s, start_s
@@ -29,7 +29,7 @@ from charon_actors.eth2.signed_data import SignedData
 from charon_actors.eth2.unsigned_data import EncodingFault, WrongValue
 from charon_actors.exception_groups import leaves
 
-log = structlog.get_logger(topic="sched")
+log = get_logger("sched")
 
 MAX_BATCHES: Final = 256  # group signatures of one duty that wait to be submitted
 NOT_SERVED: Final = (WrongValue, ClashingValue, EncodingFault)  # the cluster has decided what may not be signed

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-import structlog
 import trio
 
 from actors.beacon import BeaconFault, ClusterValidators
@@ -24,12 +23,13 @@ from actors.beacon import Message as BeaconMessage
 from actors.duties.clock import SlotClock
 from actors.duties.kinds import Kinds
 from actors.duties.messages import NotReady
+from actors.log import get_logger
 from actors.mailbox import Address
 from charon_actors.errors import Retryable
 from charon_actors.eth2.duty import DutyType
 from charon_actors.pace import Bucket
 
-log = structlog.get_logger(topic="sched")
+log = get_logger("sched")
 
 EPOCHS_KEPT: Final = 3  # 05 §5: definitions of epoch − 3 are dropped
 RESOLVE_RETRY_S: Final = 1.0

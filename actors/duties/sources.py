@@ -29,17 +29,17 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
 from actors.beacon import BeaconFault, JustifiedEpoch
 from actors.beacon import Message as BeaconMessage
+from actors.log import get_logger
 from actors.mailbox import Address
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.unsigned_data import WrongValue
 
-log = structlog.get_logger(topic="fetcher")
+log = get_logger("fetcher")
 
 ANSWER_SLOTS: Final = 1 / 12  # of a slot; a validator client waits for a quarter, of which consensus has taken some
 PATIENT_SLOTS: Final = 1 / 4

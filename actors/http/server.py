@@ -19,7 +19,6 @@ import ssl
 from functools import partial
 from typing import Final
 
-import structlog
 import trio
 
 from actors.facts import OnFact, unheard
@@ -27,10 +26,11 @@ from actors.http.connection import Application, ClientGone, Connection, TcpStrea
 from actors.http.facts import ConnectionDropped
 from actors.http.port import Limits, Place, Port, address_of
 from actors.http.request_heads import with_checked_heads
+from actors.log import get_logger
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
 
-log = structlog.get_logger(topic="http")
+log = get_logger("http")
 
 BACKLOG: Final = 256
 GRACEFUL_S: Final = 1.0

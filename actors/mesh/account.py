@@ -20,14 +20,17 @@ divided by the number of identities is ever touched by what the others do.
 Limits: the constants below, and OTHERS identities that aren't members (relays; they change their ids).
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, Protocol
+from __future__ import annotations
 
-import structlog
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
 import trio
 
 from actors.change_log import ChangeLog
 from actors.facts import OnFact, unheard
+from actors.log import get_logger
+from actors.mesh.carriage import Carriage
 from actors.mesh.facts import PeerCutOff, PeerPaused
 from charon_actors.p2p.credit import (
     CUT_STRAIN_S,
@@ -49,27 +52,7 @@ SUSPECT_STRAIN_S: Final = 1.0
 CALM_S: Final = 30.0
 UNLIMITED_MS: Final = 1e12
 
-log = structlog.get_logger(topic="p2p")
-
-
-class Holder(Protocol):
-    """A stream, as an account sees it."""
-
-    @property
-    def held_bytes(self) -> int: ...
-
-
-class Payer(Protocol):
-    """A connection, as an account sees it. streams: by id."""
-
-    def __hash__(self) -> int: ...
-
-    @property
-    def streams(self) -> Mapping[int, Holder]: ...
-
-    def cut_stream(self, stream_id: int) -> None: ...
-
-    def cut_off(self, reason: str) -> None: ...
+log = get_logger("p2p")
 
 
 class Account:
@@ -78,7 +61,7 @@ class Account:
     def __init__(
         self,
         name: str,
-        ledger: "Ledger",
+        ledger: Ledger,
         *,
         rate_ms: float = PEER_RATE_MS,
         burst_ms: float = PEER_BURST_MS,
@@ -88,16 +71,16 @@ class Account:
         self._ledger, self._name, self._limit_bytes = ledger, name, limit_bytes
         self._is_limited = rate_ms < UNLIMITED_MS
         self._credit = Credit(trio.current_time(), rate_ms=rate_ms, burst_ms=burst_ms)
-        self._use: Use[Payer] = Use()
-        self._connections: dict[Payer, None] = {}
-        self._holder: Payer | None = None
-        self._waiting: list[Payer] = []
+        self._use: Use[Carriage] = Use()
+        self._connections: dict[Carriage, None] = {}
+        self._holder: Carriage | None = None
+        self._waiting: list[Carriage] = []
         self._changed = trio.Event()
         self._lines = ChangeLog(repeat_s=CALM_S, calm_s=CALM_S)
 
     # ---- credit ----
 
-    async def pay(self, connection: Payer, work: Callable[[], float]) -> None:
+    async def pay(self, connection: Carriage, work: Callable[[], float]) -> None:
         """Do one slice of `work`, which returns its price in milliseconds, when it is this connection's turn and nothing is owed.
 
         A dear slice ends with a checkpoint, and half a dear one if this identity has several connections. Raises what `work` raises.
@@ -114,11 +97,11 @@ class Account:
         finally:
             self._release()
 
-    def enter(self, connection: Payer) -> None:
+    def enter(self, connection: Carriage) -> None:
         """A connection of this identity begins to run."""
         self._connections[connection] = None
 
-    def leave(self, connection: Payer) -> None:
+    def leave(self, connection: Carriage) -> None:
         """It ended."""
         self._connections.pop(connection, None)
         self._use.forget(connection)
@@ -134,7 +117,7 @@ class Account:
         if self._credit.strain(REFUSED_STRAIN_S, now):
             self._send_away(self._use.heavy(now) if self._credit.wait_s(now) else ())
 
-    def is_suspect(self, connection: Payer) -> bool:
+    def is_suspect(self, connection: Carriage) -> bool:
         """Does this connection use a heavy share of an account that is in trouble?"""
         now = trio.current_time()
         return self._credit.strain_s(now) > SUSPECT_STRAIN_S and connection in self._use.heavy(now)
@@ -163,28 +146,23 @@ class Account:
     def cut_largest(self) -> bool:
         """Reset the stream that holds most. False: there is none that holds anything."""
         largest = max(
-            (
-                (stream.held_bytes, connection, key)
-                for connection in self._connections
-                for key, stream in connection.streams.items()
-            ),
-            key=lambda row: row[0],
+            (stream for connection in self._connections for stream in connection.streams.values()),
+            key=lambda stream: stream.held_bytes,
             default=None,
         )
-        if largest is None or not largest[0]:
+        if largest is None or not largest.held_bytes:
             return False
         self._count_end("memory")
         if self._lines.is_due("memory", trio.current_time()):
             log.warning(
                 "Peer has too many unfinished messages, the largest is dropped", peer=self._name, held_bytes=self.held_bytes
             )
-        _, connection, stream_id = largest
-        connection.cut_stream(stream_id)
+        largest.connection.cut_stream(largest)
         return True
 
     # ---- inside ----
 
-    async def _wait_for_turn(self, connection: Payer) -> None:
+    async def _wait_for_turn(self, connection: Carriage) -> None:
         if self._holder is None and not self._waiting and not self._credit.wait_s(trio.current_time()):
             self._holder = connection
             return
@@ -207,7 +185,7 @@ class Account:
             self._waiting.remove(connection)
             self._wake()
 
-    def _next(self, now: float) -> Payer:
+    def _next(self, now: float) -> Carriage:
         return min(self._waiting, key=lambda connection: self._use.of(connection, now))
 
     def _release(self) -> None:
@@ -228,7 +206,7 @@ class Account:
         if self._is_limited and self._credit.strain(seconds, now):
             self._send_away(self._use.heavy(now))
 
-    def _send_away(self, heavy: Sequence[Payer]) -> None:
+    def _send_away(self, heavy: Sequence[Carriage]) -> None:
         now = trio.current_time()
         rest_s = self._credit.rest(now)
         self._count_end("credit")

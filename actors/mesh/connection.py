@@ -17,19 +17,19 @@ Why these tasks (each rule was paid for, specification 03 §9):
     keepalive   pings every 30 s; a peer from which nothing at all comes for 10 s after a ping is gone, though TCP does not know
     openings    ends the streams for which no protocol is agreed in time; a stream gets a task when that is done (`opening.py`)
 
-Limits: 512 inbound streams, 1024 handlers, 256 unacknowledged outbound streams; those of the queue (`frame_queue.py`); credit and
-memory by peer, not by connection.
+Limits: 512 inbound streams, 1024 handlers, 256 unacknowledged outbound streams, 512 KiB in the queue before senders wait, 1024
+streams that we have closed and the peer has not, each for 120 s and 64 KiB; credit and memory by peer, not by connection.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
 import trio
 
 from actors.mesh.account import Account
-from actors.mesh.frame_queue import FrameQueue
+from actors.mesh.carriage import LINGER_BYTES, Carriage
 from actors.mesh.opening import Openings, ProtocolAgreed
 from actors.mesh.stream import (
     BadMessage,
@@ -73,7 +73,6 @@ from charon_actors.p2p.yamux import (
     Ponged,
     Received,
     YamuxFault,
-    YamuxSession,
 )
 
 __all__ = [
@@ -98,12 +97,11 @@ CLOSE_TIMEOUT_S: Final = 0.5  # to send what is queued and the go-away, and to s
 HANDLER_GRACE_S: Final = 5.0  # 03 §5.2: what a handler has; it may have read its message before the connection went
 
 
-class Connection:
+class Connection(Carriage):
     """Made by `upgrade` (`upgrade.py`); works while `run` runs.
 
-    peer_id: proven. outbound, limited: as given to `upgrade`. relayed: through a circuit. rtt_s: last measured round trip, 0 before.
-    sent_bytes, received_bytes: on the wire. closed: set when it is of no more use. streams: those open on our side, by yamux id.
-    account: who pays. frames: what its streams queue and hold. last_received_at: when the last byte came.
+    rtt_s: last measured round trip, 0 before. sent_bytes, received_bytes: on the wire. closed: set when it is of no more use.
+    last_received_at: when the last byte came. The rest: see `Carriage`.
     """
 
     def __init__(
@@ -117,16 +115,12 @@ class Connection:
         limited: bool,
         account: Account,
     ) -> None:
+        super().__init__(noise.remote_peer_id, remote_address, account, outbound=outbound, limited=limited)
         self.account = account
-        self.peer_id, self.remote_address = noise.remote_peer_id, remote_address
-        self.outbound, self.limited, self.relayed = outbound, limited, remote_address.has_circuit
         self.rtt_s = 0.0
         self.sent_bytes = self.received_bytes = 0
         self.closed = trio.Event()
         self._raw, self._noise, self._early = raw, noise, early_plaintext
-        self._session = YamuxSession(is_client=outbound)
-        self._streams: dict[int, Stream] = {}
-        self.frames = FrameQueue(self._session, account, lambda stream_id: self._streams.pop(stream_id, None))
         self._openings = Openings(self._session, tuple)
         self._opened = trio.Event()
         self._machinery: trio.CancelScope | None = None
@@ -142,16 +136,6 @@ class Connection:
         return f"<Connection {'to' if self.outbound else 'from'} {peer_name(self.peer_id)}>"
 
     # ---- what its owner calls ----
-
-    @property
-    def streams(self) -> Mapping[int, Stream]:
-        """Streams that are open on our side."""
-        return self._streams
-
-    @property
-    def stream_count(self) -> int:
-        """All streams that hold memory here, also those that only the peer has still to end."""
-        return len(self._session)
 
     async def run(self, on_stream: Callable[[Stream], Awaitable[None]], protocols: Callable[[], Sequence[str]]) -> None:
         """Be the connection until it ends.
@@ -200,11 +184,11 @@ class Connection:
         while True:
             if self._is_closing or self.closed.is_set():
                 raise self._lost()
-            if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.frames.has_room:
+            if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.has_room:
                 break
-            await self.frames.progress.park()
+            await self.progress.park()
         try:
-            stream = Stream(self, self.frames, self._session.open(), is_outbound=True)
+            stream = Stream(self, self._session.open(), is_outbound=True)
         except YamuxFault as fault:
             self.close(str(fault))
             raise ConnectionLost(str(fault)) from None
@@ -263,9 +247,9 @@ class Connection:
                 self._slice_ms, self._is_drained = cost_ms, False
                 while not self._is_drained:
                     await self.account.pay(self, work)
-                    self.frames.fill()  # answers, credit
-                    if self._session.unacknowledged < MAX_UNACKNOWLEDGED:
-                        self.frames.wake_if_room()
+                    self._output.set()  # answers, credit
+                    if self._session.unacknowledged < MAX_UNACKNOWLEDGED and self.has_room:
+                        self.progress.unpark_all()
                 data = await self._raw.receive_some(READ_BYTES)
                 if not data:
                     self._lose("the peer closed the connection")
@@ -304,9 +288,13 @@ class Connection:
     async def _write(self) -> None:
         try:
             while True:
-                await self.frames.wait_for_output()
+                if not self._session.output_bytes:
+                    self._output = trio.Event()
+                    await self._output.wait()
+                    continue
                 wire = self._noise.encrypt(self._session.take_output(WRITE_BYTES, WRITE_FRAMES))
-                self.frames.wake_if_room()
+                if self.has_room:
+                    self.progress.unpark_all()
                 with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
                     await self._raw.send_all(wire)
                 if scope.cancelled_caught:
@@ -323,7 +311,7 @@ class Connection:
             self._pings = (self._pings + 1) % 2**32
             self._ping_sent_at = trio.current_time()
             self._session.ping(self._pings)
-            self.frames.fill()
+            self._output.set()
             await trio.sleep(KEEPALIVE_ANSWER_S)
             if self.last_received_at < self._ping_sent_at:
                 # We may be the one that stood still; the reader then finds the answer in the socket now.
@@ -332,7 +320,9 @@ class Connection:
                 self._lose(f"the peer has been silent for {KEEPALIVE_ANSWER_S:g} s after a ping")
                 return
             await trio.sleep(KEEPALIVE_INTERVAL_S - KEEPALIVE_ANSWER_S)
-            self.frames.expire(trio.current_time())
+            now = trio.current_time()
+            for stream_id in [key for key, lingering in self._lingering.items() if lingering.until <= now]:
+                self._cut_off(stream_id)
 
     async def _expire_openings(self) -> None:
         while True:
@@ -342,7 +332,7 @@ class Connection:
                 continue
             await trio.sleep_until(self._openings.next_end)
             self._openings.expire(trio.current_time())
-            self.frames.fill()
+            self._output.set()
 
     async def _serve(self, on_stream: Callable[[Stream], Awaitable[None]], stream: Stream) -> None:
         try:
@@ -387,10 +377,14 @@ class Connection:
                     agreed = self._openings.feed(stream_id, data, trio.current_time())
                     return 0.0 if agreed is None else self._begin_serving(stream_id, agreed, serve)
                 stream = self._streams.get(stream_id)
-                if stream is None:
-                    self.frames.came_late(stream_id, len(data))
+                if stream is None:  # closed by us: the peer gets no credit for it, and a reset if it goes on
+                    lingering = self._lingering.get(stream_id)
+                    if lingering is not None:
+                        lingering.received_bytes += len(data)
+                        if lingering.received_bytes > LINGER_BYTES:
+                            self._cut_off(stream_id)
                     return 0.0
-                self.frames.unread_bytes += len(data)
+                self.unread_bytes += len(data)
                 stream.feed(data)
                 return RECEIVED_MS
             case Opened(stream_id):
@@ -398,13 +392,13 @@ class Connection:
                 self._opened.set()
                 return OPENED_MS
             case Finished(stream_id):
-                self.frames.ended_by_peer(stream_id)
+                self._lingering.pop(stream_id, None)
                 if stream_id in self._openings:
                     self._openings.end(stream_id)
                 elif stream_id in self._streams:
                     self._streams[stream_id].end()
             case Killed(stream_id, code, by_peer):
-                self.frames.ended_by_peer(stream_id)
+                self._lingering.pop(stream_id, None)
                 if not self._openings.forget(stream_id):
                     self._break_stream(stream_id, lambda: StreamReset(code, by_peer=by_peer))
             case Credited(stream_id):
@@ -419,19 +413,20 @@ class Connection:
 
     def _begin_serving(self, stream_id: int, agreed: ProtocolAgreed, serve: Callable[[Stream], None]) -> float:
         self._serving += 1
-        stream = self._streams[stream_id] = Stream(self, self.frames, stream_id, is_outbound=False)
+        stream = self._streams[stream_id] = Stream(self, stream_id, is_outbound=False)
         stream.protocol = agreed.protocol
         stream.sent_bytes, stream.received_bytes = agreed.sent_bytes, agreed.received_bytes - len(agreed.leftover)
         serve(stream)
         if agreed.leftover:
-            self.frames.unread_bytes += len(agreed.leftover)
+            self.unread_bytes += len(agreed.leftover)
             stream.feed(agreed.leftover)
         return serving_cost_ms(agreed.protocol)
 
-    def cut_stream(self, stream_id: int) -> None:
+    def cut_stream(self, stream: Stream) -> None:
         """For the account: this stream holds too much."""
-        self.frames.cut(stream_id)
-        self._streams[stream_id].cut(lambda: StreamReset(RESOURCE_LIMIT, by_peer=False))
+        self._session.reset(stream.stream_id, RESOURCE_LIMIT)
+        stream.cut(lambda: StreamReset(RESOURCE_LIMIT, by_peer=False))
+        self._output.set()
 
     def _break_stream(self, stream_id: int, fault: Callable[[], StreamFault]) -> None:
         stream = self._streams.get(stream_id)
@@ -451,8 +446,8 @@ class Connection:
         assert self._machinery is not None, "only a running connection says goodbye"
         self._is_closing = True
         self._machinery.deadline = trio.current_time() + CLOSE_TIMEOUT_S
-        self.frames.fill()
-        self.frames.progress.unpark_all()
+        self._output.set()
+        self.progress.unpark_all()
 
     def _end(self) -> None:
         """Of no more use: everybody who waits learns it."""
@@ -461,7 +456,7 @@ class Connection:
         self.closed.set()
         for stream in list(self._streams.values()):
             stream.break_off(self._lost)
-        self.frames.progress.unpark_all()
+        self.progress.unpark_all()
 
 
 async def abort(raw: trio.abc.Stream) -> None:

@@ -11,9 +11,9 @@ Cancellation: at any time; nothing stays open. Source: specification 03 §2.3.
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-import structlog
 import trio
 
+from actors.log import get_logger
 from actors.mesh.connection import Connection
 from actors.mesh.faults import DIAL_ERRORS, DialFault, describe
 from actors.mesh.host import Host
@@ -22,7 +22,7 @@ from actors.mesh.upgrade import upgrade
 from charon_actors.p2p.dial import MAX_PARALLEL_DIALS, PlannedDial
 from charon_actors.p2p.multiaddr import Multiaddr, named_address
 
-log = structlog.get_logger(topic="p2p")
+log = get_logger("p2p")
 
 
 class DialOutcome(msgspec.Struct, frozen=True):

@@ -15,10 +15,11 @@ Source: specification 03 §2.3, §3.4, §3.5.
 from collections.abc import Callable
 from typing import Final
 
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.log import Log
+from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection
 from actors.mesh.dialer import DialOutcome, dial, dial_address
 from actors.mesh.events import wait_for_any
@@ -28,7 +29,6 @@ from actors.mesh.identify import push_identify
 from actors.mesh.links import Links
 from actors.mesh.messages import OpenCircuit
 from actors.mesh.owner import IDENTIFY_ERRORS
-from actors.mesh.stream import Carrier
 from actors.mesh.upgrade import upgrade
 from charon_actors.errors import Retryable
 from charon_actors.p2p.backoff import AddressBackoff
@@ -50,7 +50,7 @@ PUSH_ERRORS: tuple[type[Exception], ...] = (*IDENTIFY_ERRORS, OSError)  # OSErro
 class Dialing:
     """Of one incarnation."""
 
-    def __init__(self, peer: MeshPeer, host: Host, links: Links, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, peer: MeshPeer, host: Host, links: Links, log: Log) -> None:
         self._peer, self._host, self._links, self._log = peer, host, links, log
         self._learnt: dict[Multiaddr, None] = {}
         self._backoff = AddressBackoff[Multiaddr]()
@@ -188,7 +188,7 @@ class Dialing:
 
     # what connections tell
 
-    def _learn(self, said: HostIdentify, connection: Carrier) -> None:
+    def _learn(self, said: HostIdentify, connection: Carriage) -> None:
         self._learnt = dict.fromkeys(kept_addresses(said.listen, connection.remote_address))
 
     def _note_identified(self, connection: Connection) -> None:

@@ -17,11 +17,11 @@ Source: specification 03 §5.2.
 
 from collections.abc import Awaitable, Callable, Mapping
 
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
 from actors.facts import OnFact
+from actors.log import Log
 from actors.mesh.facts import HandlerCrashed
 from actors.mesh.stream import Stream
 from charon_actors.errors import Retryable
@@ -102,7 +102,7 @@ async def close_quietly(stream: Stream) -> None:
 class BugLog:
     """What a child does with an exception that nobody expected: counted each time, logged with its traceback when it is news."""
 
-    def __init__(self, log: structlog.stdlib.BoundLogger, on_fact: OnFact) -> None:
+    def __init__(self, log: Log, on_fact: OnFact) -> None:
         self._log, self._on_fact, self._lines = log, on_fact, ChangeLog(calm_s=BUG_CALM_S)
 
     def note(self, peer: str, protocol: str, error: Exception) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
+from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection
 from actors.mesh.handlers import PEER_ERRORS, close_quietly
-from actors.mesh.stream import Carrier, Stream
+from actors.mesh.stream import Stream
 from actors.mesh.upgrade import HostIdentity
 from charon_actors.p2p.identify import (
     IDENTIFY,
@@ -45,11 +46,11 @@ class Introduction:
         self._identity, self._agent, self._addresses, self._wall_clock = identity, agent, addresses, wall_clock
         self.protocols = tuple(sorted(protocols))
 
-    def addresses_for(self, connection: Carrier) -> tuple[Multiaddr, ...]:
+    def addresses_for(self, connection: Carriage) -> tuple[Multiaddr, ...]:
         """The addresses that this connection's peer is told."""
         return told_addresses(self._addresses(), connection.remote_address)
 
-    def parts_for(self, connection: Carrier) -> list[bytes]:
+    def parts_for(self, connection: Carriage) -> list[bytes]:
         """The parts of the identify message for this connection's peer."""
         remote = connection.remote_address
         return encode_identify(

@@ -11,16 +11,17 @@ Source: specification 03 §2.4, §3.4.
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import structlog
 import trio
 
+from actors.log import Log
 from actors.mesh.board import PeerFacts
+from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection
 from actors.mesh.facts import ConnectionUp, PeerCutOff, StreamOver
 from actors.mesh.host import Host, MeshPeer
 from actors.mesh.owner import Owner
 from actors.mesh.places import who_leaves
-from actors.mesh.stream import Carrier, Stream
+from actors.mesh.stream import Stream
 from charon_actors.p2p.identify import HostIdentify
 from charon_actors.p2p.multiaddr import Multiaddr, named_address
 from charon_actors.pace import Bucket
@@ -36,7 +37,7 @@ class Links(Owner):
 
     WHO = "Peer"
 
-    def __init__(self, peer: MeshPeer, host: Host, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, peer: MeshPeer, host: Host, log: Log) -> None:
         super().__init__(host, log)
         self._peer = peer
         self._account, self._lines = host.ledger.account_of(peer.peer_id), Bucket(LINES, LINES_A_SECOND)
@@ -46,7 +47,7 @@ class Links(Owner):
         self.is_answering = False
         self.identify: HostIdentify | None = None
         self.told: dict[Connection, tuple[Multiaddr, ...]] = {}
-        self.on_learnt: Callable[[HostIdentify, Carrier], None] = lambda said, connection: None
+        self.on_learnt: Callable[[HostIdentify, Carriage], None] = lambda said, connection: None
         self.on_identified: Callable[[Connection], None] = lambda connection: None
         self.on_ended: Callable[[Connection, Multiaddr | None, float, str], None] = lambda connection, dialed, age_s, reason: None
 
@@ -110,7 +111,7 @@ class Links(Owner):
 
     # of Owner
 
-    def name_of(self, connection: Carrier) -> str:
+    def name_of(self, connection: Carriage) -> str:
         return self._peer.name
 
     def protocols(self) -> Sequence[str]:
@@ -130,7 +131,7 @@ class Links(Owner):
     def will_introduce(self, connection: Connection) -> None:
         self.told[connection] = self._host.introduction.addresses_for(connection)
 
-    def learn(self, said: HostIdentify, connection: Carrier) -> None:
+    def learn(self, said: HostIdentify, connection: Carriage) -> None:
         self.identify = said
         self.on_learnt(said, connection)
         self.announce()

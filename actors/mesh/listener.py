@@ -17,10 +17,10 @@ import errno
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.log import get_logger
 from actors.mesh.connection import Connection, abort_now
 from actors.mesh.facts import HandshakeEnded
 from actors.mesh.faults import DIAL_ERRORS, PeerRefused, describe
@@ -36,7 +36,7 @@ CALM_S: Final = 10.0  # between two lines of a kind: strangers can cause them at
 REST_S: Final = 0.1  # when the process has no file descriptor left
 _TRANSIENT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
-log = structlog.get_logger(topic="p2p")
+log = get_logger("p2p")
 
 
 class Listener:

@@ -20,10 +20,10 @@ from functools import partial
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
 from actors.facts import OnFact, unheard
+from actors.log import get_logger
 from actors.mailbox import Address, Mailbox, run_incarnation
 from actors.mesh.account import MEMBER_BYTES, Ledger
 from actors.mesh.addresses import advertised_addresses
@@ -74,7 +74,7 @@ MAX_NICKNAME_BYTES: Final = 32
 BUILT_IN: Final = (IDENTIFY, IDENTIFY_PUSH, PING, PEERINFO, STOP)
 
 Body = Callable[[], Awaitable[None]]
-log = structlog.get_logger(topic="p2p")
+log = get_logger("p2p")
 
 
 @dataclass(frozen=True)

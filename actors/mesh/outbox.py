@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-import structlog
 import trio
 
+from actors.log import Log
 from actors.mailbox import Reply
 from actors.mesh.connection import BadMessage, ProtocolNotSupported, StreamEnded
 from actors.mesh.facts import SendDone, SendRefused
@@ -51,7 +51,7 @@ R = TypeVar("R")
 class Outbox:
     """Of one incarnation. send_log: shared with whoever else exchanges messages with the peer."""
 
-    def __init__(self, peer: MeshPeer, host: Host, links: Links, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, peer: MeshPeer, host: Host, links: Links, log: Log) -> None:
         self._peer, self._host, self._links, self._log = peer, host, links, log
         self.send_log = SendLog()
         self._in_flight = self._in_flight_bytes = 0

@@ -13,9 +13,10 @@ Source: specification 03 §2.4, §3.3, §4.
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-import structlog
 import trio
 
+from actors.log import Log
+from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection, ConnectionLost
 from actors.mesh.facts import StreamRefused
 from actors.mesh.faults import describe
@@ -24,7 +25,7 @@ from actors.mesh.host import Host
 from actors.mesh.identify import ask_identify, read_identify, serve_identify
 from actors.mesh.peerinfo import serve_peerinfo
 from actors.mesh.ping import PING, serve_ping
-from actors.mesh.stream import Carrier, Stream
+from actors.mesh.stream import Stream
 from charon_actors.errors import Retryable
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH, HostIdentify, IdentifyFault
 from charon_actors.p2p.peerinfo import PEERINFO
@@ -46,7 +47,7 @@ class Owner:
     WHO: ClassVar[str]
     ERRORS: ClassVar[tuple[type[Exception], ...]] = IDENTIFY_ERRORS
 
-    def __init__(self, host: Host, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, host: Host, log: Log) -> None:
         self._host, self._log = host, log
         self._bugs = BugLog(log, host.on_fact)
         self._nursery: trio.Nursery
@@ -69,7 +70,7 @@ class Owner:
 
     # for the subclass
 
-    def name_of(self, connection: Carrier) -> str:
+    def name_of(self, connection: Carriage) -> str:
         raise NotImplementedError
 
     def protocols(self) -> Sequence[str]:
@@ -86,7 +87,7 @@ class Owner:
     def will_introduce(self, connection: Connection) -> None:
         """The other end is about to be asked, and to ask."""
 
-    def learn(self, said: HostIdentify, connection: Carrier) -> None:
+    def learn(self, said: HostIdentify, connection: Carriage) -> None:
         """The other end has said who it is, asked or not."""
 
     def identified(self, connection: Connection) -> None:

@@ -13,9 +13,9 @@ Source      specification 03-p2p, sections 2.2 to 2.4, 3.4, 3.5, 5.3, 6, 7
 from functools import partial
 from typing import assert_never
 
-import structlog
 import trio
 
+from actors.log import get_logger
 from actors.mailbox import Inbox, Mail
 from actors.mesh.board import PeerFacts
 from actors.mesh.dialing import Dialing
@@ -38,7 +38,7 @@ from charon_actors.p2p.multiaddr import named_address
 
 Message = Send | Deliver | Exchange | OpenStream | Adopt | FetchStatus
 
-log = structlog.get_logger(topic="p2p")
+log = get_logger("p2p")
 
 
 class Peer:

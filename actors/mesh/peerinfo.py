@@ -6,9 +6,9 @@ Source: specification 03 §6.
 
 from collections.abc import Callable
 
-import structlog
 import trio
 
+from actors.log import Log
 from actors.mesh.handlers import HANDLER_TIMEOUT_S, PEER_ERRORS, close_quietly
 from actors.mesh.stream import Stream
 from charon_actors.p2p.peerinfo import MAX_MESSAGE_BYTES, Judgement, PeerInfo, ProblemFilter, encode_peer_info
@@ -32,7 +32,7 @@ class PeerInfoLog:
         self._problems = ProblemFilter()
         self._nickname = ""
 
-    def write(self, found: Judgement, log: structlog.stdlib.BoundLogger, now: float) -> None:
+    def write(self, found: Judgement, log: Log, now: float) -> None:
         if found.nickname is not None and found.nickname != self._nickname:
             self._nickname = found.nickname
             log.info("Peer's nickname", nickname=found.nickname)

@@ -7,9 +7,9 @@ from collections import Counter
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
+from actors.log import Log
 from actors.mesh.connection import ProtocolNotSupported
 from actors.mesh.facts import PeerInfoJudged, PeerSampled, PingAnswered, PingFailed
 from actors.mesh.handlers import close_quietly
@@ -39,7 +39,7 @@ RECYCLED_WITHIN_S: Final = 1.0  # a circuit at its limit is replaced sooner; aft
 class Probes:
     """Of one incarnation. ping_rtt_s: of the last ping; None while the peer doesn't answer. judgement: of its peerinfo."""
 
-    def __init__(self, peer: MeshPeer, host: Host, links: Links, outbox: Outbox, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, peer: MeshPeer, host: Host, links: Links, outbox: Outbox, log: Log) -> None:
         self._peer, self._host, self._links, self._outbox, self._log = peer, host, links, outbox, log
         self._info_log = PeerInfoLog()
         self.ping_rtt_s: float | None = None

@@ -25,10 +25,10 @@ from functools import partial
 from typing import Final, assert_never
 
 import msgspec
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
+from actors.log import get_logger
 from actors.mailbox import Address, Inbox, Mail
 from actors.mesh.adoption import hand_over
 from actors.mesh.board import RelayFacts
@@ -73,7 +73,7 @@ SAMPLE_INTERVAL_S: Final = 30.0
 
 Message = OpenCircuit | Adopt
 
-log = structlog.get_logger(topic="relay")
+log = get_logger("relay")
 
 
 def is_url(entry: str) -> bool:

@@ -10,17 +10,18 @@ Source: specification 03 §3.1, §3.3, §11.6.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import structlog
 import trio
 
+from actors.log import Log
 from actors.mailbox import Reply
+from actors.mesh.carriage import Carriage
 from actors.mesh.connection import Connection
 from actors.mesh.faults import DIAL_ERRORS, describe
 from actors.mesh.host import Host
 from actors.mesh.messages import Circuit, CircuitFault, OpenCircuit
 from actors.mesh.owner import Owner
 from actors.mesh.ping import PING
-from actors.mesh.stream import Carrier, Stream
+from actors.mesh.stream import Stream
 from actors.mesh.upgrade import upgrade
 from charon_actors.p2p.identify import IDENTIFY, IDENTIFY_PUSH, HostIdentify, IdentifyFault
 from charon_actors.p2p.multiaddr import Multiaddr, decode_multiaddr
@@ -57,7 +58,7 @@ class RelayLinks(Owner):
     def __init__(
         self,
         host: Host,
-        log: structlog.stdlib.BoundLogger,
+        log: Log,
         on_changed: Callable[[], None],
         on_peer: Callable[[Connection], Awaitable[bool]],
     ) -> None:
@@ -72,7 +73,7 @@ class RelayLinks(Owner):
 
     # of Owner
 
-    def name_of(self, connection: Carrier) -> str:
+    def name_of(self, connection: Carriage) -> str:
         return peer_name(connection.peer_id)
 
     def protocols(self) -> Sequence[str]:
@@ -81,7 +82,7 @@ class RelayLinks(Owner):
     def changed(self) -> None:
         self._on_changed()
 
-    def learn(self, said: HostIdentify, connection: Carrier) -> None:
+    def learn(self, said: HostIdentify, connection: Carriage) -> None:
         self._log.debug("Relay identified itself", agent=said.agent)
 
     def log_end(self, connection: Connection, reason: str) -> None:
@@ -151,6 +152,6 @@ class RelayLinks(Owner):
         return connection if await self._on_peer(connection) else None
 
 
-def circuit_address(connection: Carrier) -> Multiaddr:
+def circuit_address(connection: Carriage) -> Multiaddr:
     """Where peers are reached through the relay at the other end."""
     return connection.remote_address.transport.with_peer(connection.peer_id) + CIRCUIT_SUFFIX

@@ -18,16 +18,16 @@ than any window.
 Source: specification 03-p2p, sections 5.2, 9 and 11.4.
 """
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
-from actors.mesh.frame_queue import FrameQueue
+from actors.mesh.carriage import Carriage
 from charon_actors.p2p.framing import FramingFault, encode_uvarint, take_delimited
-from charon_actors.p2p.multiaddr import Multiaddr
-from charon_actors.p2p.peer_id import PeerId
 from charon_actors.p2p.yamux import MAX_FRAME_BYTES
 
 PIECE_BYTES: Final = 16_384
@@ -61,19 +61,6 @@ class ConnectionLost(StreamFault):
     """The connection under the stream is gone; the text says why."""
 
 
-class Carrier(Protocol):
-    """The connection that a stream runs on, as far as those who use the stream may see it. peer_id: proven. relayed: through a circuit."""
-
-    @property
-    def peer_id(self) -> PeerId: ...
-
-    @property
-    def remote_address(self) -> Multiaddr: ...
-
-    @property
-    def relayed(self) -> bool: ...
-
-
 class Stream(trio.abc.HalfCloseableStream):
     """Made by `Connection.open_stream` and for each stream that the peer opens.
 
@@ -81,8 +68,8 @@ class Stream(trio.abc.HalfCloseableStream):
     the multistream tokens. What it holds counts for the account of the peer (`account.py`), which may cut it off.
     """
 
-    def __init__(self, connection: Carrier, frames: FrameQueue, stream_id: int, *, is_outbound: bool) -> None:
-        self.connection, self.is_outbound, self._frames = connection, is_outbound, frames
+    def __init__(self, connection: Carriage, stream_id: int, *, is_outbound: bool) -> None:
+        self.connection, self.is_outbound = connection, is_outbound
         self.protocol = ""
         self.sent_bytes = self.received_bytes = 0
         self._id = stream_id
@@ -140,7 +127,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 except FramingFault as fault:
                     raise BadMessage(str(fault)) from None
                 if message is not None:
-                    self._frames.hold(len(self._buffer) - before)
+                    self.connection.hold(len(self._buffer) - before)
                     self._credit(before - len(self._buffer))
                     return message
                 if self._raise_if_no_more_comes():
@@ -194,7 +181,7 @@ class Stream(trio.abc.HalfCloseableStream):
                 raise self._fault()
             if not self._has_sent_eof:
                 self._has_sent_eof = True
-                self._frames.finish(self._id)
+                self.connection.queue_finish(self._id)
         finally:
             self._is_sending = False
 
@@ -213,13 +200,13 @@ class Stream(trio.abc.HalfCloseableStream):
         if not self._is_closed:
             unread_bytes = self.unread_bytes
             self._close_locally()
-            self._frames.close(self._id, unread_bytes, has_ended=self._has_ended or self._fault is not None)
+            self.connection.queue_close(self._id, unread_bytes, has_ended=self._has_ended or self._fault is not None)
 
     def reset(self, code: int = 0) -> None:
         """Kill both directions at once; the peer sees a reset with `code`. After a close too: what it still sends is cut off."""
         if not self._is_closed:
             self._close_locally()
-        self._frames.reset(self._id, code)
+        self.connection.queue_reset(self._id, code)
 
     # ---- what the connection calls, always synchronously ----
 
@@ -248,14 +235,14 @@ class Stream(trio.abc.HalfCloseableStream):
         self.received_bytes += len(data)
         self._buffer += data
         self._readable.unpark_all()
-        self._frames.hold(len(data))  # last: it may be this stream that has to go
+        self.connection.hold(len(data))  # last: it may be this stream that has to go
 
     def push_back(self, data: bytes) -> None:
         """Bytes that were read too far during the negotiation; they are read again."""
         self._buffer[:0] = data
         self._credited += len(data)
-        self._frames.assembling_bytes += len(data)
-        self._frames.hold(len(data))
+        self.connection.assembling_bytes += len(data)
+        self.connection.hold(len(data))
 
     def cut(self, fault: Callable[[], StreamFault]) -> None:
         """It holds too much: as `break_off`, and what was buffered is gone."""
@@ -317,7 +304,7 @@ class Stream(trio.abc.HalfCloseableStream):
                     for start in range(0, len(view), frame_bytes):
                         chunk = view[start : start + frame_bytes]
                         await self._wait_to_send(len(chunk))
-                        self._frames.data(self._id, chunk)
+                        self.connection.queue_data(self._id, chunk)
                         self.sent_bytes += len(chunk)
         finally:
             self._is_sending = False
@@ -325,31 +312,31 @@ class Stream(trio.abc.HalfCloseableStream):
     async def _wait_to_send(self, count: int) -> None:
         while True:
             self._raise_if_not_sendable()
-            if self._frames.send_window(self._id) < count:
+            if self.connection.send_window(self._id) < count:
                 await self._writable.park()
-            elif not self._frames.has_room:
-                await self._frames.progress.park()
+            elif not self.connection.has_room:
+                await self.connection.progress.park()
             else:
                 return
 
     def _drop(self, count: int) -> None:
         del self._buffer[:count]
-        self._frames.hold(-count)
+        self.connection.hold(-count)
         self._credit(count)
 
     def _credit(self, taken: int) -> None:
         """`taken` bytes left the front of the buffer: return credit for those that have none yet."""
         already = min(taken, self._credited)
         self._credited -= already
-        self._frames.assembling_bytes -= already
-        self._frames.credit(self._id, taken - already)
+        self.connection.assembling_bytes -= already
+        self.connection.queue_credit(self._id, taken - already)
 
     def _credit_all(self) -> None:
         """The whole buffer is part of a message that is still coming: let the peer send on."""
         fresh = len(self._buffer) - self._credited
         self._credited += fresh
-        self._frames.assembling_bytes += fresh
-        self._frames.credit(self._id, fresh)
+        self.connection.assembling_bytes += fresh
+        self.connection.queue_credit(self._id, fresh)
 
     def _close_locally(self) -> None:
         self._is_closed = True
@@ -358,8 +345,8 @@ class Stream(trio.abc.HalfCloseableStream):
         self._writable.unpark_all()
 
     def _drop_all(self) -> None:
-        self._frames.assembling_bytes -= self._credited
-        self._frames.unread_bytes -= len(self._buffer) - self._credited
-        self._frames.hold(-len(self._buffer))
+        self.connection.assembling_bytes -= self._credited
+        self.connection.unread_bytes -= len(self._buffer) - self._credited
+        self.connection.hold(-len(self._buffer))
         self._credited = 0
         self._buffer = bytearray()

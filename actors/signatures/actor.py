@@ -28,12 +28,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar, assert_never
 
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
 from actors.crypto_workers import Recovery, recover_chunk
 from actors.facts import OnFact, unheard
+from actors.log import get_logger
 from actors.mailbox import Address, Inbox, Reply
 from actors.off_loop import Elsewhere, OffLoop
 from actors.signatures.blocks import AgreedBlock, Blocks
@@ -59,7 +59,7 @@ from charon_actors.eth2.signed_data import SignedData, SignedProposal, Versioned
 from charon_actors.signatures.partial import UNREADABLE, Partial, carrier, with_root
 from charon_actors.signatures.wire import PROTOCOL, encode_message
 
-log = structlog.get_logger(topic="sigagg")
+log = get_logger("sigagg")
 T = TypeVar("T")
 
 MAX_DUTIES: Final = 4096  # two epochs of all performed types, with room for a chain of long epochs

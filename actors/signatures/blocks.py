@@ -25,9 +25,9 @@ from hashlib import sha256
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
+from actors.log import get_logger
 from actors.off_loop import OffLoop, json_ms
 from charon_actors.bounded_json import BLOCK_BYTES, KIB, PEER_BLOCK
 from charon_actors.errors import Retryable
@@ -42,7 +42,7 @@ from charon_actors.eth2.signing import DomainType
 from charon_actors.eth2.versioned import decode_v13_view, looks_like_json
 from charon_actors.signatures.partial import UNREADABLE, Partial, check_fork
 
-log = structlog.get_logger(topic="parsigex")
+log = get_logger("parsigex")
 
 HELD_JSON_BYTES: Final = 2 * PEER_BLOCK.max_bytes
 JSON_BYTES_A_BYTE: Final = 4  # hex digits are two, a number of eight bytes has up to 23 characters; spaces

@@ -28,10 +28,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
 from actors.facts import OnFact
+from actors.log import get_logger
 from actors.signatures.blocks import Blocks
 from actors.signatures.facts import PartialsStored, PartialsVerified
 from actors.signatures.messages import Collected, DutyExpired, InvalidPartial, Settings
@@ -40,10 +40,11 @@ from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault
+from charon_actors.share_index import share_index_of
 from charon_actors.signatures.partial import MAX_SMALL_BYTES, UNREADABLE, Partial, read_partial
 from charon_actors.signatures.wire import MAX_MESSAGE_BYTES, NotPerformed, decode_message, peek_duty
 
-log = structlog.get_logger(topic="parsigex")
+log = get_logger("parsigex")
 
 QUEUED_MESSAGES: Final = 1024  # some validator clients submit one by one
 QUEUED_BYTES: Final = MAX_MESSAGE_BYTES
@@ -187,7 +188,7 @@ class Peers:
 
     async def _refusal(self, peer_index: int, duty: Duty, share_index: int, entries: Mapping[bytes, bytes]) -> str | None:
         """Why the message as a whole isn't welcome."""
-        if share_index != peer_index + 1:  # 05 §1
+        if share_index != share_index_of(peer_index):  # 05 §1
             return f"share {share_index} is not this peer's"
         if duty.type is not DutyType.PROPOSER:
             return None

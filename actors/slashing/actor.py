@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar, assert_never
 
-import structlog
 import trio
 
 from actors.change_log import ChangeLog
 from actors.facts import OnFact, unheard
+from actors.log import get_logger
 from actors.mailbox import Inbox, Request
 from actors.slashing.facts import OnlyListening
 from actors.slashing.store import LISTEN_S, DiskRefuses, Listening, SlashingStore, open_store
@@ -37,7 +37,7 @@ from charon_actors.slashing import (
 
 T = TypeVar("T")
 
-log = structlog.get_logger(topic="slashing")
+log = get_logger("slashing")
 
 OPEN_AGAIN_S: Final = 1.0
 LISTENED_EVERY_S: Final = 30.0  # at most so much of it is listened to again after a kill

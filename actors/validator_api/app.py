@@ -21,12 +21,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-import structlog
 import trio
 
 from actors.beacon import BeaconFault, BeaconUnavailable, ByteStream
 from actors.duties.messages import NoDuty, UnknownValidator
 from actors.facts import OnFact
+from actors.log import get_logger
 from actors.signatures import InvalidPartial
 from actors.slashing.actor import SlashableFault
 from actors.validator_api import routes
@@ -40,7 +40,7 @@ from actors.validator_api.routes import Route
 from charon_actors.bounded_json import BLOCK, KIB, MIB
 from charon_actors.errors import Retryable
 
-log = structlog.get_logger(topic="vapi")
+log = get_logger("vapi")
 
 REQUEST_TIMEOUT_S: Final = 10.0  # 07 §1
 PASSED_ON_BYTES: Final = 16 * MIB

@@ -23,7 +23,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from actors.beacon import (
     AttesterDuties,
@@ -40,6 +39,7 @@ from actors.beacon import (
 from actors.beacon import Message as BeaconMessage
 from actors.duties import AttesterAt, AwaitAttestationData, AwaitProposal, ProposalsInHand, ProposerOf, PubkeyOfAttester
 from actors.duties import Message as DutiesMessage
+from actors.log import get_logger
 from actors.mailbox import Address
 from actors.off_loop import JSON_BYTES_A_MS, Elsewhere, OffLoop, json_ms
 from actors.signatures import DutyExpired, SubmitPartials
@@ -65,7 +65,7 @@ from charon_actors.eth2.proposal import cut_signed, cut_signed_json
 from charon_actors.eth2.signed_data import EncodingFault, SignedData, SignedRandao, VersionedAttestation
 from charon_actors.eth2.unsigned_data import Proposal
 
-log = structlog.get_logger(topic="vapi")
+log = get_logger("vapi")
 
 MAX_ITEMS: Final = 100_000  # of one request
 JSON_BYTES_A_BYTE: Final = 4  # of SSZ: hex digits are two, a number of eight bytes has up to 23 characters; spaces

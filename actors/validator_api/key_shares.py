@@ -9,13 +9,15 @@ Source: specification 07 §4.
 
 from collections.abc import Iterable, Sequence
 
+from charon_actors.share_index import by_share_index, peer_index_of
+
 
 class UnknownKey(Exception):
     """Not a public share of this node. The text is for the validator client's operator."""
 
 
 class KeyShares:
-    """share_index: this node's, from 1. validators: (group public key, public shares in order of the share index), 48 bytes each."""
+    """share_index: this node's, from 1. validators: (group public key, public shares in operator order), 48 bytes each."""
 
     def __init__(self, share_index: int, validators: Iterable[tuple[bytes, Sequence[bytes]]]) -> None:
         self.share_index = share_index
@@ -24,8 +26,8 @@ class KeyShares:
         for group, shares in validators:
             if not 1 <= share_index <= len(shares):
                 raise ValueError(f"a validator with {len(shares)} shares has no share {share_index}")
-            self._share_of[group] = shares[share_index - 1]
-            for index, share in enumerate(shares, start=1):
+            self._share_of[group] = shares[peer_index_of(share_index)]
+            for index, share in by_share_index(shares).items():
                 self._place_of[share] = (group, index)
 
     @property

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
 from actors.beacon import BeaconFault, BeaconUnavailable, Forward, ForwardAnswer, OpenEvents
 from actors.beacon import Message as BeaconMessage
+from actors.log import get_logger
 from actors.mailbox import Address
 from actors.validator_api.http import ApiAnswer, ApiError, ApiRequest, Headers
 from actors.validator_api.passing_on import COALESCED, goes_to_all, may_be_passed_on
 from charon_actors.errors import Retryable
 
-log = structlog.get_logger(topic="vapi")
+log = get_logger("vapi")
 
 COALESCE_S: Final = 0.1
 SHARED_MOST: Final = 128

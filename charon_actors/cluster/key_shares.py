@@ -24,12 +24,13 @@ from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.faults import CryptoFault
 from charon_actors.crypto.threshold import recover_secret
 from charon_actors.errors import UserError
+from charon_actors.share_index import by_share_index, peer_index_of
 
 UNKNOWN_SHARE: Final = "secret key share not found: public key share from provided private key share not found in provided lock"
 
 
 class ShareOwner(msgspec.Struct, frozen=True, order=True):
-    """validator_index: position in the lock, from 0. share_index: from 1, one more than the position of the operator."""
+    """validator_index: position in the lock, from 0. share_index: from 1."""
 
     validator_index: int
     share_index: int
@@ -42,7 +43,7 @@ class ShareOwners:
         """Raises ClusterFault for a lock that has the same public share twice, so that nobody can tell whose it is."""
         self._owners: dict[bytes, ShareOwner] = {}
         for validator_index, validator in enumerate(lock.validators):
-            for share_index, share in enumerate(validator.public_shares, start=1):
+            for share_index, share in by_share_index(validator.public_shares).items():
                 owner = ShareOwner(validator_index, share_index)
                 if self._owners.setdefault(share, owner) is not owner:
                     first = self._owners[share].validator_index
@@ -86,7 +87,7 @@ def recover_group_secret(lock: Lock, validator_index: int, shares: Mapping[int, 
     validator = lock.validators[validator_index]
     try:
         for share_index, share in shares.items():
-            if public_key(share) != validator.public_shares[share_index - 1]:
+            if public_key(share) != validator.public_shares[peer_index_of(share_index)]:
                 raise ClusterFault(f"secret key share not found: share index {share_index} of validator {validator_index}")
         secret = recover_secret(shares)
         if public_key(secret) == validator.public_key:

@@ -40,6 +40,7 @@ from charon_actors.crypto.bls import fast_aggregate_verify
 from charon_actors.crypto.faults import CryptoFault
 from charon_actors.crypto.group import CURVE_ORDER, decode_public_key, g1_linear_combination
 from charon_actors.eth2.networks import NETWORKS, network_by_fork_version
+from charon_actors.share_index import by_share_index, peer_index_of
 
 MAX_POINTS: Final = 64
 Entry = tuple[Repair, dict[int, DistributedValidator]]  # with the validators that it changes
@@ -161,16 +162,16 @@ class LockRepair:
             swapped = tuple(shares[{i: j, j: i}.get(k, k)] for k in range(len(shares)))
             repair = Repair(f"{path}.public_shares[{i}] and [{j}]", "in this order", "them swapped", "the operators' order")
             yield repair, {index: replace(validator, public_shares=swapped)}
-        points = {0: validator.public_key, **dict(enumerate(shares, start=1))}
+        points = {0: validator.public_key, **by_share_index(shares)}
         for x, stored in points.items():
             others = dict(islice(((at, point) for at, point in points.items() if at != x), self._lock.definition.threshold))
             try:
                 implied = point_at(others, x)
             except CryptoFault:  # one of the others is no point
                 continue
-            leaf = f"{path}.public_shares[{x - 1}]" if x else f"{path}.distributed_public_key"
+            leaf = f"{path}.public_shares[{peer_index_of(x)}]" if x else f"{path}.distributed_public_key"
             for repair, _ in changed_leaf(leaf, stored, [(implied, "on the polynomial of its other shares")]):
-                shares_with = (*shares[: x - 1], implied, *shares[x:]) if x else shares
+                shares_with = (*shares[: peer_index_of(x)], implied, *shares[x:]) if x else shares
                 key = validator.public_key if x else implied
                 yield repair, {index: replace(validator, public_key=key, public_shares=shares_with)}
 

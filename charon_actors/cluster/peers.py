@@ -1,6 +1,6 @@
 """The peers of a cluster: its operators in the order of the file. Pure.
 
-peer index 0..n-1 = position in the file; share index = peer index + 1. Source: specification 01, section 1.1; 03, section 2.
+A peer index is the position in the file (`share_index.py`). Source: specification 01, section 1.1; 03, section 2.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,6 +11,7 @@ from charon_actors.cluster.definition import Definition, Operator
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.enr import EnrFault, Record, consensus_keys, decode_enr
 from charon_actors.p2p.peer_id import peer_id_of, peer_name
+from charon_actors.share_index import share_index_of
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -33,7 +34,7 @@ def peers_of(definition: Definition) -> tuple[Peer, ...]:
         except EnrFault as error:
             raise ClusterFault(f"operator {index}: invalid ENR: {error}") from error
         peer_id = peer_id_of(record.public_key)
-        peers.append(Peer(index, index + 1, record.public_key, peer_id, peer_name(peer_id), record))
+        peers.append(Peer(index, share_index_of(index), record.public_key, peer_id, peer_name(peer_id), record))
     if len({peer.peer_id for peer in peers}) != len(peers):
         raise ClusterFault("definition contains duplicate peer ids")
     return tuple(peers)

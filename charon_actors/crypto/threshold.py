@@ -31,6 +31,7 @@ from charon_actors.crypto.group import (
     random_scalar,
     small_multiple,
 )
+from charon_actors.share_index import share_indices
 
 MAX_SHARE_INDEX: Final = 255  # 04-dkg section 5.1: a participant's identifier is one byte
 LAGRANGE_CACHE: Final = 1024  # index sets; 7 of 10 operators have 120, and sets that repeat every slot stay in
@@ -68,7 +69,7 @@ def _split(secret: bytes, threshold: int, total: int, entropy: Entropy) -> tuple
     if not 2 <= threshold <= total <= MAX_SHARE_INDEX:
         raise CryptoFault(f"threshold {threshold} of {total} shares: wanted 2 <= threshold <= shares <= {MAX_SHARE_INDEX}")
     coefficients = [decode_scalar(secret), *(random_scalar(entropy) for _ in range(threshold - 1))]
-    shares = {index: evaluate_polynomial(coefficients, index) for index in range(1, total + 1)}
+    shares = {index: evaluate_polynomial(coefficients, index) for index in share_indices(total)}
     if 0 in shares.values():
         raise CryptoFault("a share came out as zero; split again")  # Probability 2^-247, or an entropy source that is none.
     return coefficients, {index: encode_scalar(share) for index, share in shares.items()}

@@ -15,13 +15,3 @@ class CeremonyFault(Exception):
     def __init__(self, peer_index: int | None, reason: str) -> None:
         super().__init__(reason if peer_index is None else f"operator {peer_index}: {reason}")
         self.peer_index, self.reason = peer_index, reason
-
-
-def peer_index_of(share_index: int) -> int:
-    """Place in the operator list (from 0) of the operator with this share index (from 1)."""
-    return share_index - 1
-
-
-def share_index_of(peer_index: int) -> int:
-    """x coordinate of the key shares (from 1) of the operator at this place of the list (from 0)."""
-    return peer_index + 1

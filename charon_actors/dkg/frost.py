@@ -41,8 +41,9 @@ from google.protobuf.message import DecodeError
 
 from charon_actors.crypto import CURVE_ORDER, G1, CryptoFault, Entropy, g1_linear_combination
 from charon_actors.crypto.threshold import evaluate_polynomial, public_polynomial_at
-from charon_actors.dkg.faults import CeremonyFault, peer_index_of, share_index_of
+from charon_actors.dkg.faults import CeremonyFault
 from charon_actors.p2p.protobuf import dkg_pb2
+from charon_actors.share_index import peer_index_of, share_index_of, share_indices
 
 CONTEXT: Final = 0  # 04 §5.1: Charon's context never parses as a number
 HASH_DST: Final = b"BLS12381_XMD:SHA-256_SSWU_RO_"
@@ -54,7 +55,7 @@ MAX_PARTICIPANTS: Final = 255
 
 
 class ValidatorKeys(msgspec.Struct, frozen=True):
-    """Keys of one validator: the group's and the public shares (48 bytes, at share index - 1), and our own secret share."""
+    """Keys of one validator: the group's and the public shares (48 bytes, in operator order), and our own secret share."""
 
     group_public_key: bytes
     public_shares: tuple[bytes, ...]
@@ -173,7 +174,7 @@ class Frost:
         for validator in range(self._validators):
             dealt = [self._own_commitments[validator], *(commitments[peer][validator] for peer in self._peers)]
             keys = self._make_keys(validator, dealt)
-            entry = cast.casts.add(verification_key=keys.group_public_key, vk_share=keys.public_shares[self._own - 1])
+            entry = cast.casts.add(verification_key=keys.group_public_key, vk_share=keys.public_shares[peer_index_of(self._own)])
             entry.key.val_idx, entry.key.source_id, entry.key.target_id = validator, self._own, 0
             self._keys.append(keys)
         self._casts, self._shares, self._own_shares = {}, {}, []
@@ -200,7 +201,7 @@ class Frost:
                 ours = self._keys[validator]
                 if group_key != ours.group_public_key:
                     raise CeremonyFault(peer_index_of(peer), f"round 2: another group public key for validator {validator}")
-                if public_share != ours.public_shares[peer - 1]:
+                if public_share != ours.public_shares[peer_index_of(peer)]:
                     raise CeremonyFault(peer_index_of(peer), f"round 2: wrong public share for validator {validator}")
         return tuple(self._keys)
 
@@ -292,7 +293,7 @@ class Frost:
 
     def _make_keys(self, validator: int, dealt: Sequence[Sequence[G1]]) -> ValidatorKeys:
         summed = [_sum(commitments[k] for commitments in dealt) for k in range(self._threshold)]
-        public_shares = [public_polynomial_at(summed, participant) for participant in range(1, self._operators + 1)]
+        public_shares = [public_polynomial_at(summed, participant) for participant in share_indices(self._operators)]
         if summed[0].is_infinity or any(share.is_infinity for share in public_shares):
             raise CeremonyFault(None, f"the keys of validator {validator} came out as infinity; start a new ceremony")
         secret = (self._own_shares[validator] + sum(self._shares[peer][validator] for peer in self._peers)) % CURVE_ORDER

@@ -43,9 +43,10 @@ from charon_actors.bounded_json import check_depth
 from charon_actors.crypto import G1, G2, CryptoFault, Entropy, sign, small_multiple
 from charon_actors.crypto.batch import Check, verify_all
 from charon_actors.crypto.group import decode_public_key, pairings_agree
-from charon_actors.dkg.faults import CeremonyFault, share_index_of
+from charon_actors.dkg.faults import CeremonyFault
 from charon_actors.dkg.frost import ValidatorKeys
 from charon_actors.p2p.protobuf import core_pb2
+from charon_actors.share_index import share_index_of
 
 LOCK_HASH_SLOT: Final = 101
 REGISTRATION_SLOT: Final = 102
@@ -189,11 +190,11 @@ class SignatureExchange:
         return total.encode()
 
     def _interpolate(self, slot: int, keys: ValidatorKeys) -> G2:
-        """Σ (-1)^j·C(n, j+1)·signature_j over all peer indices j: the value at 0 of the polynomial through 1 … n."""
+        """Σ (-1)^j·C(n, j+1)·signature_j over all peer indices j (j+1: the share index): the value at 0 of the polynomial through 1 … n."""
         total = G2.identity()
         for peer_index in range(self._operators):
             signature = G2.decode(self._partials[slot][peer_index][keys.group_public_key])
-            multiple = _multiple(signature, comb(self._operators, peer_index + 1))
+            multiple = _multiple(signature, comb(self._operators, share_index_of(peer_index)))
             total = total - multiple if peer_index % 2 else total + multiple
         return total
 
@@ -205,7 +206,7 @@ class SignatureExchange:
             for peer_index in range(self._operators):
                 if peer_index != self._own_index:
                     signature = self._partials[slot][peer_index][keys.group_public_key]
-                    checks.append(Check(keys.public_shares[share_index_of(peer_index) - 1], message, signature))
+                    checks.append(Check(keys.public_shares[peer_index], message, signature))
                     places.append((peer_index, validator))
         for first in range(0, len(checks), BATCH):
             answers = verify_all(checks[first : first + BATCH], entropy)

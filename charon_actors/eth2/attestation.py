@@ -14,6 +14,7 @@ import msgspec
 from charon_actors.eth2 import containers
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.ssz import SszFault
+from charon_actors.eth2.versioned import json_fork, json_member
 
 if TYPE_CHECKING:
     from charon_actors.eth2.chain import Chain
@@ -25,7 +26,10 @@ MAX_COMMITTEES: Final = 64
 
 
 def vote_index(committee_index: int, fork: Fork) -> int:
-    """The `index` of a vote of that committee: from Electra on it is 0 for all, and the committee stands beside the vote (EIP-7549)."""
+    """The `index` of a vote of that committee: from Electra on it is 0 for all, and the committee stands beside the vote (EIP-7549).
+
+    Gloas gives it another meaning: asked for with 0, answered with 0 or 1, where 1 means that the payload is present (12 §7).
+    """
     return committee_index if fork < Fork.ELECTRA else 0
 
 
@@ -161,6 +165,16 @@ class Attestation(msgspec.Struct, frozen=True):
         if self.fork >= Fork.ELECTRA:
             value["committee_bits"] = self.committee_bits
         return value
+
+    def to_wire_json(self, validator_index: int | None = None) -> dict[str, Any]:
+        """The JSON form between the nodes, with the fork's number around it (`versioned.py`); an aggregate has no validator index."""
+        index = None if validator_index is None else str(validator_index)
+        return {"version": int(self.fork), "validator_index": index, "attestation": self.to_json()}
+
+    @classmethod
+    def from_wire_json(cls, value: object) -> "Attestation":
+        """From that form, whatever its validator index. Raises: EncodingFault."""
+        return cls.from_json(json_fork(value), json_member(value, "attestation"))
 
     @property
     def committee_index(self) -> int | None:

@@ -113,6 +113,7 @@ ROWS: Final[dict[DutyType, Row]] = {
 
 # Forks that move starts, ascending, and the starts from then on, in twelfths of a slot. None yet: Gloas will be the first (12 §2.2).
 STARTS_SINCE: Final[dict[Fork, dict[DutyType, int]]] = {}
+assert list(STARTS_SINCE) == sorted(STARTS_SINCE)
 
 # What a profile does differently from the table (Δ1.10 of 05 §2).
 DEADLINES_OF_PROFILE: Final[dict[tuple[Profile, DutyType], tuple[int, int]]] = {
@@ -157,10 +158,15 @@ def is_over(duty: Duty, chain: "Chain", profile: Profile, now_s: float) -> bool:
     return deadline is not None and deadline <= now_s
 
 
+def not_performed(duty: Duty, kinds: Set[DutyType] = PERFORMED) -> str | None:
+    """Why nothing about a duty of that type is taken in, ever; None for one of those kinds."""
+    return None if duty.type in kinds else f"{duty}: this node does not perform {duty.type.label} duties"
+
+
 def refusal(duty: Duty, chain: "Chain", profile: Profile, now_s: float, kinds: Set[DutyType] = PERFORMED) -> str | None:
     """Why nothing about that duty is taken in now; None if it is. now_s: Unix seconds. kinds: those that the asker works on."""
-    if duty.type not in kinds:
-        return f"{duty}: this node does not perform {duty.type.label} duties"
+    if reason := not_performed(duty, kinds):
+        return reason
     slot_now = max(chain.slot_at(now_s), 0)
     if chain.epoch_of(duty.slot) > chain.epoch_of(slot_now) + EPOCHS_AHEAD:
         return f"{duty} is too far in the future, more than {EPOCHS_AHEAD} epochs ahead"

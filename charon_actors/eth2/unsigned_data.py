@@ -36,7 +36,6 @@ from charon_actors.eth2.versioned import (
     decode_v12,
     encode_json,
     encode_v12,
-    json_fork,
     json_member,
     looks_like_json,
     parse_json,
@@ -155,7 +154,7 @@ class AggregatedAttestation(msgspec.Struct, frozen=True):
         return encode_v12(self.fork, self.attestation.encode())
 
     def to_wire_json(self) -> object:
-        return {"version": int(self.fork), "validator_index": None, "attestation": self.attestation.to_json()}
+        return self.attestation.to_wire_json()
 
     @classmethod
     def decode(cls, data: bytes) -> "AggregatedAttestation":
@@ -165,8 +164,7 @@ class AggregatedAttestation(msgspec.Struct, frozen=True):
         except EncodingFault:
             if not looks_like_json(data):
                 raise
-        value = parse_json(data, OBJECT)
-        return cls(Attestation.from_json(json_fork(value), json_member(value, "attestation")))
+        return cls(Attestation.from_wire_json(parse_json(data, OBJECT)))
 
 
 class SyncCommitteeContribution(msgspec.Struct, frozen=True):

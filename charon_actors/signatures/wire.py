@@ -12,7 +12,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from charon_actors.eth2.duty import PERFORMED, Duty, DutyType
+from charon_actors.eth2.duty import Duty, DutyType, not_performed
 from charon_actors.eth2.signed_data import EncodingFault, SignedData
 from charon_actors.p2p.framing import FramingFault, decode_uvarint
 from charon_actors.p2p.protobuf.core_pb2 import Duty as WireDuty
@@ -61,8 +61,8 @@ def decode_message(encoded: bytes, max_validators: int = MAX_VALIDATORS) -> tupl
         duty = Duty(message.duty.slot, DutyType(message.duty.type))
     except ValueError as error:
         raise EncodingFault(f"ParSigExMsg: unknown duty type {message.duty.type}") from error
-    if duty.type not in PERFORMED:
-        raise NotPerformed(f"{duty}: this node does not perform {duty.type.label} duties")
+    if reason := not_performed(duty):
+        raise NotPerformed(reason)
     share_indices = {entry.share_idx for entry in message.data_set.set.values()}
     if len(share_indices) != 1:
         raise EncodingFault(f"ParSigExMsg: {len(share_indices)} share indices in one message")

@@ -246,6 +246,13 @@ class BeaconMock:
                 return self._data(peer_id="16Uiu2HAm1234567890abcdefghijklmnopqrstuvwxyz", enr="", p2p_addresses=[])
             case "GET", ["eth", "v1", "node", "peer_count"]:
                 return self._data(connected=str(self.health.peers), connecting="0", disconnected="0", disconnecting="0")
+            case _:
+                return self._answer_about_duties(method, path, query, headers, body)
+
+    def _answer_about_duties(
+        self, method: str, path: list[str], query: dict[str, list[str]], headers: Mapping[str, str], body: bytes
+    ) -> Any:
+        match method, path:
             case "POST", ["eth", "v1", "beacon", "states", _, "validators"]:
                 wanted = json.loads(body).get("ids") or []
                 return {"execution_optimistic": False, "finalized": False, "data": self._validators(wanted)}

@@ -1,6 +1,6 @@
 """Validator client's mock: holds one node's key shares and does, over the real HTTP validator API, what a validator client does.
 
-It believes that its public shares are its validators' keys. It asks for duties, attests at a third of the slot, proposes at the slot's
+It believes that its public shares are its validators' keys. It asks for duties, attests when that is due, proposes at the slot's
 start, and keeps no slashing records of its own: the node's are to hold.
 
 Source: specification 07 §7.2 (who calls what when), 08 §12.2.
@@ -10,17 +10,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
-import structlog
 import trio
 
+from actors.log import get_logger
 from charon_actors.crypto import sign
 from charon_actors.eth2 import containers
 from charon_actors.eth2.chain import Chain
+from charon_actors.eth2.duty import Duty, DutyType, start_s
 from charon_actors.eth2.forks import Fork, fork_from_label
 from charon_actors.eth2.signing import DomainType
 from charon_actors.eth2.unsigned_data import AttestationData
 
-log = structlog.get_logger(topic="vmock")
+log = get_logger("vmock")
 
 
 class ValidatorMock:
@@ -83,7 +84,7 @@ class ValidatorMock:
             await trio.sleep(self._chain.slot_duration_s / 4)
 
     async def _attest(self, slot: int, duties: list[dict[str, Any]]) -> None:
-        await self._sleep_until(self._chain.slot_start_s(slot) + self._chain.slot_duration_s / 3)
+        await self._sleep_until(start_s(Duty(slot, DutyType.ATTESTER), self._chain))
         answer = await self._get("/eth/v1/validator/attestation_data", slot=slot, committee_index=0)
         data = AttestationData.from_json(answer["data"])
         root = self._chain.signing_root(data.hash_tree_root(), DomainType.BEACON_ATTESTER, data.target_epoch)

@@ -12,7 +12,7 @@ from actors.mailbox import Mailbox, open_actor
 from actors.off_loop import IN_LOOP_MS, IN_THREAD_MS, Elsewhere
 from charon_actors.eth2.ssz import EncodingFault
 from charon_actors.eth2.unsigned_data import Proposal
-from tests.actors.signatures.rig import block, unsigned
+from tests.charon_actors.signatures.signed import block, unsigned
 
 
 def where(_: object) -> tuple[int, int]:

@@ -25,11 +25,12 @@ from tests.actors.beacon.upstream import Scripted, Upstream
 from tests.actors.duties.rig import ALICE
 from tests.actors.duties.rig import Rig as DutiesRig
 from tests.actors.duties.rig import rig_of as duties_of
-from tests.actors.signatures.rig import BLOCK_DUTY, SLOT, Node, attestation, block, keys, node, signed_by, tell, until
+from tests.actors.signatures.rig import Node, node, tell, until
 from tests.actors.validator_api.rig import GROUP, Rig, rig_of
 from tests.actors.validator_api.test_validator_api import BLOCK, POOL
 from tests.attacks.meter import MIB, pulse, report, resident_mib
 from tests.charon_actors.qbft.test_costs import PRIVATE_KEYS, PUBLIC_KEYS
+from tests.charon_actors.signatures.signed import BLOCK_DUTY, SLOT, attestation, block, keys, signed_by
 from tests.hearing import hear
 
 BEARABLE_S = 0.25  # undisturbed it is 25 ms; each of these attacks took 0.5 s to 5 s

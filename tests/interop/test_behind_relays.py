@@ -1,7 +1,7 @@
 """Operators as they really are: found through a relay only, no address in their ENRs, nothing listening.
 
 The relays are js-libp2p and the go-libp2p daemon, their URL is a small HTTP server here. Every node is a process of its own.
-Source: specification 03 §2.3, §3, §12; 04 §1.4.
+Source: specification 03 §2.3, §3, §12; 04 §1.3.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Our nodes meet through relays that nobody here wrote: js-libp2p and the go-libp2p daemon (03 §11.6, checks 11 and 14)."""
+"""Our nodes meet through relays that nobody here wrote: js-libp2p and the go-libp2p daemon (03 §11.6; §14, checks 11 and 14)."""
 
 from pathlib import Path
 from typing import Any

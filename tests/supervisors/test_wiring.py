@@ -11,7 +11,8 @@ from actors.signatures import PeerPartials
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.signatures.wire import encode_message
 from supervisors.simnet import SimnetSettings, open_cluster
-from tests.actors.signatures.rig import block, until
+from tests.actors.signatures.rig import until
+from tests.charon_actors.signatures.signed import block
 
 NODES = VALIDATORS = 3
 

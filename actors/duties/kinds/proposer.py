@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar, Final
 
-import structlog
-
 from actors.beacon import ForeignFeeRecipient, PrepareProposers, ProduceBlock, ProposerDefinition, ProposerDuties, SubmitProposal
 from actors.beacon import Message as BeaconMessage
 from actors.duties.decided import ClashingValue
@@ -22,6 +20,7 @@ from actors.duties.facts import BlockFetched
 from actors.duties.kinds.kind import DutyKind, Known
 from actors.duties.messages import AwaitDecided, LookUp, LookUpSlot, NoDuty
 from actors.duties.story import DutyContext, Timeline, agree, reading_ms, until_done
+from actors.log import get_logger
 from actors.mailbox import Address
 from actors.signatures import AwaitGroupSignature
 from charon_actors.crypto import Check
@@ -39,7 +38,7 @@ from charon_actors.eth2.unsigned_data import (
     same_message,
 )
 
-log = structlog.get_logger(topic="fetcher")
+log = get_logger("fetcher")
 
 
 class AwaitProposal(AwaitDecided[Proposal], frozen=True):

@@ -64,6 +64,7 @@ from charon_actors.crypto.secp256k1 import k1_generate
 from charon_actors.enr import new_record
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network, network_by_fork_version
+from charon_actors.share_index import share_indices
 
 
 def run(values: Values) -> int:
@@ -267,7 +268,7 @@ def _write(
 def _encrypt_shares(dealt: Dealt, nodes: int, *, is_insecure: bool, password_bytes: int) -> list[list[Keystore]]:
     """The keystores of each node, by validator."""
     validators = dealt.lock.validators
-    shares = [of_validator[index] for index in range(1, nodes + 1) for of_validator in dealt.shares]
+    shares = [of_validator[index] for index in share_indices(nodes) for of_validator in dealt.shares]
     pubkeys = [validator.public_shares[index] for index in range(nodes) for validator in validators]
     keystores = encrypt_all(shares, is_insecure=is_insecure, pubkeys=pubkeys, password_bytes=password_bytes)
     return [keystores[first : first + len(validators)] for first in range(0, len(keystores), len(validators))]

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,8 +17,9 @@ from charon_actors.errors import UserError
 
 if TYPE_CHECKING:
     from actors.validator_api import Tls
-    from charon_actors.cluster.lock import Lock
-    from charon_actors.eth2.networks import Network
+    from charon_actors.eth2.beacon_urls import NodeUrl
+    from supervisors.node import NodeConfig
+    from supervisors.node_files import NodeFiles
 
 MAX_NICKNAME_BYTES: Final = 32
 
@@ -109,9 +109,7 @@ def run(values: Values) -> int:
     structlog.get_logger(topic="app-start").info("Parsed config", **values.for_log())
     config = node_config(values)
     _warn_of_overrides(values)
-    from supervisors.node import NodeConfig, open_node
-
-    assert isinstance(config, NodeConfig)
+    from supervisors.node import open_node
 
     async def program() -> None:
         import trio
@@ -132,74 +130,76 @@ def run(values: Values) -> int:
     return run_program(program)
 
 
-def node_config(values: Values) -> object:
+def node_config(values: Values) -> "NodeConfig":
     """The checked configuration. Raises: UserError for whatever is missing, malformed, or doesn't fit together."""
     import msgspec
 
     from charon_actors.cli.inputs.state_place import state_place
-    from charon_actors.cli.services.execution_client import execution_client
-    from charon_actors.cluster.data_directory import load_lock, take_key_lock
-    from charon_actors.cluster.faults import ClusterFault
-    from charon_actors.cluster.identity import load_key_file
-    from charon_actors.cluster.peers import own_peer, peers_of
-    from charon_actors.crypto import k1_public_key
-    from charon_actors.eth2.beacon_urls import decode_node_url
-    from charon_actors.eth2.networks import network_by_fork_version
-    from supervisors.node import RECORDS, NodeConfig
+    from charon_actors.cluster.data_directory import take_key_lock
+    from supervisors.node import RECORDS
 
     nickname = values.text("nickname")
     if len(nickname.encode()) > MAX_NICKNAME_BYTES:
         raise UserError(values.where("nickname"), f"is longer than {MAX_NICKNAME_BYTES} bytes", "choose a shorter one")
     tls = _tls(values)
-    networks = custom_networks(values, has_capella=True)
     key_path, lock_path = _place(values, "private-key-file"), _place(values, "lock-file")
-    key = load_key_file(key_path, notice)
-    is_verified = not values.switch("no-verify")
-    contract = execution_client(values, is_verified=is_verified)
-    try:
-        lock = load_lock(lock_path, notice, is_verified=is_verified, networks_extra=networks, contract=contract)
-    except UserError as error:
-        raise _unknown_network(lock_path, networks) or error from None
-    try:
-        own = own_peer(peers_of(lock.definition), k1_public_key(key))
-    except ClusterFault as fault:
-        raise UserError(
-            str(key_path), f"{fault} in {lock_path}", "use the key and the lock of one and the same operator"
-        ) from fault
-    if len(lock.validators) != len(lock.definition.validators):  # with --no-verify nobody else has said so
-        raise UserError(
-            str(lock_path),
-            f"holds {len(lock.validators)} validators, and addresses for {len(lock.definition.validators)}",
-            "restore it from a backup or another operator",
-        )
-    network = network_by_fork_version(lock.definition.fork_version, networks)
-    if network is None:
-        raise _of_unknown_network(lock_path, lock)
-    primary = tuple(
-        decode_node_url(text, values.where("beacon-node-endpoints")) for text in values.texts("beacon-node-endpoints")
-    )
-    if not primary:
-        raise UserError(
-            values.where("beacon-node-endpoints"), "no beacon node is given", "write for example http://127.0.0.1:5052"
-        )
-    where = values.where("fallback-beacon-node-endpoints")
+    files = _files(values, key_path, lock_path)
+    beacon_nodes = _beacon_nodes(values)
     state_dir = state_place(
         values.path("state-dir") if values.text("state-dir") else None,
         values.where("state-dir"),
         lock_path,
-        (own.name, own.public_key),
+        (files.own.name, files.own.public_key),
         RECORDS,
         os.environ,
         notice,
     )
-    config = NodeConfig(
-        lock=lock,
-        private_key=key,
-        own_index=own.index,
-        network=network,
+    config = msgspec.structs.replace(_settings(values, files, state_dir, beacon_nodes), nickname=nickname, validator_api_tls=tls)
+    if not values.switch("private-key-file-lock"):
+        return config
+    # last: it is a mark that the key is in use, which a mistake in a flag must not leave behind
+    key_lock = take_key_lock(key_path, "charon run", "0x" + files.lock.lock_hash.hex(), time.time(), state_dir, notice)
+    return msgspec.structs.replace(config, key_lock=key_lock)
+
+
+def _files(values: Values, key_path: Path, lock_path: Path) -> "NodeFiles":
+    from charon_actors.cli.services.execution_client import execution_client
+    from supervisors.node_files import read_node_files
+
+    is_verified = not values.switch("no-verify")
+    return read_node_files(
+        key_path,
+        lock_path,
+        notice,
+        is_verified=is_verified,
+        networks=custom_networks(values, has_capella=True),
+        contract=execution_client(values, is_verified=is_verified),
+    )
+
+
+def _beacon_nodes(values: Values) -> "tuple[NodeUrl, ...]":
+    from charon_actors.eth2.beacon_urls import decode_node_url
+
+    where = values.where("beacon-node-endpoints")
+    primary = tuple(decode_node_url(text, where) for text in values.texts("beacon-node-endpoints"))
+    if not primary:
+        raise UserError(where, "no beacon node is given", "write for example http://127.0.0.1:5052")
+    return primary
+
+
+def _settings(values: Values, files: "NodeFiles", state_dir: Path, beacon_nodes: "tuple[NodeUrl, ...]") -> "NodeConfig":
+    from charon_actors.eth2.beacon_urls import decode_node_url
+    from supervisors.node import NodeConfig
+
+    fallback = values.where("fallback-beacon-node-endpoints")
+    return NodeConfig(
+        lock=files.lock,
+        private_key=files.private_key,
+        own_index=files.own.index,
+        network=files.network,
         state_dir=state_dir,
-        beacon_nodes=primary,
-        fallback_beacon_nodes=tuple(decode_node_url(text, where) for text in values.texts("fallback-beacon-node-endpoints")),
+        beacon_nodes=beacon_nodes,
+        fallback_beacon_nodes=tuple(decode_node_url(text, fallback) for text in values.texts("fallback-beacon-node-endpoints")),
         beacon_headers=_headers(values),
         beacon_timeout_s=_positive(values, "beacon-node-timeout"),
         beacon_submit_timeout_s=_positive(values, "beacon-node-submit-timeout"),
@@ -210,18 +210,11 @@ def node_config(values: Values) -> object:
         p2p_external_hostname=values.text("p2p-external-hostname"),
         relays=values.texts("p2p-relays"),
         use_listen_port=not values.switch("p2p-disable-reuseport"),
-        nickname=nickname,
-        graffiti=_graffiti(values, len(lock.validators)),
+        graffiti=_graffiti(values, len(files.lock.validators)),
         graffiti_names_client=not values.switch("graffiti-disable-client-append"),
-        validator_api_tls=tls,
         allow_foreign_fee_recipient=values.switch("allow-foreign-fee-recipient"),
         is_slashing_record_lost=values.switch("slashing-record-lost"),
     )
-    if not values.switch("private-key-file-lock"):
-        return config
-    # last: it is a mark that the key is in use, which a mistake in a flag must not leave behind
-    key_lock = take_key_lock(key_path, "charon run", "0x" + lock.lock_hash.hex(), time.time(), state_dir, notice)
-    return msgspec.structs.replace(config, key_lock=key_lock)
 
 
 def _warn_of_overrides(values: Values) -> None:
@@ -235,25 +228,6 @@ def _warn_of_overrides(values: Values) -> None:
                 else "; blocks that pay others than the lock says are not signed"
             )
             notice(f"{path} has no effect: this version has no --overrides-file yet; {OVERRIDES.means}{signed}")
-
-
-def _unknown_network(lock_path: Path, networks: "Sequence[Network]") -> UserError | None:
-    """The error for a lock that can't be verified because its network is not known; None: that isn't the reason."""
-    from charon_actors.cluster.faults import ClusterFault
-    from charon_actors.cluster.lock_json import decode_lock
-    from charon_actors.eth2.networks import network_by_fork_version
-
-    try:
-        lock = decode_lock(lock_path.read_bytes())
-    except (OSError, ClusterFault):
-        return None
-    is_known = network_by_fork_version(lock.definition.fork_version, networks) is not None
-    return None if is_known else _of_unknown_network(lock_path, lock)
-
-
-def _of_unknown_network(lock_path: Path, lock: "Lock") -> UserError:
-    version = "0x" + lock.definition.fork_version.hex()
-    return UserError(str(lock_path), f"no network with fork version {version} is known", "give the --testnet flags")
 
 
 def _place(values: Values, name: str) -> Path:

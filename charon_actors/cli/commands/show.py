@@ -44,6 +44,7 @@ from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network, network_by_fork_version
 from charon_actors.file_kinds import FileKind
 from charon_actors.p2p.peer_id import peer_id_of, peer_id_text, peer_name
+from charon_actors.share_index import share_index_of
 
 MAX_SHOWN_CHARACTERS = 256  # of a keystore's texts
 
@@ -123,7 +124,7 @@ def _definition(definition: Definition, networks: tuple[Network, ...]) -> Descri
         "operators": [
             {
                 "index": index,
-                "share_index": index + 1,
+                "share_index": share_index_of(index),
                 **_identity(operator.enr),
                 "address": operator.address,
                 "is_signed": bool(operator.config_signature and operator.enr_signature),

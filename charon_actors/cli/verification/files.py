@@ -35,6 +35,7 @@ from charon_actors.cluster.schema import schema_of
 from charon_actors.cluster.verify import ContractCheck
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network, network_by_fork_version
+from charon_actors.share_index import share_index_of
 
 Copy = tuple[str, Definition | Lock]  # another file that should say the same, and what to call it
 MAX_LISTED: Final = 8
@@ -312,7 +313,7 @@ def operator_text(definition: Definition, index: int) -> str:
         name = f", {peers_of(definition)[index].name}"
     except (ClusterFault, IndexError):
         name = ""
-    return f"operator {index} (of 0 to {len(definition.operators) - 1}), share index {index + 1}{name}"
+    return f"operator {index} (of 0 to {len(definition.operators) - 1}), share index {share_index_of(index)}{name}"
 
 
 def eth_text(amount_gwei: int) -> str:

@@ -31,6 +31,7 @@ from charon_actors.crypto.faults import KeystoreFault
 from charon_actors.crypto.keystore import MAX_FILE_BYTES, named_public_key
 from charon_actors.errors import UserError
 from charon_actors.file_kinds import clause, form_of
+from charon_actors.share_index import peer_index_of
 
 MAX_DECRYPT_FAULTS: Final = 3
 
@@ -158,13 +159,15 @@ class KeystoreChecks:
         definition = self._lock.definition
         for share_index in sorted({owner.share_index for owner in owners.values()}):
             held = [path for path, owner in owners.items() if owner.share_index == share_index]
-            whose = operator_text(definition, share_index - 1)
+            whose = operator_text(definition, peer_index_of(share_index))
             if self._own in (None, share_index):
                 what = f"{len(held)} of its keystores are shares of {whose}"
                 of_validator = f"validator {owners[held[0]].validator_index}: share of {whose}"
                 self._report.ok(str(place) if place.is_file() else VALIDATOR_KEYS, of_validator if place.is_file() else what)
                 continue
-            what = f"{len(held)} key shares of {whose}, but this node is {operator_text(definition, (self._own or 0) - 1)}"
+            what = (
+                f"{len(held)} key shares of {whose}, but this node is {operator_text(definition, peer_index_of(self._own or 0))}"
+            )
             remedy = "keep every validator client that has these keys stopped; put the folder of the right node here"
             self._report.fault(UserError(held[0], what, remedy))
             owners = {path: owner for path, owner in owners.items() if owner.share_index != share_index}
@@ -226,7 +229,7 @@ class KeystoreChecks:
                 if owner is None:
                     self._report.fault(UserError(keystore.path, UNKNOWN_SHARE, "it belongs to another cluster; move it away"))
                 else:
-                    whose = operator_text(self._lock.definition, owner.share_index - 1)
+                    whose = operator_text(self._lock.definition, peer_index_of(owner.share_index))
                     self._report.ok(keystore.path, f"validator {owner.validator_index}: share of {whose}")
 
     def _faults(self, faults: Sequence[UserError]) -> None:

@@ -71,8 +71,7 @@ class VersionedAttestation(msgspec.Struct, frozen=True):
         return encode_v20(self.fork, self.validator_index, self.attestation.encode())
 
     def to_wire_json(self) -> object:
-        index = None if self.validator_index is None else str(self.validator_index)
-        return {"version": int(self.fork), "validator_index": index, "attestation": self.attestation.to_json()}
+        return self.attestation.to_wire_json(self.validator_index)
 
     @classmethod
     def decode(cls, data: bytes) -> "VersionedAttestation":
@@ -89,8 +88,7 @@ class VersionedAttestation(msgspec.Struct, frozen=True):
                 raise
         value = parse_json(data, OBJECT)
         has_index = json_member(value, "validator_index") is not None
-        attestation = Attestation.from_json(json_fork(value), json_member(value, "attestation"))
-        return cls(attestation, json_uint(value, "validator_index") if has_index else None)
+        return cls(Attestation.from_wire_json(value), json_uint(value, "validator_index") if has_index else None)
 
     @classmethod
     def from_single_attestation_json(cls, fork: Fork, value: object) -> "VersionedAttestation":

@@ -11,9 +11,9 @@ import trio
 import trio.testing
 
 from actors.mesh.account import MEMBER_BYTES
+from actors.mesh.carriage import QUEUE_MARK_BYTES
 from actors.mesh.connection import MAX_HANDLERS, Connection
 from actors.mesh.faults import HandshakeFault, PeerRefused
-from actors.mesh.frame_queue import QUEUE_MARK_BYTES
 from actors.mesh.stream import (
     PIECE_BYTES,
     BadMessage,
@@ -138,7 +138,7 @@ async def test_both_sides_know_each_other_and_streams_work_both_ways() -> None:
             await stream.aclose()
         await trio.testing.wait_all_tasks_blocked()
         assert pair.client.stream_count == pair.server.stream_count == 0
-        assert pair.client.frames.unread_bytes == pair.client.frames.assembling_bytes == 0
+        assert pair.client.unread_bytes == pair.client.assembling_bytes == 0
         assert pair.client.sent_bytes == pair.server.received_bytes > 500
 
 
@@ -155,8 +155,8 @@ async def test_streams_are_trio_streams(is_clogged: bool, autojump_clock: trio.t
         async def clogged_maker() -> tuple[Stream, Stream]:
             one, two = await maker()
             for stream in (one, two):
-                await stream.send_all(bytes(stream._frames.send_window(stream.stream_id)))
-                assert stream._frames.send_window(stream.stream_id) == 0
+                await stream.send_all(bytes(stream.connection.send_window(stream.stream_id)))
+                assert stream.connection.send_window(stream.stream_id) == 0
             return one, two
 
         await trio.testing.check_half_closeable_stream(maker, clogged_maker if is_clogged else None)
@@ -224,7 +224,7 @@ async def test_a_message_larger_than_every_window_arrives_and_leaves_no_count() 
         assert got == [body]
         await stream.aclose()
         await trio.testing.wait_all_tasks_blocked()
-        assert pair.server.frames.unread_bytes == pair.server.frames.assembling_bytes == pair.server.stream_count == 0
+        assert pair.server.unread_bytes == pair.server.assembling_bytes == pair.server.stream_count == 0
 
 
 async def test_a_peer_that_forgets_credit_when_its_window_grows_does_not_stop_us(
@@ -271,18 +271,18 @@ async def test_a_body_that_fits_one_frame_is_never_split(size: int, monkeypatch:
     async with connected() as pair:
         stream = await pair.client.open_stream(["/deaf"])
         frames: list[int] = []
-        original = pair.client.frames.data
+        original = pair.client.queue_data
 
         def spy(stream_id: int, chunk: bytes | memoryview) -> None:
             frames.append(len(chunk))
             original(stream_id, chunk)
 
-        monkeypatch.setattr(pair.client.frames, "data", spy)
+        monkeypatch.setattr(pair.client, "queue_data", spy)
         await stream.write_delimited(bytes(size))
         prefix = len(encode_uvarint(size))
         assert frames == ([size + prefix] if size + prefix <= 65524 else [prefix, size])
         # and not when the window has room for a part of it only
-        await stream.send_all(bytes(pair.client.frames.send_window(stream.stream_id) - 10))
+        await stream.send_all(bytes(pair.client.send_window(stream.stream_id) - 10))
         frames.clear()
         with trio.move_on_after(0.01) as scope:
             await stream.write_delimited(bytes(size + 10))
@@ -300,7 +300,7 @@ async def test_a_deaf_stream_stops_its_sender_but_nobody_else() -> None:
         echo = await pair.client.open_stream(["/echo"])
         await echo.send_all(b"still here")
         assert await echo.receive_some() == b"still here"
-        assert pair.server.frames.unread_bytes <= 262144
+        assert pair.server.unread_bytes <= 262144
         deaf.reset()
         echo.reset()
         await trio.testing.wait_all_tasks_blocked()
@@ -313,8 +313,8 @@ async def test_unread_data_of_many_deaf_streams_is_bounded() -> None:
             with suppress(StreamReset):
                 await stream.send_all(bytes(4 * 65524))
             await trio.testing.wait_all_tasks_blocked()
-            assert pair.server.frames.unread_bytes == pair.server.account.held_bytes <= MEMBER_BYTES
-        assert pair.server.frames.unread_bytes > MEMBER_BYTES - 262144
+            assert pair.server.unread_bytes == pair.server.account.held_bytes <= MEMBER_BYTES
+        assert pair.server.unread_bytes > MEMBER_BYTES - 262144
         codes = []
         for stream in streams:
             try:
@@ -460,8 +460,8 @@ async def test_random_cancellation_leaves_the_connection_whole(autojump_clock: t
             held.reset()
         await trio.sleep(200)  # what was closed on one side only is cut off
         for connection in (pair.client, pair.server):
-            assert connection.stream_count == connection._session.unacknowledged == connection.frames.lingering_count == 0
-            assert connection.frames.unread_bytes == connection.frames.assembling_bytes == connection._session._extra_window == 0
+            assert connection.stream_count == connection._session.unacknowledged == len(connection._lingering) == 0
+            assert connection.unread_bytes == connection.assembling_bytes == connection._session._extra_window == 0
 
 
 async def test_a_frozen_peer_is_noticed_within_45_seconds(autojump_clock: trio.testing.MockClock) -> None:
@@ -553,7 +553,7 @@ async def test_a_breach_of_yamux_is_answered_with_a_go_away() -> None:
     async with connected() as pair:
         pair.client._session._ordered.append(encode_frame(WINDOW_UPDATE, SYN, 2, 0))
         pair.client._session.output_bytes += 12
-        pair.client.frames.fill()
+        pair.client._output.set()
         await pair.server.closed.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert "broke the rules" in str(pair.ended["server"])
@@ -654,7 +654,7 @@ async def test_a_pipelined_message_gets_both_answers_on_its_stream() -> None:
         got.append(await stream.read_delimited(10))
 
     async with connected(on_stream=on_stream) as pair:
-        stream = Stream(pair.client, pair.client.frames, pair.client._session.open(), is_outbound=True)
+        stream = Stream(pair.client, pair.client._session.open(), is_outbound=True)
         pair.client._streams[stream.stream_id] = stream
         await stream.send_all(encode_token("/multistream/1.0.0") + encode_token("/sink") + encode_delimited(b"lazy"))
         await stream.send_eof()

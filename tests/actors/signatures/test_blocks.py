@@ -22,21 +22,8 @@ from charon_actors.eth2.ssz import EncodingFault
 from charon_actors.eth2.versioned import encode_v13
 from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg
 from charon_actors.signatures.partial import MAX_SMALL_BYTES, Partial, read_partial
-from tests.actors.signatures.rig import (
-    BLOCK_DUTY,
-    CHAIN,
-    DUTY,
-    SLOT,
-    Node,
-    attestation,
-    block,
-    keys,
-    node,
-    signed_by,
-    tell,
-    unsigned,
-    until,
-)
+from tests.actors.signatures.rig import Node, node, tell, until
+from tests.charon_actors.signatures.signed import BLOCK_DUTY, CHAIN, DUTY, SLOT, attestation, block, keys, signed_by, unsigned
 
 GNOSIS = msgspec.structs.replace(CHAIN, spec={"MAX_WITHDRAWALS_PER_PAYLOAD": "8"})
 WITHDRAWAL = {"index": 1, "validator_index": 2, "address": bytes(20), "amount": 3}

@@ -19,7 +19,8 @@ from charon_actors.crypto import public_key, sign, verify
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault, SignedRandao
 from charon_actors.signatures.wire import decode_message, encode_message
-from tests.actors.signatures.rig import CHAIN, DUTY, SLOT, attestation, keys, node, settle, tell
+from tests.actors.signatures.rig import node, settle, tell
+from tests.charon_actors.signatures.signed import CHAIN, DUTY, SLOT, attestation, keys
 
 R = TypeVar("R")
 

@@ -6,7 +6,8 @@ import pytest
 from actors.signatures import InvalidPartial, SubmitPartials
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signed_data import VersionedAttestation
-from tests.actors.signatures.rig import CHAIN, DUTY, SLOT, attestation, keys, node, signed_by, tell, vote
+from tests.actors.signatures.rig import node, tell
+from tests.charon_actors.signatures.signed import CHAIN, DUTY, SLOT, attestation, keys, signed_by, vote
 
 EPOCH = SLOT // 8
 
@@ -27,6 +28,7 @@ IMPOSSIBLE = {
     "the last epoch": attestation(1, data=vote(target=EPOCH - 1, source=EPOCH - 2)),
     "a source after the target": attestation(1, data=vote(source=EPOCH + 1)),
     "a source that is the target": attestation(1, data=vote(source=EPOCH)),
+    "a committee where Electra has 0": attestation(1, data=msgspec.structs.replace(vote(), index=3)),
     "two committees": changed(b"\x03" + bytes(7)),
     "no committee": changed(bytes(8)),
     "the shape before Electra": of_fork(Fork.DENEB),

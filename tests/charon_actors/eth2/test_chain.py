@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from charon_actors.crypto import verify
 from charon_actors.eth2.aggregation import is_aggregator, is_sync_committee_aggregator
 from charon_actors.eth2.chain import Chain, ChainFault, ForkEntry, chain_from_answers
-from charon_actors.eth2.duty import ROWS, Agreement, Duty, DutyType, deadline_s, refusal, start_s
+from charon_actors.eth2.duty import ROWS, STARTS_SINCE, Agreement, Duty, DutyType, deadline_s, refusal, start_s
 from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_label, fork_from_number
 from charon_actors.eth2.networks import NETWORKS, Network, network_by_fork_version, network_by_name
 from charon_actors.eth2.preset import GNOSIS, MAINNET, MINIMAL, preset_from_spec
@@ -250,6 +250,23 @@ def test_duties() -> None:
     assert offsets == {DutyType.ATTESTER: 4.0, DutyType.AGGREGATOR: 8.0, DutyType.SYNC_CONTRIBUTION: 8.0}
     agreed = {kind for kind in DutyType if ROWS[kind].agreement is not Agreement.NONE}
     assert {int(kind) for kind in agreed} == {1, 2, 9, 12, 13}
+
+
+def test_a_fork_that_moves_starts_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the numbers of Gloas (12 §2.2) on forks that are known: 25 and 50 % of the slot; what comes later stands on both rows."""
+    chain = Chain(1000.0, bytes(32), 12.0, 8, (), {Fork.DENEB: 0, Fork.ELECTRA: 10, Fork.FULU: 20}, bytes(4))
+    monkeypatch.setitem(STARTS_SINCE, Fork.ELECTRA, {DutyType.ATTESTER: 3, DutyType.AGGREGATOR: 6, DutyType.SYNC_CONTRIBUTION: 6})
+    monkeypatch.setitem(STARTS_SINCE, Fork.FULU, {DutyType.ATTESTER: 9})
+
+    def starts(slot: int) -> list[float]:
+        kinds = (DutyType.ATTESTER, DutyType.AGGREGATOR, DutyType.SYNC_CONTRIBUTION, DutyType.PROPOSER)
+        return [start_s(Duty(slot, kind), chain) - chain.slot_start_s(slot) for kind in kinds]
+
+    assert starts(10 * 8 - 1) == [4.0, 8.0, 8.0, 0.0]
+    assert starts(10 * 8) == starts(20 * 8 - 1) == [3.0, 6.0, 6.0, 0.0]
+    assert starts(20 * 8) == [9.0, 6.0, 6.0, 0.0]
+    for profile in Profile:  # deadlines stay (12 §2.2)
+        assert deadline_s(Duty(80, DutyType.PROPOSER), chain, profile) == chain.slot_start_s(80) + 5.0
 
 
 def test_networks() -> None:

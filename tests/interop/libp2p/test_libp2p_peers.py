@@ -133,7 +133,7 @@ async def test_large_messages_both_ways(kind: str) -> None:
                     nursery.start_soon(echo, connection, 2**20)
                     nursery.start_soon(peer.echo, 2**20, 2, 2)
         await until_no_stream_is_left(connection, peer)
-        assert connection.frames.unread_bytes == connection.frames.assembling_bytes == 0
+        assert connection.unread_bytes == connection.assembling_bytes == 0
 
 
 @pytest.mark.parametrize("kind", PEERS)
@@ -228,7 +228,7 @@ async def test_ten_thousand_operations_under_tiny_deadlines_leak_nothing(kind: s
         for _ in range(300):  # more than the 256 slots that could have leaked
             await echo(connection, 10)
         await until_no_stream_is_left(connection, peer)
-        assert connection._session.unacknowledged == connection.frames.lingering_count == 0
+        assert connection._session.unacknowledged == len(connection._lingering) == 0
         assert not connection.streams
         if kind == "js":  # the daemon's handler lives in our process and has tasks of its own
             with trio.fail_after(10):

@@ -140,7 +140,7 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
     from charon_actors.cluster.data_directory import check_ceremony_directory, take_key_lock
     from charon_actors.cluster.identity import KEY_FILE
     from charon_actors.cluster.peers import of_consensus_clients
-    from charon_actors.dkg.ceremony import check_definition
+    from charon_actors.dkg.ceremony import check_ceremony_definition
     from supervisors.ceremony import COMMAND, CeremonyConfig
 
     _check_limits(values)
@@ -152,7 +152,7 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
     where, definition = supplied_definition(
         values, is_verified=is_verified, can_bypass=True, networks_extra=networks, contract=client
     )
-    check_definition(where, definition)
+    check_ceremony_definition(where, definition)
     results = results_of(values)
     check_ceremony_directory(data_dir)
     network = _network_of(definition, where, networks)

@@ -36,7 +36,7 @@ import msgspec
 import trio
 
 from actors.change_log import ChangeLog
-from actors.dkg.keystore_threads import encrypt_keystores
+from actors.dkg.keystore_threads import encrypt_in_threads
 from actors.dkg.messages import (
     BroadcastReceived,
     Message,
@@ -46,7 +46,7 @@ from actors.dkg.messages import (
     SignatureRequested,
     SyncReported,
 )
-from actors.dkg.sending import PeerNetwork, Sending
+from actors.dkg.sending import Deliveries, PeerNetwork
 from actors.dkg.step_reports import StepReports
 from actors.log import get_logger
 from actors.mailbox import Inbox, Mail
@@ -161,7 +161,7 @@ class CeremonyActor:
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._keystores: dict[int, Keystore] = {}
-        self._sending = Sending(ceremony.dialect, ceremony.bcast, self._others, network)
+        self._sending = Deliveries(ceremony.dialect, ceremony.bcast, self._others, network)
 
     async def run(self, inbox: Inbox[Message]) -> None:
         """Take part in the ceremony. Raises Aborted; UserError when the results can't be written. See the table on top."""
@@ -318,7 +318,7 @@ class CeremonyActor:
         shares = [keys.secret_share for keys in self._ceremony.keys]
         password_bytes = PASSWORD_BYTES if self._options.deliver_keystores is None else KEY_MANAGER_PASSWORD_BYTES
         iterations, entropy = self._options.keystore_iterations, self._entropy
-        await encrypt_keystores(shares, iterations, entropy, done, password_bytes=password_bytes)
+        await encrypt_in_threads(shares, iterations, entropy, done, password_bytes=password_bytes)
 
     async def _pass_barrier(self, phase: Phase) -> None:
         reports = self._reports

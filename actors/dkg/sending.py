@@ -38,7 +38,7 @@ class PeerNetwork(Protocol):
     async def open_stream(self, peer_index: int, protocols: Sequence[str], timeout_s: float = ...) -> Any: ...
 
 
-class Sending:
+class Deliveries:
     """To the other operators. All of it raises CeremonyFault when it cannot work, or patience is over. Cancellation: at any time."""
 
     def __init__(self, dialect: Dialect, bcast: Bcast, others: Sequence[Peer], network: PeerNetwork) -> None:

@@ -23,7 +23,7 @@ import trio
 
 from actors.duties import DutyEnded
 from actors.facts import Fact
-from actors.http import server as http_server
+from actors.http import bind, serve
 from charon_actors.cluster.dealer import Dealt, deal
 from charon_actors.cluster.definition import Creator, Definition, Operator, ValidatorAddresses
 from charon_actors.cluster.hashes import with_definition_hashes
@@ -214,7 +214,7 @@ async def open_cluster(settings: SimnetSettings) -> AsyncIterator[Cluster]:
         fork_version=FORK_VERSION,
     )
     beacon = BeaconMock(beacon_settings, time.time)
-    with http_server.bind("127.0.0.1:0", "beacon mock") as beacon_socket:
+    with bind("127.0.0.1:0", "beacon mock") as beacon_socket:
         url = f"http://127.0.0.1:{beacon_socket.getsockname()[1]}"
         configs = _configs(settings, dealt, identity_keys, url)
         shares = [
@@ -222,7 +222,7 @@ async def open_cluster(settings: SimnetSettings) -> AsyncIterator[Cluster]:
             for index in share_indices(settings.nodes)
         ]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(http_server.serve, beacon, beacon_socket)
+            nursery.start_soon(serve, beacon, beacon_socket)
             yield Cluster(configs, beacon, chain_of(beacon_settings), shares, nursery)
             nursery.cancel_scope.cancel()
 

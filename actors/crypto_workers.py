@@ -34,6 +34,7 @@ import trio_parallel
 from actors.log import get_logger
 from actors.mailbox import Inbox, Request
 from charon_actors.crypto import (
+    PBKDF2_ITERATIONS,
     Check,
     CryptoFault,
     Entropy,
@@ -45,7 +46,6 @@ from charon_actors.crypto import (
     verify,
     verify_all,
 )
-from charon_actors.crypto.keystore import PBKDF2_ITERATIONS
 from charon_actors.errors import Retryable
 
 DEFAULT_WORKERS: Final = min(2, os.cpu_count() or 1)

@@ -16,7 +16,7 @@ from charon_actors.eth2 import containers as c
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signing import DomainType, builder_domain, compute_domain, compute_signing_root
 from charon_actors.eth2.ssz import SszType
-from tests.actors.beacon.vector import ROOT, vector
+from tests.vector import ROOT, vector
 from tests.vectors_audit.recordings import chain_of
 from tests.vectors_audit.test_beacon_recordings import NOT_PERFORMED, our_call
 

@@ -26,11 +26,13 @@ import enum
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 import trio
 
+from actors.beside import beside
 from charon_actors.errors import Retryable
 
 R = TypeVar("R")
@@ -372,12 +374,10 @@ async def run_incarnation(mailbox: Mailbox[M], factory: Callable[[], Actor[M]]) 
 async def open_actor(mailbox: Mailbox[M], factory: Callable[[], Actor[M]]) -> AsyncIterator[Address[M]]:
     """Run one incarnation in the background of the block, without a supervisor, and stop it for good at the end.
 
-    Raises: whatever the actor raises, inside an exception group (it ends the block).
+    Raises: whatever the actor raises, which cancels the block; what the block raises, as itself (`beside.py`).
     """
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_incarnation, mailbox, factory)
+    async with beside(partial(run_incarnation, mailbox, factory)):
         try:
             yield mailbox.address
         finally:
             mailbox.close()
-            nursery.cancel_scope.cancel()

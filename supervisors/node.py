@@ -13,16 +13,15 @@ Limits are those of the actors. Nothing here installs signal handlers or touches
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from random import Random
 from socket import socket
 from typing import NamedTuple
 
-import trio
-
 from actors import crypto_workers
+from actors.beside import beside
 from actors.consensus import PROTOCOL as CONSENSUS_PROTOCOL
 from actors.consensus import consensus_handler
 from actors.descriptors import monitoring_connections
@@ -108,8 +107,8 @@ async def open_node(
     """Run a node in the background of the block.
 
     Raises: UserError (a port is taken, a file is damaged, the beacon node is on another network, no relay can be found …), GaveUp; both
-    end the block. What the block raises comes out as itself. Cancellation and the end of the block stop everything in reverse order of
-    start, within the grace of each child.
+    cancel the block. What the block raises comes out as itself (`actors/beside.py`). Cancellation and the end of the block stop
+    everything in reverse order of start, within the grace of each child.
     """
     with ExitStack() as stack:
         api_socket = stack.enter_context(bind(config.validator_api_address, "--validator-api-address"))
@@ -124,38 +123,6 @@ async def open_node(
         sampling = partial(sample, [*mailboxes.all(), *node.mesh.mailboxes], stream)
         async with beside(run, node.mesh.wait_for_relays, sampling):
             yield node
-
-
-@asynccontextmanager
-async def beside(*background: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """These in the background of the block, cancelled at its end. One error of theirs, or of the block, comes out as itself."""
-    theirs: BaseException | None = None
-    ours: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            for each in background:
-                nursery.start_soon(each)
-            try:
-                yield
-            except trio.Cancelled:
-                raise
-            except BaseException as error:
-                if any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error)):
-                    raise
-                theirs = error
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        ours = _most_telling(group)
-    if theirs is not None:
-        raise theirs
-    if ours is not None:
-        raise ours
-
-
-def _most_telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What the operator can put right, else the only error, else all of them."""
-    found = list(leaves(group))
-    return next((error for error in found if isinstance(error, UserError)), found[0] if len(found) == 1 else group)
 
 
 def _assemble(

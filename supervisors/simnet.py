@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from actors.beside import beside
 from actors.duties import DutyEnded
 from actors.facts import Fact
 from actors.http import bind, serve
@@ -203,7 +204,7 @@ class Cluster:
 async def open_cluster(settings: SimnetSettings) -> AsyncIterator[Cluster]:
     """A cluster of which no node runs yet; the chain's genesis is a second away. The end of the block stops everything.
 
-    `slots` of the settings has no meaning here. Raises: UserError (no port is free), and what ends a node, both in groups.
+    `slots` of the settings has no meaning here. Raises: UserError (no port is free), what ends a node, and what the block raises as itself.
     """
     dealt, identity_keys = make_cluster(settings)
     beacon_settings = BeaconSettings(
@@ -221,10 +222,8 @@ async def open_cluster(settings: SimnetSettings) -> AsyncIterator[Cluster]:
             {public_key(of_validator[index]): of_validator[index] for of_validator in dealt.shares}
             for index in share_indices(settings.nodes)
         ]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve, beacon, beacon_socket)
+        async with beside(partial(serve, beacon, beacon_socket)) as nursery:
             yield Cluster(configs, beacon, chain_of(beacon_settings), shares, nursery)
-            nursery.cancel_scope.cancel()
 
 
 async def run_simnet(

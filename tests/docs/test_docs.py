@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = [
     (path.name, number, code)
     for path in sorted((ROOT / "docs").glob("*.md"))
+    if path.name != "embedding.md"  # needs a stage: test_embedding.py
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL), 1)
 ]
 

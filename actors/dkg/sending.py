@@ -11,9 +11,9 @@ Source: specification 04 §4, §5.3, §6.1.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-import structlog
 import trio
 
+from actors.log import get_logger
 from actors.mesh import BadAnswer, MeshFault
 from charon_actors.cluster.peers import Peer
 from charon_actors.dkg.bcast import Bcast
@@ -27,7 +27,7 @@ REASON_GRACE_S: Final = 1.0
 
 T = TypeVar("T")
 
-log = structlog.get_logger(topic="dkg")
+log = get_logger("dkg")
 
 
 class PeerNetwork(Protocol):

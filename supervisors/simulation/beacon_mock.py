@@ -27,8 +27,9 @@ from charon_actors.eth2 import containers
 from charon_actors.eth2.chain import Chain, ForkEntry
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signing import DomainType
-from charon_actors.eth2.ssz import Container, EncodingFault, List, SszType, Uint
+from charon_actors.eth2.ssz import Container, EncodingFault
 from charon_actors.eth2.unsigned_data import AttestationData
+from charon_actors.eth2.zero_value import zero_value
 
 KEPT_SLOTS: Final = 512
 KEPT_BLOCKS: Final = 8
@@ -74,19 +75,6 @@ def chain_of(settings: BeaconSettings) -> Chain:
 
 def fork_version(settings: BeaconSettings, fork: Fork) -> bytes:
     return bytes([settings.fork_version[0] + fork]) + settings.fork_version[1:]
-
-
-def zero_value(of: SszType) -> Any:
-    """The default value of an SSZ type without vectors of containers, as consensus-specs define it."""
-    match of:
-        case Uint():
-            return 0
-        case Container():
-            return {name: zero_value(field) for name, field in of.fields.items()}
-        case List():
-            return []
-        case _:
-            return bytes(of.fixed_size or 0)
 
 
 class Health(msgspec.Struct):

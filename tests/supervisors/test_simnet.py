@@ -24,8 +24,8 @@ from charon_actors.eth2.duty import DutyType
 from supervisors.node import Node
 from supervisors.simnet import Cluster, SimnetSettings, SimnetView, open_cluster, run_simnet
 from supervisors.supervisor import Crashed, Event, GaveUp, GaveUpRestarting, Started
-from tests.actors.beacon.vector import vector
 from tests.hearing import hear
+from tests.vector import vector
 
 NODES, VALIDATORS = 4, 4  # a validator a slot of the epoch: each slot has an attester and a proposer
 PATIENCE_S = 60.0

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from charon_actors.eth2.chain import Chain, chain_from_answers
-from tests.actors.beacon.vector import ROOT
+from tests.vector import ROOT
 
 BEACON = ("bn-1.10.3-fulu-start", "bn-1.10.3-builder", "bn-1.10.3-lodestar-capella", "bn-main-fulu-start")
 CLIENT = (

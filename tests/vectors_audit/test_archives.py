@@ -15,7 +15,7 @@ from charon_actors.cluster.keystore_files import read_keystores
 from charon_actors.crypto import decode_keystore, decrypt_keystore, k1_public_key, public_key, recover_secret
 from charon_actors.enr import decode_enr
 from charon_actors.eth2.networks import Network, network_by_fork_version
-from tests.actors.beacon.vector import ROOT
+from tests.vector import ROOT
 
 ARCHIVES = sorted((ROOT / "live").glob("*/*.tar.gz"))
 LAB = Network("lab", 1337, bytes.fromhex("00000001"), 1, b"")

@@ -12,7 +12,7 @@ from charon_actors.cluster.verify import verify_lock
 from charon_actors.dkg.sync_messages import SyncAnswer, decode_report, decode_sync_answer, encode_answer, encode_report
 from charon_actors.p2p.peerinfo import decode_peer_info
 from charon_actors.p2p.protobuf import core_pb2, dkg_pb2
-from tests.actors.beacon.vector import vector
+from tests.vector import vector
 
 MESSAGES = [
     message

@@ -24,7 +24,7 @@ from charon_actors.errors import UserError
 from charon_actors.eth2.networks import network_by_fork_version, network_by_name
 from charon_actors.eth2.signing import builder_domain, deposit_domain
 from charon_actors.p2p.peer_id import peer_id_of, peer_id_text
-from tests.actors.beacon.vector import ROOT, vector
+from tests.vector import ROOT, vector
 
 K1 = vector("cluster/k1-enr.json")
 EIP712 = vector("cluster/eip712.json")

@@ -16,7 +16,7 @@ from charon_actors.eth2.signing import DomainType, builder_domain, compute_domai
 from charon_actors.eth2.ssz import SszType
 from charon_actors.validator_api.passing_on import may_be_passed_on
 from charon_actors.validator_api.routes import route_for
-from tests.actors.beacon.vector import ROOT, vector
+from tests.vector import ROOT, vector
 from tests.vectors_audit.recordings import chain_of
 from tests.vectors_audit.test_beacon_recordings import NOT_PERFORMED, our_call
 

@@ -8,7 +8,7 @@ from actors.beacon import SyncState
 from actors.metrics import FAMILIES, Metrics, Readiness, monitoring_app
 from charon_actors.validator_api.passing_on import path_label
 from supervisors.readiness import Readings, verdict
-from tests.actors.beacon.vector import vector
+from tests.vector import vector
 
 SEEN = vector("live/metrics/families.json")
 TABLE = vector("monitoring/metrics.json")["metrics"]

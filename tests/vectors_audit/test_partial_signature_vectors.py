@@ -27,8 +27,8 @@ from charon_actors.eth2.duty import PERFORMED, Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault, SignedData, decode_signed_data
 from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg
 from charon_actors.signatures.wire import decode_message, encode_partials_message
-from tests.actors.beacon.vector import vector
 from tests.charon_actors.eth2.test_encodings import MAINNET
+from tests.vector import vector
 
 VECTOR = vector("core/parsigex_messages.json")
 CLUSTER = VECTOR["cluster"]

@@ -17,7 +17,7 @@ from charon_actors.eth2.signed_data import SignedRandao
 from charon_actors.eth2.unsigned_data import decided_attestations, decided_proposal, decode_unsigned, pays
 from charon_actors.p2p.protobuf import core_pb2
 from charon_actors.qbft.machine import MessageType
-from tests.actors.beacon.vector import ROOT
+from tests.vector import ROOT
 from tests.vectors_audit.recordings import BEACON, body_of, chain_of, recording
 
 CONSENSUS = ("1.10.3-healthy", "1.10.3-round-changes", "main-healthy", "mixed-seen-by-1.10.3")

@@ -13,9 +13,9 @@ from charon_actors.eth2.chain import chain_from_answers
 from charon_actors.eth2.unsigned_data import AttestationData
 from charon_actors.validator_api.routes import NOT_BUILT, RETIRED, SWALLOWED, route_for
 from tests.actors.beacon.upstream import Scripted, Seen, Upstream, chain_answers
-from tests.actors.beacon.vector import ROOT, vector
 from tests.actors.validator_api import rig as rigs
 from tests.actors.validator_api.rig import Rig, rig_of
+from tests.vector import ROOT, vector
 from tests.vectors_audit.recordings import body_of, fork_schedule_of
 from tests.vectors_audit.test_client_recordings import group_of, with_groups
 

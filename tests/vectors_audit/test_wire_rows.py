@@ -15,7 +15,7 @@ from charon_actors.p2p.identify import HostIdentify, decode_identify
 from charon_actors.p2p.peer_id import peer_id_of, peer_id_text
 from charon_actors.p2p.protobuf import libp2p_pb2
 from charon_actors.validator_api.routes import ROUTES
-from tests.actors.beacon.vector import ROOT, vector
+from tests.vector import ROOT, vector
 from tests.vectors_audit.recordings import body_of, chain_of
 
 CHARON = vector("p2p/session_charon.json")

@@ -43,7 +43,7 @@ from charon_actors.eth2.chain import Chain, chain_from_answers
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signed_data import VersionedAttestation
 from tests.actors.beacon.upstream import Scripted, Seen, Upstream, attestation_data, chain_answers, syncing
-from tests.actors.beacon.vector import vector
+from tests.vector import vector
 
 DATA = "/eth/v1/validator/attestation_data"
 POOL = "/eth/v2/beacon/pool/attestations"

@@ -10,7 +10,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
-from tests.actors.beacon.vector import vector
+from tests.vector import vector
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 

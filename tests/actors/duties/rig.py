@@ -55,7 +55,7 @@ from charon_actors.eth2.unsigned_data import (
     foreign_text,
     pays,
 )
-from supervisors.simulation.beacon_mock import zero_value
+from charon_actors.eth2.zero_value import zero_value
 
 GENESIS_S, SLOT_S, SLOTS = 1_700_000_000.0, 12.0, 8
 ALICE, BOB, CAROL = b"A" * 48, b"B" * 48, b"C" * 48

@@ -10,8 +10,8 @@ import pytest
 
 from charon_actors.eth2.unsigned_data import AttestationData
 from tests.actors.beacon.upstream import Scripted, Seen, Upstream, chain_answers
-from tests.actors.beacon.vector import vector
 from tests.actors.validator_api.rig import GROUP, PUBSHARES, rig_of
+from tests.vector import vector
 
 CASES = vector("core/vapi_http.json")["cases"]
 

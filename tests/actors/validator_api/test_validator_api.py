@@ -31,7 +31,6 @@ from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition
 from charon_actors.validator_api.passing_on import cleaned, may_be_passed_on
 from tests.actors.beacon.test_beacon_actor import attester_answer, head, proposer_answer, stream
 from tests.actors.beacon.upstream import Scripted, Upstream, chain_answers, syncing
-from tests.actors.beacon.vector import vector
 from tests.actors.validator_api.rig import (
     FOREIGN,
     GROUP,
@@ -43,6 +42,7 @@ from tests.actors.validator_api.rig import (
     rig_of,
     validators_answer,
 )
+from tests.vector import vector
 
 POOL = "/eth/v2/beacon/pool/attestations"
 DATA = AttestationData(41, 0, b"\x11" * 32, 4, b"\x22" * 32, 5, b"\x33" * 32)

@@ -16,7 +16,7 @@ from charon_actors.eth2 import beacon_errors, beacon_urls
 from charon_actors.eth2.beacon_api import Answer, AnswerFault, Call
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.event_stream import MAX_DATA, Event, EventFault, EventParser, encode_event
-from tests.actors.beacon.vector import vector
+from tests.vector import vector
 
 SENT_BY_CHARON = {entry["call"]: entry for entry in vector("core/bn_requests.json")["requests"]}
 KEY_AA = "0xaa" + "00" * 47

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2] / "vectors"
+ROOT = Path(__file__).parent / "vectors"
 
 
 def vector(name: str) -> Any:

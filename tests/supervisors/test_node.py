@@ -378,6 +378,20 @@ async def test_what_the_block_raises_comes_out_as_itself(tmp_path: Path, error: 
     assert caught.value is error
 
 
+async def test_every_mailbox_of_the_tree_is_sampled(tmp_path: Path) -> None:
+    without = {"monitoring", "listener", "validator_api", "graffiti", "readiness"}  # nobody writes to them
+    sampled: set[str] = set()
+    started: set[str] = set()
+    async with cluster_of(tmp_path) as cluster, open_node(config_of(cluster, relays=("http://127.0.0.1:1",))) as node:
+        hear(node, MailboxSampled, lambda fact: sampled.add(fact.actor))
+        hear(node, Started, lambda fact: started.add(fact.path.rpartition("/")[2]))
+        with trio.fail_after(PATIENCE_S):
+            while "readiness" not in started:
+                await trio.sleep(0.02)
+    assert sampled == started - without - {"network", "duty_path"}
+    assert {"relay:0", "duties"} < sampled
+
+
 async def test_what_waits_in_mailboxes_is_a_number_and_what_is_lost_as_well() -> None:
     facts: list[Fact] = []
     full = Mailbox[int]("full", 1)

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import structlog
 
-from charon_actors.log_limits import LeftOut, LogLimits, kind_of
+from charon_actors.log_limits import LeftOut, LogLimits, line_kind
 
 LEFT_OUT: Final = "Lines like this were left out"
 LEVELS: Final = {"warn": "warning", "exception": "error", "critical": "error", "fatal": "error"}
@@ -38,7 +38,7 @@ class LimitLines:
         text = str(event.get("event", ""))
         if text == LEFT_OUT:
             return event
-        kind = kind_of(LEVELS.get(method, method), str(event.get("topic", "")), text, event)
+        kind = line_kind(LEVELS.get(method, method), str(event.get("topic", "")), text, event)
         with self._lock:
             now = self._clock()
             due, is_admitted = self._limits.due(now), self._limits.admits(kind, now)

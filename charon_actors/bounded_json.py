@@ -61,7 +61,7 @@ _ALL_BUT_SIGNS: Final = bytes(set(range(256)) - set(b"[]{},"))
 _ALL_BUT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
-class Kind(msgspec.Struct, frozen=True):
+class JsonKind(msgspec.Struct, frozen=True):
     """How much JSON of one kind may have. max_values: of objects, lists and what is in them; a member's name is not counted."""
 
     name: str
@@ -69,28 +69,28 @@ class Kind(msgspec.Struct, frozen=True):
     max_values: int
 
 
-OBJECT: Final = Kind("object", 64 * KIB, 1024)
-EVENT: Final = Kind("event", 64 * KIB, 1024)
-ANSWER: Final = Kind("answer", MIB, 16 * KIB)
-PEER_BLOCK: Final = Kind("block between nodes", 8 * MIB, 128 * KIB)
-BLOCK: Final = Kind("block", 16 * MIB, 256 * KIB)
-SERVICE: Final = Kind("answer of a service", 64 * KIB, 1024)
-IMPORT: Final = Kind("answer of a key manager", 16 * MIB, 256 * KIB)
-CLUSTER_FILE: Final = Kind("file", 64 * MIB, 4_000_000)
-KEYSTORE: Final = Kind("keystore", 64 * KIB, 1024)
-HISTORY: Final = Kind("slashing history", 256 * MIB, 16_000_000)
+OBJECT: Final = JsonKind("object", 64 * KIB, 1024)
+EVENT: Final = JsonKind("event", 64 * KIB, 1024)
+ANSWER: Final = JsonKind("answer", MIB, 16 * KIB)
+PEER_BLOCK: Final = JsonKind("block between nodes", 8 * MIB, 128 * KIB)
+BLOCK: Final = JsonKind("block", 16 * MIB, 256 * KIB)
+SERVICE: Final = JsonKind("answer of a service", 64 * KIB, 1024)
+IMPORT: Final = JsonKind("answer of a key manager", 16 * MIB, 256 * KIB)
+CLUSTER_FILE: Final = JsonKind("file", 64 * MIB, 4_000_000)
+KEYSTORE: Final = JsonKind("keystore", 64 * KIB, 1024)
+HISTORY: Final = JsonKind("slashing history", 256 * MIB, 16_000_000)
 
 assert PEER_BLOCK.max_bytes < BLOCK_BYTES, "between nodes the rarer form has no more room than the usual one"
 
 
-def list_of(validators: int) -> Kind:
+def list_of(validators: int) -> JsonKind:
     """Something of each of so many validators: their duties, attestations, states, registrations."""
-    return Kind("list", 64 * KIB + 2 * KIB * validators, KIB + 128 * validators)
+    return JsonKind("list", 64 * KIB + 2 * KIB * validators, KIB + 128 * validators)
 
 
-def list_in(text: bytes) -> Kind:
+def list_in(text: bytes) -> JsonKind:
     """The same, where the number of bytes has been held to `list_of` already: no more values than fit into so many."""
-    return Kind("list", len(text), KIB + len(text) // 16)
+    return JsonKind("list", len(text), KIB + len(text) // 16)
 
 
 class TooMuch(ValueError):
@@ -101,7 +101,7 @@ class TooDeep(ValueError):
     """More levels than MAX_DEPTH."""
 
 
-def check_size(text: bytes, kind: Kind) -> bytes:
+def check_size(text: bytes, kind: JsonKind) -> bytes:
     """Its brackets. Raises: TooMuch. Ends with the first value too many; in what is honest linear, about 0.5 ms for 1 MB."""
     if len(text) > kind.max_bytes:
         raise TooMuch(f"{len(text)} bytes, more than a {kind.name} may have ({kind.max_bytes})")
@@ -132,12 +132,12 @@ def _check_levels(brackets: bytes) -> None:
         raise TooDeep(f"nested more than {MAX_DEPTH} levels deep")
 
 
-def check_foreign_json(text: bytes, kind: Kind) -> None:
+def check_foreign_json(text: bytes, kind: JsonKind) -> None:
     """For whoever decodes into a type of his own. Raises: ValueError (TooMuch, TooDeep)."""
     _check_levels(check_size(text, kind))
 
 
-def decode_foreign_json(text: bytes, kind: Kind) -> Any:
+def decode_foreign_json(text: bytes, kind: JsonKind) -> Any:
     """The value. Raises: ValueError (msgspec.DecodeError, TooMuch, TooDeep)."""
     check_foreign_json(text, kind)
     try:
@@ -148,7 +148,7 @@ def decode_foreign_json(text: bytes, kind: Kind) -> Any:
         raise ValueError("no UTF-8, or nested too deeply") from None
 
 
-def decode_json_file(content: bytes, kind: Kind, *, with_lower_keys: bool = False) -> Any:
+def decode_json_file(content: bytes, kind: JsonKind, *, with_lower_keys: bool = False) -> Any:
     """The value that a file holds. with_lower_keys: of all objects, for files whose keys match in any letter case.
 
     Raises: ValueError with a reason, also for bytes that are no UTF-8, NaN and Infinity, long numbers, and a key that

@@ -30,7 +30,7 @@ MAX_TEXT: Final = 200
 PERIOD_S: Final = 30.0
 
 
-class Kind(msgspec.Struct, frozen=True):
+class LineKind(msgspec.Struct, frozen=True):
     """level: a key of LIMITS. subject: name and value of a field, empty texts without one."""
 
     level: str
@@ -42,31 +42,31 @@ class Kind(msgspec.Struct, frozen=True):
 class LeftOut(msgspec.Struct, frozen=True):
     """So many lines of a kind were left out in the last `seconds`."""
 
-    kind: Kind
+    kind: LineKind
     lines: int
     seconds: float
 
 
-class Entry(msgspec.Struct):
+class KindState(msgspec.Struct):
     bucket: Bucket
     left_out: int = 0
     since: float = 0.0
 
 
-def kind_of(level: str, topic: str, text: str, fields: Mapping[str, Any]) -> Kind:
+def line_kind(level: str, topic: str, text: str, fields: Mapping[str, Any]) -> LineKind:
     """The kind of a line. level: other names than those of LIMITS count as `error`."""
     subject = next(((name, str(fields[name])[:MAX_TEXT]) for name in SUBJECTS if name in fields), ("", ""))
-    return Kind(level if level in LIMITS else "error", topic[:MAX_TEXT], text[:MAX_TEXT], subject)
+    return LineKind(level if level in LIMITS else "error", topic[:MAX_TEXT], text[:MAX_TEXT], subject)
 
 
 class LogLimits:
     """now: seconds, on any one clock, the same for all calls."""
 
     def __init__(self) -> None:
-        self._entries: dict[Kind, Entry] = {}
+        self._entries: dict[LineKind, KindState] = {}
         self._next_due = float("inf")
 
-    def admits(self, kind: Kind, now: float) -> bool:
+    def admits(self, kind: LineKind, now: float) -> bool:
         """Whether to write a line of that kind; if not, it is counted."""
         entry = self._entry(kind, now)
         if entry.bucket.take(now):
@@ -93,17 +93,17 @@ class LogLimits:
                 self._next_due = min(self._next_due, entry.since + PERIOD_S)
         return told
 
-    def _entry(self, kind: Kind, now: float) -> Entry:
+    def _entry(self, kind: LineKind, now: float) -> KindState:
         entry = self._entries.get(kind)
         if entry is None:
             if len(self._entries) >= MAX_KINDS:
                 kind = self._room_for(kind, now)
-            entry = self._entries.setdefault(kind, Entry(Bucket(*LIMITS[kind.level])))
+            entry = self._entries.setdefault(kind, KindState(Bucket(*LIMITS[kind.level])))
         return entry
 
-    def _room_for(self, kind: Kind, now: float) -> Kind:
+    def _room_for(self, kind: LineKind, now: float) -> LineKind:
         """The kind itself, if another one has had its rest; else the one that all others share."""
         rested = [known for known, entry in self._entries.items() if not entry.left_out and entry.bucket.is_full(now)]
         for known in rested:
             del self._entries[known]
-        return kind if rested else Kind(kind.level, "", "")
+        return kind if rested else LineKind(kind.level, "", "")

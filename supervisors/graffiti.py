@@ -26,7 +26,7 @@ class Graffiti:
     def of(self, pubkey: bytes) -> bytes:
         """32 bytes, for the block of that group public key."""
         text = self._texts[0 if len(self._texts) == 1 else self._places[pubkey]]
-        return graffiti.padded(text, self._suffix if self._names_client else b"")
+        return graffiti.padded_graffiti(text, self._suffix if self._names_client else b"")
 
     async def watch(self, beacon: Address[BeaconMessage]) -> None:
         """Never returns: asks what the beacon node is, now and then."""

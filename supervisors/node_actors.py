@@ -107,7 +107,8 @@ class NodeActors:
     def signatures(self, chain: Chain) -> signatures_room.Signatures:
         lock = self._lock
         shares = {
-            validator.public_key: signatures_room.Shares(by_share_index(validator.public_shares)) for validator in lock.validators
+            validator.public_key: signatures_room.ValidatorShares(by_share_index(validator.public_shares))
+            for validator in lock.validators
         }
         return signatures_room.Signatures(
             signatures_room.Settings(

@@ -160,7 +160,7 @@ class ChainWatch:
     async def _describe(self, node: BeaconNode, capella_fork_version: bytes) -> Chain:
         """Raises: CallFailed, AnswerFault, ChainFault."""
         facts = [
-            api.decode_object((await self._ask(node, call, self._timeout_s)).body, ANSWER)
+            api.decode_answer_object((await self._ask(node, call, self._timeout_s)).body, ANSWER)
             for call in (api.GENESIS, api.SPEC, api.FORK_SCHEDULE)
         ]
         return chain_from_answers(facts[0], facts[1], facts[2], capella_fork_version)

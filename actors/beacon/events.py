@@ -38,7 +38,7 @@ from actors.change_log import ChangeLog
 from actors.facts import OnFact
 from actors.log import get_logger
 from charon_actors.eth2.beacon_api import EVENT_STREAM, LISTENED_TOPICS, MINIMAL_TOPICS, AnswerFault, ChainEvent, decode_event
-from charon_actors.eth2.chain_events import RATES, Intake, Witnesses
+from charon_actors.eth2.chain_events import RATES, EventIntake, Witnesses
 from charon_actors.eth2.event_stream import Event, EventFault, EventParser, encode_event
 from charon_actors.pace import Bucket
 
@@ -247,7 +247,7 @@ class Ear:
     """What bounds a node's own stream, however often it is opened."""
 
     def __init__(self, node: BeaconNode) -> None:
-        self.node, self.intake, self.pace = node, Intake(), Bucket(*OUR_PACE)
+        self.node, self.intake, self.pace = node, EventIntake(), Bucket(*OUR_PACE)
         self.floods = ChangeLog(FLOOD_REPORT_S, FLOOD_REPORT_S)
 
 

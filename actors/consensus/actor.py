@@ -85,7 +85,7 @@ class Flags(msgspec.Struct, frozen=True):
     proposal_timeout: bool = True
 
 
-class Instance:
+class LiveSession:
     """A duty's session and who waits for it."""
 
     def __init__(self, session: Session, start_s: float, deadline_s: float, begun_by: int | None) -> None:
@@ -133,7 +133,7 @@ class Consensus:
         self._verifier = Verifier(public_keys, validators)
         self._allowance = Allowance(self._nodes)
         self._intakes = [Intake() for _ in public_keys]  # by peer index
-        self._lives: dict[Duty, Instance] = {}
+        self._lives: dict[Duty, LiveSession] = {}
         self._warned_at: dict[int, float] = {}
         self._store = ForgetfulStore() if store is None else store
         self._said = Participation()
@@ -234,7 +234,7 @@ class Consensus:
 
     # sessions
 
-    def _life_of(self, duty: Duty, begun_by: int | None = None) -> Instance | None:
+    def _life_of(self, duty: Duty, begun_by: int | None = None) -> LiveSession | None:
         """The duty's life, begun if there is none yet; None when the duty is over. Raises: MessageFault at a peer's limit."""
         life = self._lives.get(duty)
         if life is not None:
@@ -250,7 +250,7 @@ class Consensus:
         is_listening = begins_s < self._born_s + BIRTH_MARGIN_S or self._said.covers(duty)
         if is_listening:
             log.info("Duty began before we did, or we have taken part in it: listening only", duty=str(duty))
-        life = Instance(self._session(duty, begins_s, is_listening=is_listening), begins_s, deadline, begun_by)
+        life = LiveSession(self._session(duty, begins_s, is_listening=is_listening), begins_s, deadline, begun_by)
         self._lives[duty] = life
         self._nursery.start_soon(self._live, life, name=f"consensus {duty}")
         return life
@@ -275,7 +275,7 @@ class Consensus:
             compare=self._compare if duty.type is DutyType.ATTESTER else None,
         )
 
-    async def _live(self, life: Instance) -> None:
+    async def _live(self, life: LiveSession) -> None:
         """A duty's task: until its deadline, whatever happens inside."""
         try:
             while self._wall_clock() < life.deadline_s:
@@ -289,7 +289,7 @@ class Consensus:
         finally:
             self._end(life)
 
-    async def _run_session(self, life: Instance) -> None:
+    async def _run_session(self, life: LiveSession) -> None:
         session = life.session
         while (now := self._wall_clock()) < life.deadline_s:
             life.wakeup = trio.Event()
@@ -316,7 +316,7 @@ class Consensus:
             with trio.move_on_after(max(min(until) - now, CLOCK_GRAIN_S)):
                 await life.wakeup.wait()
 
-    async def _offer_proposal(self, life: Instance, proposal: dict[str, bytes]) -> None:
+    async def _offer_proposal(self, life: LiveSession, proposal: dict[str, bytes]) -> None:
         encoded = await _paced(self._verifier.encoding(proposal), trio.sleep)
         try:
             self._do(life, life.session.propose(proposal, encoded))
@@ -331,17 +331,17 @@ class Consensus:
     def _ahead_s(self) -> float:
         return self._chain.slot_duration_s * MARK_AHEAD_SLOTS
 
-    def _moments(self, life: Instance) -> tuple[float, ...]:
+    def _moments(self, life: LiveSession) -> tuple[float, ...]:
         """When to look at a duty that has not started."""
         moments = (life.start_s - self._ahead_s, life.start_s)
         return moments if life.mark_due_s is None else (*moments, life.mark_due_s + ASIDE_AFTER_S)
 
-    def _want_mark(self, life: Instance, now: float) -> None:
+    def _want_mark(self, life: LiveSession, now: float) -> None:
         if life.mark_due_s is None and self._may_start(life, now + self._ahead_s):
             life.mark_due_s = max(now, life.start_s)
             self._mark_wanted.set()
 
-    def _has_waited_for_mark(self, life: Instance, now: float) -> bool:
+    def _has_waited_for_mark(self, life: LiveSession, now: float) -> bool:
         session = life.session
         if life.mark_due_s is None or life.is_marked or session.is_aside or session.is_listening:
             return False
@@ -371,7 +371,7 @@ class Consensus:
                 life.is_marked = True
                 life.wakeup.set()
 
-    def _may_start(self, life: Instance, now: float) -> bool:
+    def _may_start(self, life: LiveSession, now: float) -> bool:
         session = life.session
         if session.is_started or session.is_listening or now + CLOCK_GRAIN_S < life.start_s:
             return False
@@ -379,7 +379,7 @@ class Consensus:
             return session.has_proposal or session.has_messages
         return session.has_proposal or life.is_asked_for
 
-    def _end(self, life: Instance) -> None:
+    def _end(self, life: LiveSession) -> None:
         session = life.session
         del self._lives[session.duty]
         if session.is_started and session.decided is None and self._wall_clock() >= life.deadline_s:
@@ -393,7 +393,7 @@ class Consensus:
 
     # what sessions want done
 
-    def _do(self, life: Instance, outputs: list[Output]) -> None:
+    def _do(self, life: LiveSession, outputs: list[Output]) -> None:
         for output in outputs:
             match output:
                 case Send(content):
@@ -416,7 +416,7 @@ class Consensus:
             self._on_fact(ConsensusFailed())
             log.warning("Consensus message could not be sent", reason=str(error))
 
-    def _on_decided(self, life: Instance, decided: Decided) -> None:
+    def _on_decided(self, life: LiveSession, decided: Decided) -> None:
         session = life.session
         for reply in life.askers:
             reply.send(_agreed(decided))
@@ -436,11 +436,11 @@ class Consensus:
             value_hash=decided.value_hash.hex(),
         )
 
-    def _count_insufficient(self, life: Instance, outcome: Literal["decided", "timeout"]) -> None:
+    def _count_insufficient(self, life: LiveSession, outcome: Literal["decided", "timeout"]) -> None:
         if life.had_insufficient_round_changes:
             self._on_fact(InsufficientRoundChanges(life.session.duty.type, life.session.timer_label, outcome))
 
-    def _on_round_changed(self, life: Instance, change: RoundChanged) -> None:
+    def _on_round_changed(self, life: LiveSession, change: RoundChanged) -> None:
         report = change.report
         is_timeout = change.by == "timeout"
         if is_timeout and report.has_insufficient_round_changes():

@@ -24,22 +24,19 @@ How it ends:
 
 After the last barrier nothing that a peer does can make a failure of it (04 §3.4).
 
-A one-way message that was under way when a connection broke is lost without a trace, so what we have sent since the last barrier
-is sent again on each new sync stream; receivers ignore repeats (04 §5.3, §6.1).
-
 Telling the others: for FAREWELL_S their step reports, ten a second, are answered with the reason, which ends their ceremony too. A
 Go node that aborts says nothing, and its peers wait for ever (04 §8).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar, assert_never
+from typing import Any, Final, TypeVar, assert_never
 
 import msgspec
 import trio
 
 from actors.change_log import ChangeLog
-from actors.dkg.keystore_threads import encrypt_keystores
+from actors.dkg.keystore_threads import encrypt_in_threads
 from actors.dkg.messages import (
     BroadcastReceived,
     Message,
@@ -49,10 +46,10 @@ from actors.dkg.messages import (
     SignatureRequested,
     SyncReported,
 )
+from actors.dkg.sending import Deliveries, PeerNetwork
 from actors.dkg.step_reports import StepReports
 from actors.log import get_logger
 from actors.mailbox import Inbox, Mail
-from actors.mesh.messages import BadAnswer, MeshFault
 from charon_actors.cluster.data_directory import write_ceremony_artifacts
 from charon_actors.cluster.keystore_files import KEY_MANAGER_PASSWORD_BYTES, PASSWORD_BYTES, Keystore
 from charon_actors.cluster.lock import Lock
@@ -63,30 +60,24 @@ from charon_actors.crypto import Entropy
 from charon_actors.crypto.keystore import PBKDF2_ITERATIONS
 from charon_actors.dkg.ceremony import Ceremony, Phase
 from charon_actors.dkg.dialect import (
-    BROADCAST_SEND_S,
     NODE_SIGNATURE_ID,
     PARTIALS_PROTOCOL,
     ROUND1_CAST_ID,
     ROUND2_CAST_ID,
-    SEND_S,
     SHARES_PROTOCOL,
-    SIGNATURE_REQUEST_S,
 )
 from charon_actors.dkg.faults import CeremonyFault
 from charon_actors.dkg.signature_exchange import LOCK_HASH_SLOT, REGISTRATION_SLOT
-from charon_actors.errors import Retryable, UserError
+from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network
 from charon_actors.exception_groups import leaves
 from charon_actors.passing_errors import may_pass
 
 ANNOUNCE_INTERVAL_S: Final = 10.0
-RETRY_S: Final = 0.2
 WRITE_LIMIT_S: Final = 600.0  # for an operator to make room; the others wait at the last barrier
 WRITE_AGAIN_S: Final = 1.0
-DELIVERY_S: Final = 60.0  # shares and partial signatures: a connection may break and come back meanwhile
 FAREWELL_S: Final = 1.0
 FAREWELL_FLUSH_S: Final = 0.1
-REASON_GRACE_S: Final = 1.0
 
 NOTHING_WRITTEN: Final = "all operators stop charon and start the ceremony again; nothing was written"
 RESULTS_WRITTEN: Final = (
@@ -97,14 +88,6 @@ RESULTS_WRITTEN: Final = (
 T = TypeVar("T")
 
 log = get_logger("dkg")
-
-
-class PeerNetwork(Protocol):
-    """What a ceremony needs of the mesh; `actors.mesh.Mesh` has it."""
-
-    async def deliver(self, peer_index: int, protocols: Sequence[str], message: bytes, timeout_s: float = ...) -> None: ...
-    async def exchange(self, peer_index: int, protocols: Sequence[str], message: bytes, timeout_s: float = ...) -> bytes: ...
-    async def open_stream(self, peer_index: int, protocols: Sequence[str], timeout_s: float = ...) -> Any: ...
 
 
 class CeremonyOptions(msgspec.Struct, frozen=True):
@@ -178,7 +161,7 @@ class CeremonyActor:
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._keystores: dict[int, Keystore] = {}
-        self._sent: dict[int, list[tuple[str, bytes]]] = {peer.index: [] for peer in self._others}  # since the last barrier
+        self._sending = Deliveries(ceremony.dialect, ceremony.bcast, self._others, network)
 
     async def run(self, inbox: Inbox[Message]) -> None:
         """Take part in the ceremony. Raises Aborted; UserError when the results can't be written. See the table on top."""
@@ -229,7 +212,7 @@ class CeremonyActor:
         await self._pass_barrier(Phase.LOCK_HASH)
 
         self._begin(Phase.NODE_SIGNATURES)
-        await self._broadcast(NODE_SIGNATURE_ID, self._ceremony.sign_lock_hash())
+        await self._sending.broadcast(NODE_SIGNATURE_ID, self._ceremony.sign_lock_hash())
         await self._until_complete(self._ceremony.node_signatures.missing, "to sign the lock hash")
         await self._pass_barrier(Phase.NODE_SIGNATURES)
 
@@ -249,11 +232,11 @@ class CeremonyActor:
     async def _generate_keys(self) -> None:
         ceremony, frost = self._ceremony, self._ceremony.frost
         round1 = await self._calculate(ceremony.make_round1)
-        await self._broadcast(ROUND1_CAST_ID, round1.cast)
-        await self._deliver_to_all(SHARES_PROTOCOL, lambda peer: round1.shares[peer.index])
+        await self._sending.broadcast(ROUND1_CAST_ID, round1.cast)
+        await self._sending.deliver_to_all(SHARES_PROTOCOL, lambda peer: round1.shares[peer.index])
         await self._until_complete(frost.missing_round1, "to send its commitments and shares")
         round2 = await self._calculate(ceremony.make_round2)
-        await self._broadcast(ROUND2_CAST_ID, round2)
+        await self._sending.broadcast(ROUND2_CAST_ID, round2)
         await self._until_complete(frost.missing_round2, "to confirm the keys")
         await self._calculate(ceremony.finish_keys)
 
@@ -262,7 +245,7 @@ class CeremonyActor:
         partials = await self._calculate(self._ceremony.sign, slot)
         limit_s = self._options.timeout_s if self._ceremony.dialect.has_exchange_timeout else float("inf")
         with trio.move_on_after(limit_s) as scope:
-            await self._deliver_to_all(PARTIALS_PROTOCOL, lambda peer: partials)
+            await self._sending.deliver_to_all(PARTIALS_PROTOCOL, lambda peer: partials)
             await self._until_complete(lambda: self._ceremony.exchange.missing(slot), "to send its signatures")
         if scope.cancelled_caught:
             missing = self._ceremony.exchange.missing(slot)
@@ -335,72 +318,7 @@ class CeremonyActor:
         shares = [keys.secret_share for keys in self._ceremony.keys]
         password_bytes = PASSWORD_BYTES if self._options.deliver_keystores is None else KEY_MANAGER_PASSWORD_BYTES
         iterations, entropy = self._options.keystore_iterations, self._entropy
-        await encrypt_keystores(shares, iterations, entropy, done, password_bytes=password_bytes)
-
-    # sending
-
-    async def _broadcast(self, message_id: str, value: bytes) -> None:
-        """Reliable broadcast: everybody's signature first, then the message to everybody (04 §4)."""
-        dialect = self._ceremony.dialect
-        outgoing = self._ceremony.bcast.open(message_id, value)
-
-        async def request(peer: Peer) -> None:
-            async def ask() -> bytes:
-                return await self._network.exchange(
-                    peer.index, (dialect.signature_protocol,), outgoing.request, timeout_s=SIGNATURE_REQUEST_S
-                )
-
-            outgoing.accept(peer.index, await self._insist(peer, ask, SIGNATURE_REQUEST_S, f"sign our broadcast of {message_id}"))
-
-        await self._for_all(request)
-        sealed = outgoing.seal()
-        await self._deliver_to_all(dialect.message_protocol, lambda peer: sealed, BROADCAST_SEND_S)
-
-    async def _deliver_to_all(self, protocol: str, body_for: Callable[[Peer], bytes], patience_s: float = DELIVERY_S) -> None:
-        async def deliver(peer: Peer) -> None:
-            body = body_for(peer)
-            await self._deliver(peer, protocol, body, patience_s)
-            self._sent[peer.index].append((protocol, body))
-
-        await self._for_all(deliver)
-
-    async def _deliver(self, peer: Peer, protocol: str, body: bytes, patience_s: float) -> None:
-        async def send() -> None:
-            await self._network.deliver(peer.index, (protocol,), body, timeout_s=timeout_s)
-
-        timeout_s = BROADCAST_SEND_S if protocol == self._ceremony.dialect.message_protocol else SEND_S
-        await self._insist(peer, send, patience_s, f"take our message on {protocol}")
-
-    async def _send_again(self, peer: Peer) -> None:
-        for protocol, body in list(self._sent[peer.index]):
-            await self._deliver(peer, protocol, body, DELIVERY_S)
-
-    def _send_again_soon(self, peer: Peer) -> None:
-        assert self._nursery is not None, "reporters run inside of it"
-        self._nursery.start_soon(self._send_again, peer)
-
-    async def _for_all(self, function: Callable[[Peer], Awaitable[None]]) -> None:
-        async with trio.open_nursery() as nursery:
-            for peer in self._others:
-                nursery.start_soon(function, peer)
-
-    async def _insist(self, peer: Peer, send: Callable[[], Awaitable[T]], patience_s: float, what: str) -> T:
-        """Until it works: connections break and come back. Raises CeremonyFault when it can't work or patience is over."""
-        until = trio.current_time() + patience_s
-        while True:
-            try:
-                return await send()
-            except BadAnswer:
-                await trio.sleep(REASON_GRACE_S)  # if it tells us why, that ends the ceremony first
-                reason = f"refused to {what}: either it was told something else before (a restart?), or it has stopped"
-                raise CeremonyFault(peer.index, reason) from None
-            except (MeshFault, Retryable) as error:
-                if not isinstance(error, Retryable):
-                    raise CeremonyFault(peer.index, f"can't {what}: {error}") from None
-                if trio.current_time() >= until:
-                    raise CeremonyFault(peer.index, f"did not {what} within {patience_s:g} s: {error}") from None
-                log.debug("Send failed, trying again", peer=peer.name, error=str(error))
-            await trio.sleep(RETRY_S)
+        await encrypt_in_threads(shares, iterations, entropy, done, password_bytes=password_bytes)
 
     async def _pass_barrier(self, phase: Phase) -> None:
         reports = self._reports
@@ -408,7 +326,7 @@ class CeremonyActor:
         await self._until(
             lambda: not reports.has_passed(phase.step), reports.missing, f"to finish step {phase.step} ({phase.text})"
         )
-        self._sent = {peer.index: [] for peer in self._others}
+        self._sending.forget()
 
     # what peers send
 
@@ -444,6 +362,10 @@ class CeremonyActor:
             case unknown:
                 assert_never(unknown)
         self._wake()
+
+    def _send_again_soon(self, peer: Peer) -> None:
+        assert self._nursery is not None, "reporters run inside of it"
+        self._nursery.start_soon(self._sending.send_again, peer)
 
     # waiting
 

@@ -23,7 +23,7 @@ from charon_actors.crypto.keystore import encode_keystore, encrypt_keystore
 NICENESS: Final = 10
 
 
-async def encrypt_keystores(
+async def encrypt_in_threads(
     secrets: Sequence[bytes],
     iterations: int,
     entropy: Entropy,

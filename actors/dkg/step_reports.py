@@ -39,8 +39,8 @@ from charon_actors.dkg.step_sync import RESTART_TEXT, Effect, Failed, Passed, Re
 from charon_actors.dkg.sync_messages import (
     SyncAnswer,
     SyncReport,
-    decode_answer,
     decode_report,
+    decode_sync_answer,
     encode_answer,
     encode_report,
     sign_definition,
@@ -226,7 +226,7 @@ class StepReports:
                 return False
             if is_last:
                 return True  # an error in it comes too late to matter
-            error = decode_answer(peer.index, body).error
+            error = decode_sync_answer(peer.index, body).error
             if error and not self._is_ending:  # later it would only keep our last report from the others
                 raise CeremonyFault(peer.index, f"peer responded with error: {error}")
             if peer.index not in self._answering:

@@ -10,7 +10,7 @@ import trio
 
 from actors.dkg.messages import Message, SyncReported
 from actors.mailbox import Address
-from charon_actors.dkg.sync_messages import LENGTH_BYTES, decode_length, encode_frame
+from charon_actors.dkg.sync_messages import LENGTH_BYTES, decode_length, encode_sync_frame
 
 
 class FramedStream:
@@ -22,7 +22,7 @@ class FramedStream:
 
     async def send(self, body: bytes) -> None:
         """Raises what the stream raises."""
-        await self._stream.send_all(encode_frame(body))
+        await self._stream.send_all(encode_sync_frame(body))
 
     async def receive(self) -> bytes | None:
         """The next body, or None when the peer has closed. Raises CeremonyFault for impossible lengths, and as the stream."""

@@ -29,7 +29,7 @@ from urllib.parse import unquote
 import h11
 import trio
 
-from actors.http.port import Limits, Place, Port, Standing
+from actors.http.port import Limits, Port, PortPlace, Standing
 
 READ_BYTES: Final = 64 * 1024
 PIECE_BYTES: Final = 64 * 1024
@@ -50,10 +50,10 @@ class ClientGone(Exception):
     """The client has left, or doesn't read."""
 
 
-class Connection:
+class HttpConnection:
     """place: ours on the port, admitted already; the caller takes it away."""
 
-    def __init__(self, application: Application, stream: TcpStream, port: Port, place: Place) -> None:
+    def __init__(self, application: Application, stream: TcpStream, port: Port, place: PortPlace) -> None:
         self._application, self._stream, self._port, self._place = application, stream, port, place
         self._limits: Limits = port.limits
         self._wire = self._new_wire()

@@ -71,7 +71,7 @@ class Standing(enum.Enum):
     IDLE = enum.auto()
 
 
-class Place:
+class PortPlace:
     """One connection's place on the port. close: ends it at once. has_input: whether something unread waits."""
 
     def __init__(self, address: str, now: float, close: Callable[[], None], has_input: Callable[[], bool]) -> None:
@@ -93,13 +93,13 @@ class Port:
         self.newcomers = Pace(limits.connections_rate, limits.connections_burst)
         self.pieces = Pace(limits.pieces_rate, limits.pieces_burst)
         self.is_stopping = False
-        self._places: dict[Place, None] = {}
+        self._places: dict[PortPlace, None] = {}
         self._heads_bytes = self._bodies_bytes = 0
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def admit(self, place: Place, now: float) -> bool:
+    def admit(self, place: PortPlace, now: float) -> bool:
         """Make room if it must be; False: turned away."""
         counts = Counter(other.address for other in self._open())
         if counts[place.address] >= self.limits.address_connections:
@@ -117,7 +117,7 @@ class Port:
         self._places[place] = None
         return True
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: PortPlace) -> None:
         self.holds(place)
         del self._places[place]
 
@@ -126,7 +126,7 @@ class Port:
         if (victim := self._victim(list(self._open()), now)) is not None:
             self._drop(victim, "descriptors")
 
-    def holds(self, place: Place, *, head_bytes: int = 0, body_bytes: int = 0) -> None:
+    def holds(self, place: PortPlace, *, head_bytes: int = 0, body_bytes: int = 0) -> None:
         """Set what this connection's client has sent of a head and of a body. Too much in all: the oldest unfinished one goes."""
         self._heads_bytes += head_bytes - place.head_bytes
         self._bodies_bytes += body_bytes - place.body_bytes
@@ -144,11 +144,11 @@ class Port:
                 place.is_closing = True
                 place.close()
 
-    def _open(self) -> list[Place]:
+    def _open(self) -> list[PortPlace]:
         return [place for place in self._places if not place.is_closing]
 
-    def _victim(self, places: list[Place], now: float) -> Place | None:
-        def oldest(standing: Standing, at_least_s: float = 0.0) -> list[Place]:
+    def _victim(self, places: list[PortPlace], now: float) -> PortPlace | None:
+        def oldest(standing: Standing, at_least_s: float = 0.0) -> list[PortPlace]:
             found = [place for place in places if place.standing is standing and now - place.since >= at_least_s]
             return sorted(found, key=lambda place: place.since)
 
@@ -159,11 +159,11 @@ class Port:
         waits = (Standing.SILENT, Standing.IDLE)
         return next((place for place in order if not (place.standing in waits and place.has_input())), None)
 
-    def _drop_oldest(self, places: Iterable[Place]) -> None:
+    def _drop_oldest(self, places: Iterable[PortPlace]) -> None:
         if (victim := min(places, key=lambda place: place.since, default=None)) is not None:
             self._drop(victim, "bytes")
 
-    def _drop(self, place: Place, reason: str) -> None:
+    def _drop(self, place: PortPlace, reason: str) -> None:
         place.is_closing = True
         self._on_dropped(reason)
         place.close()

@@ -22,9 +22,9 @@ from typing import Final
 import trio
 
 from actors.facts import OnFact, unheard
-from actors.http.connection import Application, ClientGone, Connection, TcpStream
+from actors.http.connection import Application, ClientGone, HttpConnection, TcpStream
 from actors.http.facts import ConnectionDropped
-from actors.http.port import Limits, Place, Port, address_of
+from actors.http.port import Limits, Port, PortPlace, address_of
 from actors.http.request_heads import with_checked_heads
 from actors.log import get_logger
 from charon_actors.errors import UserError
@@ -172,7 +172,7 @@ class _Server:
                 await trio.aclose_forcefully(stream)
                 continue
             scope = trio.CancelScope()
-            place = Place(address_of(peer[0]), trio.current_time(), scope.cancel, partial(_has_input, stream.socket))
+            place = PortPlace(address_of(peer[0]), trio.current_time(), scope.cancel, partial(_has_input, stream.socket))
             if self._port.admit(place, trio.current_time()):
                 connections.start_soon(self._converse, self._wrapped(stream), place, scope)
             else:
@@ -182,10 +182,10 @@ class _Server:
     def _wrapped(self, stream: trio.SocketStream) -> TcpStream:
         return stream if self._tls is None else trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
 
-    async def _converse(self, stream: TcpStream, place: Place, scope: trio.CancelScope) -> None:
+    async def _converse(self, stream: TcpStream, place: PortPlace, scope: trio.CancelScope) -> None:
         try:
             with scope:
-                await Connection(self._application, stream, self._port, place).run()
+                await HttpConnection(self._application, stream, self._port, place).run()
         except* Exception as group:  # what a client sends must not end the server, whatever a parser makes of it
             faults = [error for error in leaves(group) if not isinstance(error, ClientGone)]
             if faults:

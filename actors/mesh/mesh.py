@@ -44,14 +44,14 @@ from actors.mesh.messages import (
     FetchStatus,
     OpenStream,
     PeerStatus,
-    Send,
+    SendDetached,
     SendTimeout,
 )
 from actors.mesh.peer import Message as PeerMessage
-from actors.mesh.peer import Peer
+from actors.mesh.peer import PeerActor
 from actors.mesh.ping import PING
 from actors.mesh.relay import Message as RelayMessage
-from actors.mesh.relay import RelayClient, is_url
+from actors.mesh.relay import RelayClient, is_resolved_over_http
 from actors.mesh.resolver import ResolveFault, check_url, decode_entry, relay_headers
 from actors.mesh.stream import Stream
 from actors.mesh.tcp import TcpAcceptor, TcpTransport
@@ -142,7 +142,7 @@ class Mesh:
     def send(self, peer_index: int, protocols: Sequence[str], message: bytes, *, topic: str = "") -> None:
         """Send one-way, detached from the caller: returns at once, 7 s, one retry. Failures are logged and counted, not raised."""
         try:
-            self._addresses[peer_index].tell(Send(tuple(protocols), message, topic))
+            self._addresses[peer_index].tell(SendDetached(tuple(protocols), message, topic))
         except Retryable as error:
             self._host.on_fact(SendRefused(self.peers[peer_index].name, type(error).__name__))
 
@@ -263,7 +263,7 @@ def build_mesh(
         make_relay = partial(RelayClient, index, entry, headers, host, addresses)
         bodies[f"relay:{index}"] = partial(run_incarnation, relay_mailbox, make_relay)
     for index, mailbox in mailboxes.items():
-        bodies[mailbox.name] = partial(run_incarnation, mailbox, partial(Peer, config.peers[index], host))
+        bodies[mailbox.name] = partial(run_incarnation, mailbox, partial(PeerActor, config.peers[index], host))
     return Mesh(host, mailboxes, relays), bodies
 
 
@@ -357,7 +357,7 @@ def _check(config: MeshConfig, handlers: Handlers) -> None:
     assert not taken, f"these protocols are built in: {taken}"
     for entry in config.relays:
         try:
-            if is_url(entry):
+            if is_resolved_over_http(entry):
                 check_url(entry)
                 if entry.startswith("http:"):
                     log.warning("Relay is asked over plain http, anybody on the way can change the answer", relay=entry)

@@ -55,7 +55,7 @@ class CircuitFault(MeshFault, Retryable):
     """No circuit through this relay now; the text has the relay's reason."""
 
 
-class Send(msgspec.Struct, frozen=True):
+class SendDetached(msgspec.Struct, frozen=True):
     """One-way message, detached from the caller: 7 s, one retry after 100 ms when a circuit or stream breaks.
 
     protocols: in order of preference. topic: label of `p2p_send_duration_seconds`. A failure is logged (with hysteresis) and counted.

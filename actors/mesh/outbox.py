@@ -31,7 +31,7 @@ from actors.mesh.messages import (
     OpenStream,
     PeerBusy,
     ProtocolRefused,
-    Send,
+    SendDetached,
     SendTimeout,
     StreamLost,
 )
@@ -69,7 +69,7 @@ class Outbox:
         """Count a detached send that nobody hears of."""
         self._host.on_fact(SendRefused(self._peer.name, reason))
 
-    async def send(self, send: Send) -> None:
+    async def send(self, send: SendDetached) -> None:
         """Detached: what goes wrong is logged and counted."""
         try:
             await self._one_way(send.protocols, send.message, SEND_TIMEOUT_S, send.topic, retries=1)

@@ -30,18 +30,18 @@ from actors.mesh.messages import (
     MeshFault,
     OpenStream,
     PeerStatus,
-    Send,
+    SendDetached,
 )
 from actors.mesh.outbox import Outbox
 from actors.mesh.probes import Probes
 from charon_actors.p2p.multiaddr import named_address
 
-Message = Send | Deliver | Exchange | OpenStream | Adopt | FetchStatus
+Message = SendDetached | Deliver | Exchange | OpenStream | Adopt | FetchStatus
 
 log = get_logger("p2p")
 
 
-class Peer:
+class PeerActor:
     """One incarnation of a peer child; see the contract on top."""
 
     def __init__(self, peer: MeshPeer, host: Host) -> None:
@@ -71,7 +71,7 @@ class Peer:
     def _take(self, mail: Mail[Message]) -> None:
         start_soon = self._nursery.start_soon
         match mail.message:
-            case Send() as send:
+            case SendDetached() as send:
                 if self._outbox.is_busy(len(send.message)):
                     self._outbox.refuse("busy")
                 else:

@@ -29,7 +29,7 @@ from charon_actors.p2p.peerinfo import (
     PeerInfoFault,
     decode_peer_info,
     encode_peer_info,
-    judge,
+    judge_peerinfo,
 )
 
 SAMPLE_INTERVAL_S: Final = 30.0
@@ -122,7 +122,9 @@ class Probes:
                 continue
             if self._outbox.send_log.add(True) == "recovered":
                 self._log.info("Sends to peer work again")
-            self.judgement = judge(response, own=own, now_s=self._host.wall_clock(), rtt_s=rtt, profile=self._host.profile)
+            self.judgement = judge_peerinfo(
+                response, own=own, now_s=self._host.wall_clock(), rtt_s=rtt, profile=self._host.profile
+            )
             self._host.on_fact(PeerInfoJudged(self._peer.name, self.judgement))
             self._info_log.write(self.judgement, self._log, trio.current_time())
 

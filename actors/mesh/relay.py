@@ -50,7 +50,7 @@ from actors.mesh.resolver import (
     ResolveFault,
     check_url,
     decode_entry,
-    resolve,
+    resolve_relay,
 )
 from charon_actors.p2p.backoff import Backoff
 from charon_actors.p2p.dial import DIAL_TIMEOUT_S, PlannedDial, plan_dials
@@ -76,7 +76,7 @@ Message = OpenCircuit | Adopt
 log = get_logger("relay")
 
 
-def is_url(entry: str) -> bool:
+def is_resolved_over_http(entry: str) -> bool:
     """Whether an entry of `--p2p-relays` is resolved over HTTP."""
     return entry.startswith("http")
 
@@ -111,7 +111,7 @@ class RelayClient:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._links.begin(nursery)
-                nursery.start_soon(self._follow_url if is_url(self._entry) else self._use_address)
+                nursery.start_soon(self._follow_url if is_resolved_over_http(self._entry) else self._use_address)
                 nursery.start_soon(self._stay_reserved)
                 nursery.start_soon(self._sample)
                 async for mail in inbox:
@@ -154,7 +154,7 @@ class RelayClient:
         backoff = Backoff(RETRY_BASE_S, RETRY_MAX_S, self._host.entropy)
         while True:
             try:
-                target = await resolve(self._entry, self._headers)
+                target = await resolve_relay(self._entry, self._headers)
             except ResolveFault as error:
                 if self._target is None:
                     self._fail(f"cannot resolve: {error}")

@@ -58,14 +58,14 @@ def relay_headers(cluster_hash: str, cluster_uuid: str) -> dict[str, str]:
     return {"Charon-Cluster": cluster_hash, "Cluster-Uuid": cluster_uuid}
 
 
-async def resolve(url: str, headers: Mapping[str, str]) -> RelayTarget:
+async def resolve_relay(url: str, headers: Mapping[str, str]) -> RelayTarget:
     """Ask `url` once. Raises: ResolveFault. Cancellation: closes the connection."""
     import httpx
 
     try:
         with trio.fail_after(ATTEMPT_TIMEOUT_S):
             async with _client(await trio.to_thread.run_sync(_tls_context)) as client:
-                return decode_answer(await _fetch(client, url, headers))
+                return decode_relay_answer(await _fetch(client, url, headers))
     except trio.TooSlowError:
         raise ResolveFault(f"no complete answer within {ATTEMPT_TIMEOUT_S:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # ValueError: a name that IDNA refuses
@@ -118,7 +118,7 @@ def check_url(url: str) -> None:
         raise ResolveFault("not an http or https URL")
 
 
-def decode_answer(body: bytes) -> RelayTarget:
+def decode_relay_answer(body: bytes) -> RelayTarget:
     """The relay that a body describes. Raises: ResolveFault."""
     try:
         text = body.decode().strip()

@@ -10,8 +10,8 @@ from actors.signatures.messages import (
     Message,
     PeerPartials,
     Settings,
-    Shares,
     SubmitPartials,
+    ValidatorShares,
 )
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "PartialsVerified",
     "PeerPartials",
     "Settings",
-    "Shares",
     "Signatures",
     "SubmitPartials",
+    "ValidatorShares",
 ]

@@ -69,7 +69,7 @@ REFUSALS: Final = (InvalidPartial, SlashableFault, DutyExpired, Retryable)
 Message = SubmitPartials | PeerPartials | AwaitGroupSignature
 
 
-class Shares(msgspec.Struct, frozen=True):
+class ValidatorShares(msgspec.Struct, frozen=True):
     """The shares of one validator. public_shares: by share index (from 1), 48 bytes each."""
 
     public_shares: Mapping[int, bytes]
@@ -78,7 +78,7 @@ class Shares(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True):
     """validators: by group public key. own_share_index: from 1. threshold: from the lock, not the consensus quorum."""
 
-    validators: Mapping[bytes, Shares]
+    validators: Mapping[bytes, ValidatorShares]
     own_share_index: int
     threshold: int
     chain: Chain

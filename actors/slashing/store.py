@@ -70,7 +70,7 @@ from charon_actors.slashing import (
     check,
     decode_trace,
     encode_trace,
-    judge,
+    judge_record,
 )
 
 MAX_KEYS: Final = 100_000
@@ -262,7 +262,7 @@ class _Opening:
                 )
         trace = self._read_trace()
         record = self._read_record()
-        verdict = judge(record, trace)
+        verdict = judge_record(record, trace)
         match verdict:
             case Verdict.FIRST if not self._is_lost:
                 self._begin(trace)

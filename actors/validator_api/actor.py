@@ -89,11 +89,11 @@ class ValidatorApi:
 
             proxy = Proxy(nursery, self._beacon, refused)
             application = Application(self._handlers, proxy, self._on_fact, self._request_timeout_s)
-            await serve(application, self._listening, self._tls, stopping, self._on_fact)
+            await serve_validator_api(application, self._listening, self._tls, stopping, self._on_fact)
             nursery.cancel_scope.cancel()
 
 
-async def serve(
+async def serve_validator_api(
     application: Application,
     listening: socket.socket,
     tls: Tls | None,

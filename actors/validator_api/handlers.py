@@ -52,11 +52,11 @@ from actors.validator_api.http import (
     ApiRequest,
     Headers,
     json_answer,
-    parse_json,
+    parse_request_json,
     prefers_ssz,
 )
 from actors.validator_api.key_shares import KeyShares, UnknownKey
-from charon_actors.bounded_json import BLOCK, KIB, Kind, list_of
+from charon_actors.bounded_json import BLOCK, KIB, JsonKind, list_of
 from charon_actors.eth2.beacon_api import ATTESTER_NUMBERS, AnswerFault, hex_of, uint_of
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType
@@ -411,11 +411,11 @@ def _difference(fork: Fork, blinded: bool, message: bytes, agreed: Proposal) -> 
     return ": the block differs"
 
 
-def _validator_ids(request: ApiRequest, kind: Kind) -> list[str]:
+def _validator_ids(request: ApiRequest, kind: JsonKind) -> list[str]:
     """Ids of the query, else of the body (07 §5.4). Raises: ApiError."""
     ids = [part.strip() for name, value in request.query_fields() if name == "id" for part in value.split(",")]
     if not ids and request.body:
-        body = parse_json(request.body, kind)
+        body = parse_request_json(request.body, kind)
         listed = body.get("ids") if isinstance(body, dict) else 0
         if listed is None:
             listed = []

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from actors.beacon import ByteStream
-from charon_actors.bounded_json import Kind, decode_foreign_json
+from charon_actors.bounded_json import JsonKind, decode_foreign_json
 
 JSON: Final = b"application/json"
 SSZ: Final = b"application/octet-stream"
@@ -79,11 +79,11 @@ class ApiRequest(msgspec.Struct, frozen=True):
         except ValueError:
             raise ApiError(400, f"more than {MAX_QUERY_FIELDS} query parameters") from None
 
-    def json(self, kind: Kind) -> Any:
+    def json(self, kind: JsonKind) -> Any:
         """The parsed body. Raises: ApiError."""
         if not self.body:
             raise ApiError(400, "empty request body")
-        return parse_json(self.body, kind)
+        return parse_request_json(self.body, kind)
 
 
 class ApiAnswer(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ class ApiAnswer(msgspec.Struct, frozen=True):
     body: bytes | ByteStream = b""
 
 
-def parse_json(body: bytes, kind: Kind) -> Any:
+def parse_request_json(body: bytes, kind: JsonKind) -> Any:
     """Raises: ApiError."""
     try:
         return decode_foreign_json(body, kind)

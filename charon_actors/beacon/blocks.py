@@ -41,7 +41,7 @@ def decode_proposal(answer: Answer, chain: Chain) -> Proposal:
         if answer.is_ssz:
             fields: dict[str, Any] = {}
         else:
-            fields = api.decode_object(answer.body, BLOCK)
+            fields = api.decode_answer_object(answer.body, BLOCK)
         label = answer.headers.get(api.VERSION_HEADER.lower(), fields.get("version"))
         blinded = answer.headers.get("eth-execution-payload-blinded", fields.get("execution_payload_blinded"))
         if not isinstance(label, str) or str(blinded).lower() not in ("true", "false"):

@@ -31,7 +31,7 @@ ZERO_ROOT: Final = bytes(32)
 EVERYBODY: Final[frozenset[int]] = frozenset()  # as `asked`: the answer holds all validators (proposer duties)
 
 
-class Entry(msgspec.Struct):
+class CachedDuties(msgspec.Struct):
     """Of one epoch. asked: the validator indices that the answer is about."""
 
     fetched_in: int
@@ -46,9 +46,9 @@ class DutiesCache:
 
     def __init__(self, settles_before: int) -> None:
         self._settles_before = settles_before
-        self._entries: dict[int, Entry] = {}
+        self._entries: dict[int, CachedDuties] = {}
 
-    def entry(self, epoch: int, current_epoch: int) -> Entry | None:
+    def entry(self, epoch: int, current_epoch: int) -> CachedDuties | None:
         """What is known and still right."""
         entry = self._entries.get(epoch)
         if entry is None:
@@ -71,7 +71,7 @@ class DutiesCache:
             del self._entries[epoch]
             return False
         if entry is None:
-            entry = Entry(current_epoch, answer.dependent_root, answer.execution_optimistic, set(), {})
+            entry = CachedDuties(current_epoch, answer.dependent_root, answer.execution_optimistic, set(), {})
             self._entries[epoch] = entry
         entry.execution_optimistic = answer.execution_optimistic
         entry.asked.update(asked)

@@ -17,7 +17,7 @@ from charon_actors.cluster.definition import (
 )
 from charon_actors.cluster.deposit import check_deposit_amounts
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.foreign_json import Fields, base64_text, decode_object, encode_object, hex_text
+from charon_actors.cluster.foreign_json import Fields, base64_text, decode_object, encode_object, hex_or_empty
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.schema import Schema, schema_of
 from charon_actors.file_kinds import FileKind
@@ -75,7 +75,7 @@ def definition_to_json(definition: Definition) -> dict[str, object]:
     """The JSON object, keys in the order of the file, hashes computed anew. Raises ClusterFault."""
     definition = with_definition_hashes(definition)
     schema = schema_of(definition.version)
-    data_text = base64_text if schema.bytes_are_base64 else hex_text
+    data_text = base64_text if schema.bytes_are_base64 else hex_or_empty
     operators = [
         {
             "address": operator.address,
@@ -95,7 +95,7 @@ def definition_to_json(definition: Definition) -> dict[str, object]:
         written["timestamp"] = definition.timestamp
     written |= {"num_validators": definition.num_validators, "threshold": definition.threshold}
     written |= _addresses_to_json(definition, schema)
-    written |= {"dkg_algorithm": definition.dkg_algorithm, "fork_version": hex_text(definition.fork_version)}
+    written |= {"dkg_algorithm": definition.dkg_algorithm, "fork_version": hex_or_empty(definition.fork_version)}
     if schema.has_deposit_amounts:
         written["deposit_amounts"] = [str(amount) for amount in definition.deposit_amounts_gwei] or None
     if schema.has_consensus_protocol:

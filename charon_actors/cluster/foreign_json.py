@@ -70,7 +70,7 @@ def encode_compact(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).translate(_UNICODE_ESCAPES).encode("utf-8")
 
 
-def hex_text(content: bytes) -> str:
+def hex_or_empty(content: bytes) -> str:
     """`0x…` in lower case; nothing is the empty text."""
     return "0x" + content.hex() if content else ""
 

@@ -13,7 +13,7 @@ from charon_actors.cluster import merkle
 from charon_actors.cluster.definition import MAX_VALIDATORS, Creator, Definition, Operator, shared_addresses
 from charon_actors.cluster.deposit import Deposit
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.foreign_json import hex_text
+from charon_actors.cluster.foreign_json import hex_or_empty
 from charon_actors.cluster.lock import DistributedValidator, Lock, single_deposit
 from charon_actors.cluster.registration import Registration
 from charon_actors.cluster.schema import Deposits, Schema, schema_of
@@ -76,7 +76,7 @@ def _legacy_leaves(definition: Definition, schema: Schema, *, full: bool) -> lis
         ("fee_recipient_address", merkle.ascii_leaf(addresses.fee_recipient_address)),
         ("withdrawal_address", merkle.ascii_leaf(addresses.withdrawal_address)),
         ("dkg_algorithm", merkle.ascii_leaf(definition.dkg_algorithm)),
-        ("fork_version", merkle.ascii_leaf(hex_text(definition.fork_version))),
+        ("fork_version", merkle.ascii_leaf(hex_or_empty(definition.fork_version))),
         ("operators", merkle.listing(operators, len(operators))),
     ]
     if schema.hashes_timestamp or not full:
@@ -177,7 +177,7 @@ def validator_leaves(schema: Schema, validator: DistributedValidator) -> list[li
     """The leaves of one validator of a lock, in order. Raises ClusterFault."""
     if schema.is_legacy_hashed:
         shares = [merkle.leaf(share) for share in validator.public_shares]
-        return [merkle.ascii_leaf(hex_text(validator.public_key)), merkle.listing(shares, len(shares))]
+        return [merkle.ascii_leaf(hex_or_empty(validator.public_key)), merkle.listing(shares, len(shares))]
     public_key = merkle.fixed_bytes(validator.public_key, 48) if schema.is_padded else merkle.leaf(validator.public_key)
     leaves = [public_key, merkle.listing((merkle.fixed_bytes(share, 48) for share in validator.public_shares), MAX_OPERATORS)]
     if schema.deposits is Deposits.INLINED:

@@ -28,7 +28,7 @@ from charon_actors.cluster.explain import (
     unsigned_registrations,
 )
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.foreign_json import hex_text
+from charon_actors.cluster.foreign_json import hex_or_empty
 from charon_actors.cluster.hashes import config_hash, definition_hash, lock_hash
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.peers import peers_of
@@ -58,7 +58,7 @@ NODE_SIGNATURES: Final = "node signatures"
 DEPOSITS: Final = "deposits"
 
 
-class Check(msgspec.Struct, frozen=True):
+class LockCheck(msgspec.Struct, frozen=True):
     """name: what was looked at. fault: the specification's text, "" when it holds. is_hash: it compares a stored hash.
 
     details: further facts about the fault, one a line. is_wallet: a contract wallet may have signed, which nobody was asked.
@@ -73,7 +73,7 @@ class Check(msgspec.Struct, frozen=True):
 
 def check_definition(
     definition: Definition, networks_extra: Sequence[Network] = (), contract: ContractCheck | None = None
-) -> Iterator[Check]:
+) -> Iterator[LockCheck]:
     """All checks of a definition, as they are made."""
     yield from _definition_hash_checks(definition, "")
     yield _operators_check(definition, None, networks_extra, contract)
@@ -84,31 +84,31 @@ def check_lock(
     networks_extra: Sequence[Network] = (),
     contract: ContractCheck | None = None,
     verify_batch: VerifyBatch = verify_bound,
-) -> Iterator[Check]:
+) -> Iterator[LockCheck]:
     """All checks of a lock, as they are made; some 3 ms a validator."""
     yield from _definition_hash_checks(lock.definition, IN_LOCK)
     yield _check("count of validators", lambda: verify_count(lock))
     yield _hash_check("lock hash", "", lock.lock_hash, lambda: lock_hash(lock))
     try:
         verify_lock_signatures(lock, networks_extra, contract, verify_batch)
-        checks = [Check(name) for name in _signature_check_names(lock)]
+        checks = [LockCheck(name) for name in _signature_check_names(lock)]
     except ClusterFault as error:
         checks = list(_signature_checks(lock, networks_extra, contract))
         if not any(check.fault for check in checks):  # what verify.py refuses is refused
-            checks.append(Check("signatures", str(error)))
+            checks.append(LockCheck("signatures", str(error)))
     yield from checks
     if any(validator.deposits for validator in lock.validators):
         yield _entries_check(DEPOSITS, "invalid deposit data signature", lambda: unsigned_deposits(lock, verify_batch))
 
 
-def _definition_hash_checks(definition: Definition, prefix: str) -> Iterator[Check]:
+def _definition_hash_checks(definition: Definition, prefix: str) -> Iterator[LockCheck]:
     yield _hash_check("config hash", prefix, definition.config_hash, lambda: config_hash(definition))
     yield _hash_check("definition hash", prefix, definition.definition_hash, lambda: definition_hash(definition))
 
 
 def _operators_check(
     definition: Definition, lock: Lock | None, networks_extra: Sequence[Network], contract: ContractCheck | None
-) -> Check:
+) -> LockCheck:
     hints = Hints(networks=tuple(networks_extra))
     return _check(
         _of_operators(definition),
@@ -129,14 +129,14 @@ def _of_operators(definition: Definition) -> str:
     return OF_OPERATORS if is_signed else f"{OF_OPERATORS}: nobody has signed, as is usual without the launchpad"
 
 
-def _signature_checks(lock: Lock, networks_extra: Sequence[Network], contract: ContractCheck | None) -> Iterator[Check]:
+def _signature_checks(lock: Lock, networks_extra: Sequence[Network], contract: ContractCheck | None) -> Iterator[LockCheck]:
     """01 §5.1, checks 1 to 12, each on its own."""
     schema = schema_of(lock.definition.version)
     yield _operators_check(lock.definition, lock, networks_extra, contract)
     if not lock.signature_aggregate:
-        yield Check(NO_AGGREGATE) if schema.may_lack_aggregate else Check(AGGREGATE, "empty lock aggregate signature")
+        yield LockCheck(NO_AGGREGATE) if schema.may_lack_aggregate else LockCheck(AGGREGATE, "empty lock aggregate signature")
     elif len(lock.signature_aggregate) != SIGNATURE_BYTES:
-        yield Check(AGGREGATE, "invalid data length")
+        yield LockCheck(AGGREGATE, "invalid data length")
     yield _check(PUBLIC_SHARES, lambda: verify_public_shares(lock), details=lambda: inconsistent_shares(lock))
     if len(lock.signature_aggregate) == SIGNATURE_BYTES:
         yield _check(AGGREGATE, lambda: verify_aggregate(lock, lock_hash(lock)))
@@ -146,7 +146,7 @@ def _signature_checks(lock: Lock, networks_extra: Sequence[Network], contract: C
         yield registrations if registrations.fault else _entries_check(REGISTRATIONS, what, lambda: unsigned_registrations(lock))
         yield _check(NODE_SIGNATURES, lambda: verify_node_signatures(lock), details=lambda: _foreign_node_signatures(lock))
     elif lock.node_signatures:
-        yield Check(NODE_SIGNATURES, "unexpected node signatures")
+        yield LockCheck(NODE_SIGNATURES, "unexpected node signatures")
 
 
 def _foreign_node_signatures(lock: Lock) -> Iterator[Suspect]:
@@ -157,28 +157,28 @@ def _foreign_node_signatures(lock: Lock) -> Iterator[Suspect]:
 
 def _check(
     name: str, verify: Callable[[], object], prefix: str = "", details: Callable[[], Iterator[Suspect]] | None = None
-) -> Check:
+) -> LockCheck:
     try:
         verify()
     except ClusterFault as error:
-        return Check(name, f"{prefix}{error}", _lines(details) if details else (), is_wallet=isinstance(error, WalletFault))
-    return Check(name)
+        return LockCheck(name, f"{prefix}{error}", _lines(details) if details else (), is_wallet=isinstance(error, WalletFault))
+    return LockCheck(name)
 
 
-def _hash_check(name: str, prefix: str, stored: bytes, recompute: Callable[[], bytes]) -> Check:
+def _hash_check(name: str, prefix: str, stored: bytes, recompute: Callable[[], bytes]) -> LockCheck:
     try:
         recomputed = recompute()
     except ClusterFault as error:
-        return Check(name, f"{prefix}{error}", is_hash=True)
+        return LockCheck(name, f"{prefix}{error}", is_hash=True)
     if recomputed == stored:
-        return Check(f"{name} 0x{stored.hex()}", is_hash=True)
-    detail = f"stored {hex_text(stored) or 'none'}, the content hashes to {hex_text(recomputed)}"
-    return Check(name, f"{prefix}invalid {name}", (detail,), is_hash=True)
+        return LockCheck(f"{name} 0x{stored.hex()}", is_hash=True)
+    detail = f"stored {hex_or_empty(stored) or 'none'}, the content hashes to {hex_or_empty(recomputed)}"
+    return LockCheck(name, f"{prefix}invalid {name}", (detail,), is_hash=True)
 
 
-def _entries_check(name: str, what: str, suspects: Callable[[], Iterator[Suspect]]) -> Check:
+def _entries_check(name: str, what: str, suspects: Callable[[], Iterator[Suspect]]) -> LockCheck:
     details = _lines(suspects)
-    return Check(name, what if details else "", details)
+    return LockCheck(name, what if details else "", details)
 
 
 def _lines(suspects: Callable[[], Iterator[Suspect]]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Reading checks form, not hashes or signatures; writing computes the hashes anew.
 from charon_actors.cluster.definition_json import definition_from_fields, definition_to_json
 from charon_actors.cluster.deposit import Deposit
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.foreign_json import Fields, base64_text, decode_object, encode_object, hex_text
+from charon_actors.cluster.foreign_json import Fields, base64_text, decode_object, encode_object, hex_or_empty
 from charon_actors.cluster.hashes import with_lock_hashes
 from charon_actors.cluster.lock import NO_DEPOSIT, NO_REGISTRATION, DistributedValidator, Lock, single_deposit
 from charon_actors.cluster.registration import Registration
@@ -39,7 +39,7 @@ def lock_to_json(lock: Lock) -> dict[str, object]:
     """The JSON object, keys in the order of the file, hashes computed anew. Raises ClusterFault."""
     lock = with_lock_hashes(lock)
     schema = schema_of(lock.definition.version)
-    data_text = base64_text if schema.bytes_are_base64 else hex_text
+    data_text = base64_text if schema.bytes_are_base64 else hex_or_empty
     written: dict[str, object] = {
         "cluster_definition": definition_to_json(lock.definition),
         "distributed_validators": [_validator_to_json(validator, schema) for validator in lock.validators] or None,
@@ -47,7 +47,7 @@ def lock_to_json(lock: Lock) -> dict[str, object]:
         "lock_hash": data_text(lock.lock_hash),
     }
     if schema.has_registrations:
-        written["node_signatures"] = [hex_text(signature) for signature in lock.node_signatures]
+        written["node_signatures"] = [hex_or_empty(signature) for signature in lock.node_signatures]
     return written
 
 
@@ -92,8 +92,8 @@ def _registration(signed: Fields) -> Registration:
 
 
 def _validator_to_json(validator: DistributedValidator, schema: Schema) -> dict[str, object]:
-    data_text = base64_text if schema.bytes_are_base64 else hex_text
-    written: dict[str, object] = {"distributed_public_key": hex_text(validator.public_key)}
+    data_text = base64_text if schema.bytes_are_base64 else hex_or_empty
+    written: dict[str, object] = {"distributed_public_key": hex_or_empty(validator.public_key)}
     if validator.public_shares:
         written["public_shares"] = [data_text(share) for share in validator.public_shares]
     if schema.deposits in (Deposits.INLINED, Deposits.SINGLE):
@@ -107,20 +107,20 @@ def _validator_to_json(validator: DistributedValidator, schema: Schema) -> dict[
 
 def _deposit_to_json(deposit: Deposit) -> dict[str, object]:
     return {
-        "pubkey": hex_text(deposit.pubkey),
-        "withdrawal_credentials": hex_text(deposit.withdrawal_credentials),
+        "pubkey": hex_or_empty(deposit.pubkey),
+        "withdrawal_credentials": hex_or_empty(deposit.withdrawal_credentials),
         "amount": str(deposit.amount_gwei),
-        "signature": hex_text(deposit.signature),
+        "signature": hex_or_empty(deposit.signature),
     }
 
 
 def _registration_to_json(registration: Registration) -> dict[str, object]:
     return {
         "message": {
-            "fee_recipient": hex_text(registration.fee_recipient),
+            "fee_recipient": hex_or_empty(registration.fee_recipient),
             "gas_limit": registration.gas_limit,
             "timestamp": registration.timestamp_s,
-            "pubkey": hex_text(registration.pubkey),
+            "pubkey": hex_or_empty(registration.pubkey),
         },
-        "signature": hex_text(registration.signature),
+        "signature": hex_or_empty(registration.signature),
     }

@@ -12,7 +12,7 @@ import msgspec
 
 from charon_actors.cluster import merkle
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.foreign_json import decode_objects, encode_object, hex_text
+from charon_actors.cluster.foreign_json import decode_objects, encode_object, hex_or_empty
 from charon_actors.crypto.batch import Check, verify_bound
 from charon_actors.crypto.secp256k1 import checksum_address
 from charon_actors.eth2.signing import builder_domain, compute_signing_root
@@ -58,9 +58,9 @@ def encode_overrides(registrations: Sequence[Registration]) -> bytes:
                         "fee_recipient": checksum_address("0x" + each.fee_recipient.hex()),
                         "gas_limit": str(each.gas_limit),
                         "timestamp": str(each.timestamp_s),
-                        "pubkey": hex_text(each.pubkey),
+                        "pubkey": hex_or_empty(each.pubkey),
                     },
-                    "signature": hex_text(each.signature),
+                    "signature": hex_or_empty(each.signature),
                 },
             }
             for each in registrations

@@ -85,7 +85,7 @@ class Phase(enum.Enum):
         return self.value[1]
 
 
-def check_definition(where: str, definition: Definition) -> None:
+def check_ceremony_definition(where: str, definition: Definition) -> None:
     """What a ceremony needs of a definition besides right hashes and signatures. Raises UserError."""
     operators = len(definition.operators)
     if schema_of(definition.version).deposits is Deposits.NONE:
@@ -107,7 +107,7 @@ def check_definition(where: str, definition: Definition) -> None:
 
 
 class Ceremony:
-    """One node's part in one attempt. definition: checked by `check_definition` and the cluster room.
+    """One node's part in one attempt. definition: checked by `check_ceremony_definition` and the cluster room.
 
     peers: all operators. own_index: our place among them. private_key: 32 bytes, secp256k1. network: of the definition's fork
     version. entropy: cryptographic.

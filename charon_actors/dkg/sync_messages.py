@@ -1,7 +1,7 @@
 """Messages and frames of step sync: who says what in one line of the ping-pong. Pure.
 
 A frame is a length of 8 bytes, little endian and signed, and a protobuf body of 1 byte to 32 MiB. Charon reads a body with one
-read call, so whoever sends must hand the whole body to the muxer at once (`encode_frame` gives one piece for one write).
+read call, so whoever sends must hand the whole body to the muxer at once (`encode_sync_frame` gives one piece for one write).
 The definition is signed as libp2p signs: ECDSA over SHA-256 of the 32-byte definition hash, DER.
 
 Limits: bodies above MAX_BODY_BYTES are refused before they are read: an honest one has some 130. Source: specification 04 §3.1.
@@ -83,7 +83,7 @@ def encode_answer(answer: SyncAnswer) -> bytes:
     return message.SerializeToString()
 
 
-def decode_answer(peer_index: int, body: bytes) -> SyncAnswer:
+def decode_sync_answer(peer_index: int, body: bytes) -> SyncAnswer:
     """Raises CeremonyFault that names the peer."""
     try:
         message = dkg_pb2.MsgSyncResponse.FromString(body)
@@ -93,7 +93,7 @@ def decode_answer(peer_index: int, body: bytes) -> SyncAnswer:
     return SyncAnswer(stamp, message.error[:MAX_ERROR_CHARACTERS])
 
 
-def encode_frame(body: bytes) -> bytes:
+def encode_sync_frame(body: bytes) -> bytes:
     """Length and body in one piece."""
     return len(body).to_bytes(LENGTH_BYTES, "little", signed=True) + body
 

@@ -24,7 +24,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from charon_actors.bounded_json import ANSWER, BLOCK, EVENT, Kind, decode_foreign_json, list_in, list_of
+from charon_actors.bounded_json import ANSWER, BLOCK, EVENT, JsonKind, decode_foreign_json, list_in, list_of
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition
 
@@ -168,7 +168,7 @@ def events(topics: Sequence[str]) -> Call:
 # -- answers ------------------------------------------------------------------------------------------------------------------
 
 
-def decode_json(body: bytes, kind: Kind) -> Any:
+def decode_json(body: bytes, kind: JsonKind) -> Any:
     """Parsed JSON. Raises: AnswerFault (not JSON, nested too deeply, more than its kind may have)."""
     try:
         return decode_foreign_json(body, kind)
@@ -176,14 +176,14 @@ def decode_json(body: bytes, kind: Kind) -> Any:
         raise AnswerFault(f"not JSON: {str(error)[:100]}") from None
 
 
-def decode_object(body: bytes, kind: Kind) -> dict[str, Any]:
+def decode_answer_object(body: bytes, kind: JsonKind) -> dict[str, Any]:
     """A JSON object. Raises: AnswerFault."""
     return as_object(decode_json(body, kind), "answer")
 
 
-def decode_data(body: bytes, kind: Kind) -> Any:
+def decode_data(body: bytes, kind: JsonKind) -> Any:
     """The `data` of the envelope `{"data": …}`. Raises: AnswerFault."""
-    answer = decode_object(body, kind)
+    answer = decode_answer_object(body, kind)
     if "data" not in answer:
         raise AnswerFault("the answer has no data")
     return answer["data"]
@@ -254,7 +254,7 @@ class DutyList(msgspec.Struct, frozen=True):
 
 
 def _duty_list(body: bytes) -> tuple[list[Any], bytes, bool]:
-    answer = decode_object(body, list_in(body))
+    answer = decode_answer_object(body, list_in(body))
     if "data" not in answer:
         raise AnswerFault("the answer has no data")
     root = answer.get("dependent_root")
@@ -440,7 +440,7 @@ def decode_event(topic: str, data: bytes) -> ChainEvent | None:
     """The event, or None for a topic that the node has no use for. Raises: AnswerFault."""
     if topic not in MINIMAL_TOPICS:
         return None
-    fields = decode_object(data, EVENT)
+    fields = decode_answer_object(data, EVENT)
     slot = _field_uint(fields, "slot")
     if topic == "chain_reorg":
         depth = _field_uint(fields, "depth")

@@ -2,7 +2,7 @@
 
 A beacon node sends as many events as it likes, and may lie. Two rules stand before what it says is believed.
 
-The rate, for each node and topic, before anything is decoded. What exceeds it is dropped, and counted by whoever asks `Intake`:
+The rate, for each node and topic, before anything is decoded. What exceeds it is dropped, and counted by whoever asks `EventIntake`:
 
     topic         burst   a second   an honest node
     head          32      4          one a slot, some more while forks compete, a burst after it was out of step
@@ -36,7 +36,7 @@ KEPT_CLAIMS: Final = 16
 KEPT_TOLD: Final = 64
 
 
-class Intake:
+class EventIntake:
     """The rates of one beacon node's stream."""
 
     def __init__(self) -> None:

@@ -28,6 +28,6 @@ def client_suffix(node_version: str) -> bytes:
     return b"OB" + CLIENT_CODES.get(node_version.partition("/")[0].strip().lower(), b"")
 
 
-def padded(text: bytes, suffix: bytes) -> bytes:
+def padded_graffiti(text: bytes, suffix: bytes) -> bytes:
     """32 bytes. text: empty for the default, which has no suffix; with `suffix` together at most 32 bytes."""
     return ((text + suffix) if text else DEFAULT_GRAFFITI)[:MAX_GRAFFITI_BYTES].ljust(MAX_GRAFFITI_BYTES, b"\0")

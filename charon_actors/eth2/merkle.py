@@ -40,6 +40,6 @@ def depth_of(chunks: int) -> int:
     return (chunks - 1).bit_length()
 
 
-def padded(data: bytes) -> bytes:
+def padded_to_chunks(data: bytes) -> bytes:
     rest = len(data) % CHUNK_BYTES
     return data + bytes(CHUNK_BYTES - rest) if rest else data

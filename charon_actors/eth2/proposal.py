@@ -27,7 +27,7 @@ from typing import Any, Final, Protocol, Self
 
 import msgspec
 
-from charon_actors.bounded_json import PEER_BLOCK, Kind, check_foreign_json
+from charon_actors.bounded_json import PEER_BLOCK, JsonKind, check_foreign_json
 from charon_actors.eth2 import containers
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType
@@ -42,7 +42,7 @@ from charon_actors.eth2.versioned import (
     json_fork,
     json_member,
     looks_like_json,
-    parse_json,
+    parse_versioned_json,
 )
 
 ROOTS_REMEMBERED: Final = 8  # the signatures actor does without: it keeps a root beside each partial signature
@@ -121,7 +121,7 @@ class _Block(msgspec.Struct, frozen=True, dict=True):
         except EncodingFault:
             if not looks_like_json(data):
                 raise
-        value = parse_json(data, PEER_BLOCK)
+        value = parse_versioned_json(data, PEER_BLOCK)
         blinded = value.get("blinded", False) if isinstance(value, dict) else False
         if not isinstance(blinded, bool):
             raise EncodingFault("blinded is neither true nor false")
@@ -291,7 +291,7 @@ def cut_signed(fork: Fork, blinded: bool, body: bytes | memoryview) -> tuple[byt
     return bytes(signed_block[_SIGNED_BLOCK_OFFSET - SIGNATURE_BYTES : _SIGNED_BLOCK_OFFSET]), signed_block[_SIGNED_BLOCK_OFFSET:]
 
 
-def cut_signed_json(fork: Fork, blinded: bool, text: bytes | msgspec.Raw, kind: Kind) -> tuple[bytes, bytes]:
+def cut_signed_json(fork: Fork, blinded: bool, text: bytes | msgspec.Raw, kind: JsonKind) -> tuple[bytes, bytes]:
     """The same of the Beacon API's JSON. Long work: some 30 ms a megabyte without blobs. Raises: EncodingFault."""
     _check_kind(fork, blinded)
     has_contents = containers.has_contents(fork, blinded)

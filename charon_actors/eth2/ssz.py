@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from charon_actors.crypto import checksum_address
-from charon_actors.eth2.merkle import CHUNK_BYTES, depth_of, merkleize, mix_in_length, padded
+from charon_actors.eth2.merkle import CHUNK_BYTES, depth_of, merkleize, mix_in_length, padded_to_chunks
 
 D = TypeVar("D", bytes, memoryview)
 
@@ -154,7 +154,7 @@ class ByteVector(SszType):
         return self.decode(value)
 
     def hash_tree_root(self, value: bytes) -> bytes:
-        return value if self.fixed_size == CHUNK_BYTES else merkleize(padded(value), self._depth)
+        return value if self.fixed_size == CHUNK_BYTES else merkleize(padded_to_chunks(value), self._depth)
 
     def from_json(self, value: object) -> bytes:
         return self.decode(bytes_from_hex(value))
@@ -163,7 +163,7 @@ class ByteVector(SszType):
         return hex_text(value)
 
 
-class Address(ByteVector):
+class ExecutionAddress(ByteVector):
     """An execution address, written with EIP-55's capitals and read in any case."""
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ class ByteList(SszType):
         return self.decode(value)
 
     def hash_tree_root(self, value: bytes) -> bytes:
-        return mix_in_length(merkleize(padded(value), self._depth), len(value))
+        return mix_in_length(merkleize(padded_to_chunks(value), self._depth), len(value))
 
     def from_json(self, value: object) -> bytes:
         return self.decode(bytes_from_hex(value))
@@ -238,7 +238,7 @@ class Bitlist(SszType):
         bits = bit_length(value)
         last = value[-1] ^ (1 << (bits % 8))
         body = value[:-1] + bytes([last]) if bits % 8 else value[:-1]
-        return mix_in_length(merkleize(padded(body), self._depth), bits)
+        return mix_in_length(merkleize(padded_to_chunks(body), self._depth), bits)
 
     def from_json(self, value: object) -> bytes:
         return self.decode(bytes_from_hex(value))
@@ -314,7 +314,7 @@ class _Sequence(SszType):
 
     def hash_tree_root(self, value: list[Any]) -> bytes:
         if self._element.is_basic:
-            return merkleize(padded(b"".join([self._element.encode(element) for element in value])), self._depth)
+            return merkleize(padded_to_chunks(b"".join([self._element.encode(element) for element in value])), self._depth)
         return merkleize(b"".join([self._element.hash_tree_root(element) for element in value]), self._depth)
 
     def from_json(self, value: object) -> list[Any]:
@@ -484,4 +484,4 @@ BYTES20: Final = ByteVector(20)
 BYTES32: Final = ByteVector(32)
 BYTES48: Final = ByteVector(48)
 BYTES96: Final = ByteVector(96)
-ADDRESS: Final = Address()
+ADDRESS: Final = ExecutionAddress()

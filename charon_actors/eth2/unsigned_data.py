@@ -32,14 +32,7 @@ from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.proposal import Proposal, proposal_to_wire_json, same_message
 from charon_actors.eth2.ssz import BYTES48, UINT64, Container, EncodingFault
-from charon_actors.eth2.versioned import (
-    decode_v12,
-    encode_json,
-    encode_v12,
-    json_member,
-    looks_like_json,
-    parse_json,
-)
+from charon_actors.eth2.versioned import decode_v12, encode_json, encode_v12, json_member, looks_like_json, parse_versioned_json
 
 __all__ = [
     "AggregatedAttestation",
@@ -130,7 +123,7 @@ class AttestationUnsigned(msgspec.Struct, frozen=True):
             return cls(AttestationData.decode(data[8:split]), AttesterDefinition.decode(data[split:]))
         if not looks_like_json(data):
             raise EncodingFault(f"{len(data)} bytes that are no unsigned attestation")
-        value = parse_json(data, OBJECT)
+        value = parse_versioned_json(data, OBJECT)
         return cls(
             AttestationData.from_json(json_member(value, "attestation_data")),
             AttesterDefinition.from_json(json_member(value, "attestation_duty")),
@@ -164,7 +157,7 @@ class AggregatedAttestation(msgspec.Struct, frozen=True):
         except EncodingFault:
             if not looks_like_json(data):
                 raise
-        return cls(Attestation.from_wire_json(parse_json(data, OBJECT)))
+        return cls(Attestation.from_wire_json(parse_versioned_json(data, OBJECT)))
 
 
 class SyncCommitteeContribution(msgspec.Struct, frozen=True):
@@ -225,7 +218,7 @@ class SyncContributions(msgspec.Struct, frozen=True):
             return cls((SyncCommitteeContribution.decode(data),))
         if not looks_like_json(data, b"{["):
             raise EncodingFault(f"{len(data)} bytes that are no contribution")
-        value = parse_json(data, OBJECT)
+        value = parse_versioned_json(data, OBJECT)
         if not isinstance(value, list):
             return cls((SyncCommitteeContribution.from_json(value),))
         if not 1 <= len(value) <= MAX_CONTRIBUTIONS:

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from charon_actors.bounded_json import Kind, decode_foreign_json
+from charon_actors.bounded_json import JsonKind, decode_foreign_json
 from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_number
 from charon_actors.eth2.ssz import EncodingFault, uint_from_text
 
@@ -86,7 +86,7 @@ def decode_v20(data: bytes) -> tuple[Fork, int, bytes]:
     return _fork(_uint(data, 0, 8)), _uint(data, 8, 8), data[V20_BYTES:]
 
 
-def parse_json(data: bytes, kind: Kind) -> Any:
+def parse_versioned_json(data: bytes, kind: JsonKind) -> Any:
     """Raises: EncodingFault (also for nesting that no parser likes, and for more than its kind may have)."""
     try:
         return decode_foreign_json(data, kind)

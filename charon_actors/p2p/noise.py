@@ -32,7 +32,7 @@ from google.protobuf.message import DecodeError
 
 from charon_actors.crypto import Entropy, k1_public_key, k1_sign_der, k1_verify_der
 from charon_actors.p2p.multistream import YAMUX_PROTOCOL
-from charon_actors.p2p.peer_id import PeerId, PeerIdFault, decode_public_key, encode_public_key, peer_id_of, peer_id_text
+from charon_actors.p2p.peer_id import PeerId, PeerIdFault, decode_libp2p_key, encode_public_key, peer_id_of, peer_id_text
 from charon_actors.p2p.protobuf import libp2p_pb2
 
 MAX_MESSAGE_BYTES: Final = 65535
@@ -207,7 +207,7 @@ class NoiseHandshake:
         """Who the remote is, proven, and its muxers."""
         try:
             message = libp2p_pb2.NoisePayload.FromString(payload)
-            public_key = decode_public_key(message.identity_key)
+            public_key = decode_libp2p_key(message.identity_key)
         except (DecodeError, PeerIdFault) as error:
             raise NoiseFault(f"bad handshake payload: {error}") from None
         digest = hashlib.sha256(_SIGNATURE_PREFIX + remote_static).digest()

@@ -45,7 +45,7 @@ def encode_public_key(public_key: bytes) -> bytes:
     return _KEY_PREFIX + public_key
 
 
-def decode_public_key(encoded: bytes) -> bytes:
+def decode_libp2p_key(encoded: bytes) -> bytes:
     """The compressed secp256k1 key (33 bytes) of a libp2p public key protobuf.
 
     The curve is not checked here: whoever verifies a signature with the key does. Raises: PeerIdFault for other key types.
@@ -64,7 +64,7 @@ def public_key_of(peer_id: PeerId) -> bytes:
     """The compressed secp256k1 key (33 bytes) inside a peer id. Raises: PeerIdFault for any other kind of id."""
     if len(peer_id) != PEER_ID_BYTES or not peer_id.startswith(_ID_PREFIX):
         raise PeerIdFault("the peer id holds no secp256k1 key")
-    return decode_public_key(peer_id[2:])
+    return decode_libp2p_key(peer_id[2:])
 
 
 def peer_id_text(peer_id: PeerId) -> str:

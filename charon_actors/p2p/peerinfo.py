@@ -124,7 +124,7 @@ def is_version_supported(text: str, supported: tuple[tuple[int, int], ...]) -> b
     return version is not None and (version > max(supported) or version in supported)
 
 
-def judge(response: PeerInfo, *, own: PeerInfo, now_s: float, rtt_s: float, profile: Profile) -> Judgement:
+def judge_peerinfo(response: PeerInfo, *, own: PeerInfo, now_s: float, rtt_s: float, profile: Profile) -> Judgement:
     """What the peer's answer means. now_s: unix seconds when it arrived; rtt_s: seconds from request to answer."""
     if response.sent_at_s is None or response.started_at_s is None:
         return Judgement(problems=("peer info without its times",))

@@ -81,7 +81,7 @@ class Value(msgspec.Struct, frozen=True):
     content: bytes
 
 
-class Received(msgspec.Struct, frozen=True):
+class ReceivedMessage(msgspec.Struct, frozen=True):
     """A message that has passed all steps. values: by their hash; exactly those that the message and its justifications name."""
 
     duty: Duty
@@ -168,17 +168,17 @@ class Verifier:
         self._signed: _Recent[bytes, tuple[Duty, Message]] = _Recent(KNOWN_SIGNATURES)
         self._hashings: _Recent[bytes, Hashing] = _Recent(KNOWN_VALUES)
 
-    def decode(self, content: bytes, refusal: Callable[[Duty], str | None] = lambda _: None) -> Received:
+    def decode(self, content: bytes, refusal: Callable[[Duty], str | None] = lambda _: None) -> ReceivedMessage:
         """All steps of `decoding` at once."""
         steps = self.decoding(content, refusal)
         while True:
             try:
                 next(steps)
             except StopIteration as end:
-                received: Received = end.value
+                received: ReceivedMessage = end.value
                 return received
 
-    def decoding(self, content: bytes, refusal: Callable[[Duty], str | None] = lambda _: None) -> Steps[Received]:
+    def decoding(self, content: bytes, refusal: Callable[[Duty], str | None] = lambda _: None) -> Steps[ReceivedMessage]:
         """The message, with everything checked that the table above lists, in steps.
 
         refusal: says why a duty is not welcome, or None; asked once the message itself is known to be a member's.
@@ -214,7 +214,7 @@ class Verifier:
                 values[hash_] = value
         if len(values) < len(named):
             raise MessageFault("value hash is not among the values")
-        return Received(duty, message, values)
+        return ReceivedMessage(duty, message, values)
 
     def encoding(self, unsigned_data: Mapping[str, bytes]) -> Steps[tuple[bytes, Value]]:
         """Like `encode_value`, in steps; hashes nothing that a peer has sent already: mostly all propose the same."""

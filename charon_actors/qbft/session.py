@@ -44,7 +44,7 @@ from charon_actors.qbft.machine import (
 from charon_actors.qbft.messages import (
     UNSIGNED_DATA_SET,
     MessageFault,
-    Received,
+    ReceivedMessage,
     Value,
     decode_value,
     encode_message,
@@ -171,7 +171,7 @@ class Session:
         """When there is work again if nothing comes in; None if never."""
         return self._machine.wake_at if self.is_started else None
 
-    def offer(self, received: Received, carrier: int | None = None) -> None:
+    def offer(self, received: ReceivedMessage, carrier: int | None = None) -> None:
         """A verified message came in. carrier: whose connection brought it, without it its source. Raises: MessageFault, if refused."""
         assert received.duty == self.duty
         message = received.message

@@ -9,15 +9,15 @@ from charon_actors.slashing.rules import (
     Conflict,
     Entry,
     History,
-    Kind,
     Minimum,
+    Reason,
     SlashableFault,
     check,
     check_attestation,
     check_block,
     short_pubkey,
 )
-from charon_actors.slashing.trace import State, Trace, TraceFault, Verdict, decode_trace, encode_trace, judge
+from charon_actors.slashing.trace import State, Trace, TraceFault, Verdict, decode_trace, encode_trace, judge_record
 
 __all__ = [
     "Allowed",
@@ -29,8 +29,8 @@ __all__ = [
     "History",
     "Interchange",
     "InterchangeFault",
-    "Kind",
     "Minimum",
+    "Reason",
     "SlashableFault",
     "State",
     "Trace",
@@ -43,6 +43,6 @@ __all__ = [
     "decode_trace",
     "encode_interchange",
     "encode_trace",
-    "judge",
+    "judge_record",
     "short_pubkey",
 ]

@@ -52,7 +52,7 @@ class AttestationEntry(msgspec.Struct, frozen=True):
 Entry = BlockEntry | AttestationEntry
 
 
-class Kind(enum.Enum):
+class Reason(enum.Enum):
     """Why an entry is refused (table above)."""
 
     BAD_NUMBERS = "impossible numbers"
@@ -130,7 +130,7 @@ class History(Protocol):
 class Conflict(msgspec.Struct, frozen=True):
     """Why `new` must not be signed. `existing` is the record it conflicts with, or the watermark or bound it lies below."""
 
-    kind: Kind
+    kind: Reason
     new: Entry
     existing: Entry | Minimum | None
 
@@ -187,39 +187,39 @@ def check(history: History, new: Entry) -> Allowed | Conflict:
 def check_block(history: History, new: BlockEntry) -> Allowed | Conflict:
     """Whether the key with that history may sign the block (table above)."""
     if not 0 <= new.slot < NUMBER_LIMIT:
-        return Conflict(Kind.BAD_NUMBERS, new, None)
+        return Conflict(Reason.BAD_NUMBERS, new, None)
     records = history.blocks_at(new.slot)
     for record in records:
         if record.signing_root is None or record != new:
-            return Conflict(Kind.DOUBLE_BLOCK, new, record)
+            return Conflict(Reason.DOUBLE_BLOCK, new, record)
     watermark = history.minimum()
     if watermark.covers(new):
-        return Conflict(Kind.BELOW_MINIMUM, new, watermark)
+        return Conflict(Reason.BELOW_MINIMUM, new, watermark)
     if records:
         return Allowed.REPEAT
     lowest = Minimum(slot=history.lowest_slot())
-    return Conflict(Kind.BELOW_MINIMUM, new, lowest) if lowest.covers(new) else Allowed.RECORD
+    return Conflict(Reason.BELOW_MINIMUM, new, lowest) if lowest.covers(new) else Allowed.RECORD
 
 
 def check_attestation(history: History, new: AttestationEntry) -> Allowed | Conflict:
     """Whether the key with that history may sign the attestation (table above)."""
     source, target = new.source_epoch, new.target_epoch
     if not 0 <= source <= target < NUMBER_LIMIT:
-        return Conflict(Kind.BAD_NUMBERS, new, None)
+        return Conflict(Reason.BAD_NUMBERS, new, None)
     records = history.attestations_to(target)
     for record in records:
         if record.signing_root is None or record != new:
-            return Conflict(Kind.DOUBLE_VOTE, new, record)
+            return Conflict(Reason.DOUBLE_VOTE, new, record)
     inner = history.surrounded_by(source, target)
     if inner is not None:
-        return Conflict(Kind.SURROUNDS, new, inner)
+        return Conflict(Reason.SURROUNDS, new, inner)
     outer = history.surrounding(source, target)
     if outer is not None:
-        return Conflict(Kind.SURROUNDED, new, outer)
+        return Conflict(Reason.SURROUNDED, new, outer)
     watermark = history.minimum()
     if watermark.covers(new):
-        return Conflict(Kind.BELOW_MINIMUM, new, watermark)
+        return Conflict(Reason.BELOW_MINIMUM, new, watermark)
     if records:
         return Allowed.REPEAT
     lowest = Minimum(source_epoch=history.lowest_source(), target_epoch=history.lowest_target())
-    return Conflict(Kind.BELOW_MINIMUM, new, lowest) if lowest.covers(new) else Allowed.RECORD
+    return Conflict(Reason.BELOW_MINIMUM, new, lowest) if lowest.covers(new) else Allowed.RECORD

@@ -74,7 +74,7 @@ class Verdict(enum.Enum):
     UNTRACED = enum.auto()
 
 
-def judge(record: State | None, trace: Trace | None) -> Verdict:
+def judge_record(record: State | None, trace: Trace | None) -> Verdict:
     """record: None when there is no such file; its digest was compared with its content. trace: None when there is no such file."""
     if record is None:
         return Verdict.FIRST if trace is None or trace.generation == 0 else Verdict.MISSING

@@ -15,7 +15,7 @@ from charon_actors.bounded_json import (
     MAX_DEPTH,
     OBJECT,
     PEER_BLOCK,
-    Kind,
+    JsonKind,
     TooDeep,
     TooMuch,
     check_depth,
@@ -95,7 +95,7 @@ def test_whatever_has_more_values_than_its_kind_is_refused_and_nothing_that_has_
         return 1 + sum(map(values, inner))
 
     try:
-        check_size(text, Kind("test", 10_000, most))
+        check_size(text, JsonKind("test", 10_000, most))
     except TooMuch:
         assert signs(text) > most or text.count(b"}") + text.count(b"]") > most
     else:
@@ -103,14 +103,14 @@ def test_whatever_has_more_values_than_its_kind_is_refused_and_nothing_that_has_
 
 
 def test_length_is_looked_at_first_and_counting_ends_with_the_first_value_too_many() -> None:
-    kind = Kind("test", 1000, 10)
+    kind = JsonKind("test", 1000, 10)
     with pytest.raises(TooMuch, match="1001 bytes"):
         check_size(b"[" * 1001, kind)
     with pytest.raises(TooMuch, match="more than 10 values"):
         check_size(b"]" * 11, kind)
     endless = Counted(b"[" + b"{}," * 10_000_000)
     with pytest.raises(TooMuch):
-        check_size(endless, Kind("test", 2**30, 1000))
+        check_size(endless, JsonKind("test", 2**30, 1000))
     assert endless.read < 2**17
 
 

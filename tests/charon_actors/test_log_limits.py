@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import charon_actors.cli.log
 from actors.log_lines import LEFT_OUT, LimitLines
 from charon_actors.cli.log import MAX_LINE_CHARACTERS, MAX_STACK_CHARACTERS, flush_log, set_up_log
-from charon_actors.log_limits import LIMITS, MAX_KINDS, PERIOD_S, SUBJECTS, Kind, LogLimits
+from charon_actors.log_limits import LIMITS, MAX_KINDS, PERIOD_S, SUBJECTS, LineKind, LogLimits
 from charon_actors.pace import Bucket
 
 ROOT = Path(__file__).parents[2]
@@ -241,11 +241,11 @@ def test_whoever_embeds_a_node_takes_the_processor_alone() -> None:
 
 def test_texts_that_somebody_else_chooses_fill_neither_memory_nor_log() -> None:
     limits = LogLimits()
-    admitted = sum(limits.admits(Kind("error", "p2p", str(number)), 0.0) for number in range(10 * MAX_KINDS))
+    admitted = sum(limits.admits(LineKind("error", "p2p", str(number)), 0.0) for number in range(10 * MAX_KINDS))
     assert admitted <= MAX_KINDS + LIMITS["error"][0]
     assert len(limits._entries) <= MAX_KINDS + 4
     assert sum(left_out.lines for left_out in limits.due(0.0, is_end=True)) == 10 * MAX_KINDS - admitted
-    assert limits.admits(Kind("error", "p2p", "news"), 1000.0), "the others have had their rest"
+    assert limits.admits(LineKind("error", "p2p", "news"), 1000.0), "the others have had their rest"
     assert len(limits._entries) < MAX_KINDS
 
 

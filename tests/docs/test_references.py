@@ -55,6 +55,20 @@ def test_every_reference_of_a_page_leads_to_a_heading(page: str) -> None:
     assert faults(path, references_of(path, own=page)) == []
 
 
+def test_references_to_the_architecture_lead_to_its_headings() -> None:
+    page = Page((ROOT / "docs" / "architecture.md").read_text("utf-8"))
+    for path in texts():
+        for number in re.findall(r"\barchitecture §(\d+)", path.read_text("utf-8")):
+            assert page.has(number), f"{path}: architecture §{number}"
+
+
+def test_files_that_the_architecture_names_are_there() -> None:
+    for name in re.findall(
+        r"`((?:charon_actors|actors|supervisors)/[\w./]+)`", (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    ):
+        assert (ROOT / name).exists(), name
+
+
 def test_pages_are_called_by_their_names() -> None:
     """`03-p2p` in a reference is the name of a page, or the beginning of it."""
     called = re.compile(r"(?:[Ss]pecification |, |Source: |\()((?:0[1-9]|1[0-2]|20)-[a-z][a-z0-9-]*)(?=,? sections? | §| \d)")

@@ -9,7 +9,7 @@ from charon_actors.cluster.deposit import Deposit, deposit_message_root, deposit
 from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.cluster.registration import Registration, registration_message_root, registration_signing_root
 from charon_actors.cluster.verify import verify_lock
-from charon_actors.dkg.sync_messages import SyncAnswer, decode_answer, decode_report, encode_answer, encode_report
+from charon_actors.dkg.sync_messages import SyncAnswer, decode_report, decode_sync_answer, encode_answer, encode_report
 from charon_actors.p2p.peerinfo import decode_peer_info
 from charon_actors.p2p.protobuf import core_pb2, dkg_pb2
 from tests.actors.beacon.vector import vector
@@ -61,7 +61,7 @@ def test_all_messages_of_the_frost_ceremony_are_there() -> None:
 def test_step_reports_through_our_own_codec() -> None:
     rows = {row["message"].rsplit(".", 1)[1]: bytes.fromhex(row["hex"]) for row in MESSAGES}
     assert encode_report(decode_report(1, rows["MsgSync"])) == rows["MsgSync"]
-    assert encode_answer(decode_answer(1, rows["MsgSyncResponse"])) == rows["MsgSyncResponse"]
+    assert encode_answer(decode_sync_answer(1, rows["MsgSyncResponse"])) == rows["MsgSyncResponse"]
 
 
 DEPOSITS = [exchange for exchange in SIGEX["exchanges"] if "amount_gwei" in exchange]
@@ -112,7 +112,7 @@ def test_what_charon_said_inside_the_recorded_session() -> None:
     initiator = SESSION["initiator"]
     info = decode_peer_info(bytes.fromhex(initiator["peerinfo_response"]))
     assert info.version == "v1.10"
-    answer = decode_answer(0, bytes.fromhex(initiator["sync_response"]))
+    answer = decode_sync_answer(0, bytes.fromhex(initiator["sync_response"]))
     assert isinstance(answer, SyncAnswer)
     assert answer.error == ""
     assert encode_answer(answer).hex() == initiator["sync_response"]

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from charon_actors.cli.door import notice, run_program
@@ -25,7 +26,10 @@ from charon_actors.profile import Profile
 
 if TYPE_CHECKING:
     from charon_actors.cli.commands.ceremony_results import Results
+    from charon_actors.cluster.definition import Definition
     from charon_actors.cluster.lock import Lock
+    from charon_actors.cluster.peers import Peer
+    from charon_actors.eth2.networks import Network
     from supervisors.ceremony import CeremonyConfig
 
 MAX_NICKNAME_BYTES: Final = 32
@@ -134,48 +138,27 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
     from charon_actors.cli.inputs.definition_file import supplied_definition
     from charon_actors.cli.services.execution_client import execution_client
     from charon_actors.cluster.data_directory import check_ceremony_directory, take_key_lock
-    from charon_actors.cluster.faults import ClusterFault
-    from charon_actors.cluster.identity import KEY_FILE, load_key_file
-    from charon_actors.cluster.peers import of_consensus_clients, own_peer, peers_of
-    from charon_actors.crypto import k1_public_key
-    from charon_actors.dkg.ceremony import check_definition
-    from charon_actors.eth2.networks import network_by_fork_version
+    from charon_actors.cluster.identity import KEY_FILE
+    from charon_actors.cluster.peers import of_consensus_clients
+    from charon_actors.dkg.ceremony import check_ceremony_definition
     from supervisors.ceremony import COMMAND, CeremonyConfig
 
-    nickname = values.text("nickname")
-    if len(nickname.encode()) > MAX_NICKNAME_BYTES:
-        raise UserError(values.where("nickname"), f"is longer than {MAX_NICKNAME_BYTES} bytes", "choose a shorter one")
-    for name in ("timeout", "publish-timeout", "shutdown-delay"):
-        if values.seconds(name) < 0 or (values.seconds(name) == 0 and name != "shutdown-delay"):
-            raise UserError(values.where(name), "is not a positive duration", "write for example 2m")
+    _check_limits(values)
     networks = custom_networks(values)
     data_dir, is_verified = values.path("data-dir"), not values.switch("no-verify")
     key_path = data_dir / KEY_FILE
-    if not key_path.is_file():
-        what = "private key file does not exist, please check the path"
-        raise UserError(str(key_path), what, "run `charon create enr` first")
-    key = load_key_file(key_path, notice)
-
+    key = _own_key(key_path)
     client = execution_client(values, is_verified=is_verified)
     where, definition = supplied_definition(
         values, is_verified=is_verified, can_bypass=True, networks_extra=networks, contract=client
     )
-    check_definition(where, definition)
+    check_ceremony_definition(where, definition)
     results = results_of(values)
     check_ceremony_directory(data_dir)
-    network = network_by_fork_version(definition.fork_version, networks)
-    if network is None:
-        version = "0x" + definition.fork_version.hex()
-        raise UserError(where, f"invalid fork version: no network has {version}", "give the --testnet flags")
+    network = _network_of(definition, where, networks)
     for warning in of_consensus_clients(definition.operators):
         notice(f"{where}: {warning}")
-    try:
-        peers = peers_of(definition)
-        own = own_peer(peers, k1_public_key(key))
-    except ClusterFault as fault:
-        remedy = "use the key whose ENR you gave to the operator who made the definition"
-        raise UserError(where, str(fault), remedy) from fault
-    profile = _profile(values, definition.version)
+    own = _own_operator(definition, where, key)
     config = CeremonyConfig(
         definition=definition,
         private_key=key,
@@ -185,7 +168,7 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
             data_directory=data_dir,
             timeout_s=values.seconds("timeout"),
             shutdown_delay_s=values.seconds("shutdown-delay"),
-            nickname=nickname,
+            nickname=values.text("nickname"),
             is_verified=is_verified,
             networks_extra=networks,
             contract=None if client is None else client.remembers,  # it was asked about this definition just now
@@ -197,9 +180,48 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
         relays=values.texts("p2p-relays"),
         use_listen_port=not values.switch("p2p-disable-reuseport"),
         key_lock=take_key_lock(key_path, COMMAND, "", time.time()),
-        profile=profile,
+        profile=_profile(values, definition.version),
     )
     return config, results
+
+
+def _check_limits(values: Values) -> None:
+    if len(values.text("nickname").encode()) > MAX_NICKNAME_BYTES:
+        raise UserError(values.where("nickname"), f"is longer than {MAX_NICKNAME_BYTES} bytes", "choose a shorter one")
+    for name in ("timeout", "publish-timeout", "shutdown-delay"):
+        if values.seconds(name) < 0 or (values.seconds(name) == 0 and name != "shutdown-delay"):
+            raise UserError(values.where(name), "is not a positive duration", "write for example 2m")
+
+
+def _own_key(path: Path) -> bytes:
+    from charon_actors.cluster.identity import load_key_file
+
+    if not path.is_file():
+        what = "private key file does not exist, please check the path"
+        raise UserError(str(path), what, "run `charon create enr` first")
+    return load_key_file(path, notice)
+
+
+def _network_of(definition: "Definition", where: str, networks: "tuple[Network, ...]") -> "Network":
+    from charon_actors.eth2.networks import network_by_fork_version
+
+    network = network_by_fork_version(definition.fork_version, networks)
+    if network is None:
+        version = "0x" + definition.fork_version.hex()
+        raise UserError(where, f"invalid fork version: no network has {version}", "give the --testnet flags")
+    return network
+
+
+def _own_operator(definition: "Definition", where: str, key: bytes) -> "Peer":
+    from charon_actors.cluster.faults import ClusterFault
+    from charon_actors.cluster.peers import own_peer, peers_of
+    from charon_actors.crypto import k1_public_key
+
+    try:
+        return own_peer(peers_of(definition), k1_public_key(key))
+    except ClusterFault as fault:
+        remedy = "use the key whose ENR you gave to the operator who made the definition"
+        raise UserError(where, str(fault), remedy) from fault
 
 
 def _profile(values: Values, definition_version: str) -> Profile:

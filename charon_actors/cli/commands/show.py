@@ -33,7 +33,7 @@ from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.deposit import decode_deposit_file
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.foreign_json import hex_text
+from charon_actors.cluster.foreign_json import hex_or_empty
 from charon_actors.cluster.lock import NO_REGISTRATION, Lock
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.registration import decode_overrides
@@ -75,13 +75,13 @@ def _describe(where: str, kind: FileKind, content: bytes, networks: tuple[Networ
         file = decode_deposit_file(content)
         return {
             "network": file.network_name,
-            "fork_version": hex_text(file.fork_version),
+            "fork_version": hex_or_empty(file.fork_version),
             "total_gwei": sum(deposit.amount_gwei for deposit in file.deposits),
             "deposits": [
                 {
-                    "public_key": hex_text(deposit.pubkey),
+                    "public_key": hex_or_empty(deposit.pubkey),
                     "amount_gwei": deposit.amount_gwei,
-                    "withdrawal_credentials": hex_text(deposit.withdrawal_credentials),
+                    "withdrawal_credentials": hex_or_empty(deposit.withdrawal_credentials),
                 }
                 for deposit in file.deposits
             ],
@@ -90,8 +90,8 @@ def _describe(where: str, kind: FileKind, content: bytes, networks: tuple[Networ
         return {
             "registrations": [
                 {
-                    "public_key": hex_text(each.pubkey),
-                    "fee_recipient": hex_text(each.fee_recipient),
+                    "public_key": hex_or_empty(each.pubkey),
+                    "fee_recipient": hex_or_empty(each.fee_recipient),
                     "gas_limit": each.gas_limit,
                     "registered_at_s": each.timestamp_s,
                 }
@@ -111,7 +111,7 @@ def _definition(definition: Definition, networks: tuple[Network, ...]) -> Descri
         "version": definition.version,
         "timestamp": definition.timestamp,
         "network": network.name if network else None,
-        "fork_version": hex_text(definition.fork_version),
+        "fork_version": hex_or_empty(definition.fork_version),
         "threshold": definition.threshold,
         "num_operators": len(definition.operators),
         "num_validators": definition.num_validators,
@@ -140,8 +140,8 @@ def _definition(definition: Definition, networks: tuple[Network, ...]) -> Descri
             }
             for index, row in enumerate(definition.validators)
         ],
-        "config_hash": hex_text(definition.config_hash),
-        "definition_hash": hex_text(definition.definition_hash),
+        "config_hash": hex_or_empty(definition.config_hash),
+        "definition_hash": hex_or_empty(definition.definition_hash),
     }
 
 
@@ -152,12 +152,12 @@ def _lock(lock: Lock, networks: tuple[Network, ...]) -> Description:
     description["validators"] = [
         {
             **(rows[index] if index < len(rows) else {"index": index, **nothing}),
-            "public_key": hex_text(validator.public_key),
-            "public_shares": [hex_text(share) for share in validator.public_shares],
+            "public_key": hex_or_empty(validator.public_key),
+            "public_shares": [hex_or_empty(share) for share in validator.public_shares],
             "deposits": [
                 {
                     "amount_gwei": deposit.amount_gwei,
-                    "withdrawal_credentials": hex_text(deposit.withdrawal_credentials),
+                    "withdrawal_credentials": hex_or_empty(deposit.withdrawal_credentials),
                 }
                 for deposit in validator.deposits
             ],
@@ -168,7 +168,7 @@ def _lock(lock: Lock, networks: tuple[Network, ...]) -> Description:
     ]
     return {
         **description,
-        "lock_hash": hex_text(lock.lock_hash),
+        "lock_hash": hex_or_empty(lock.lock_hash),
         "num_node_signatures": len(lock.node_signatures),
         "has_signature_aggregate": bool(lock.signature_aggregate),
     }
@@ -178,7 +178,7 @@ def _enr(record: Record) -> Description:
     return {
         "enr": record.encode().strip(),
         **_identity(record.encode()),
-        "node_id": hex_text(record.node_id),
+        "node_id": hex_or_empty(record.node_id),
         "seq": record.seq,
         "ip": record.ip,
         "tcp": record.tcp,
@@ -192,7 +192,7 @@ def _identity(enr: str) -> Description:
     except EnrFault:
         return {"peer_name": None, "peer_id": None, "public_key": None}
     peer_id = peer_id_of(public_key)
-    return {"peer_name": peer_name(peer_id), "peer_id": peer_id_text(peer_id), "public_key": hex_text(public_key)}
+    return {"peer_name": peer_name(peer_id), "peer_id": peer_id_text(peer_id), "public_key": hex_or_empty(public_key)}
 
 
 def _keystore(content: bytes) -> Description:
@@ -203,7 +203,7 @@ def _keystore(content: bytes) -> Description:
     texts = {name: _text(keystore.get(name)) for name in ("path", "uuid", "description")}
     version = keystore.get("version")
     return {
-        "public_key": hex_text(named) if named else None,
+        "public_key": hex_or_empty(named) if named else None,
         **texts,
         "kdf": _text(function),
         "version": version if isinstance(version, int) else None,

@@ -18,7 +18,7 @@ from charon_actors.cli.services.execution_client import execution_client
 from charon_actors.cli.verification.files import Copy, FileChecks
 from charon_actors.cli.verification.folder import check_cluster_folder, check_node_folder, is_node_folder, node_folders
 from charon_actors.cli.verification.keystores import KeystoreChecks
-from charon_actors.cli.verification.report import Report
+from charon_actors.cli.verification.report import VerificationReport
 from charon_actors.cluster.data_directory import DEPOSIT_PREFIX, LOCK_FILE
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_json import decode_definition
@@ -42,7 +42,7 @@ def run(values: Values) -> int:
         raise UserError(
             str(path), "no such directory", "give the path of what to check, or make an identity: `charon create enr`"
         )
-    report = Report()
+    report = VerificationReport()
     checks = FileChecks(report, custom_networks(values), _contract(values, report), _against(values))
     if text == STDIN or text.startswith("enr:") or not path.is_dir():
         _check_file(values, checks, text or str(path))
@@ -144,7 +144,7 @@ def _against(values: Values) -> tuple[Copy, ...]:
     return ((where, copy),)
 
 
-def _contract(values: Values, report: Report) -> ContractCheck | None:
+def _contract(values: Values, report: VerificationReport) -> ContractCheck | None:
     """Asks contract wallets; an execution client that fails is a fault of its own, and the other checks go on."""
     client = execution_client(values)
     if client is None:

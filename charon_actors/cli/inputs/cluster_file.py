@@ -50,7 +50,7 @@ def read_cluster_file(text: str) -> tuple[str, bytes, FileKind]:
             raise UserError(where, f"larger than {MAX_FILE_BYTES} bytes", "give a file of a cluster")
     else:
         where, content = text, read_file(Path(text).expanduser(), "give the path of a file")
-    kind = kind_of(content, Path(text).name)
+    kind = file_kind_of(content, Path(text).name)
     if kind is None:
         what = what_it_is(content)
         what = f"{what}, no file of a cluster" if what else "is no file of a cluster"
@@ -58,7 +58,7 @@ def read_cluster_file(text: str) -> tuple[str, bytes, FileKind]:
     return where, content, kind
 
 
-def kind_of(content: bytes, name: str = "") -> FileKind | None:
+def file_kind_of(content: bytes, name: str = "") -> FileKind | None:
     """What the content is; None when neither it nor the file's name says."""
     stripped = content.strip()
     if stripped.startswith(b"enr:"):

@@ -43,7 +43,7 @@ _KINDS: Final = frozenset({"str", "int", "float", "bool", "null", "binary", "tim
 _MAYBE_NUMBER: Final = re.compile(r"[-+.0-9]")
 
 
-class Entry(NamedTuple):
+class YamlEntry(NamedTuple):
     """A key of the top level. line: from 1. value: None for null, a list's elements."""
 
     key: str
@@ -58,7 +58,7 @@ class Text(NamedTuple):
     is_number: bool
 
 
-def read_yaml(text: str, wanted: frozenset[str]) -> tuple[list[Entry], bool]:
+def read_yaml(text: str, wanted: frozenset[str]) -> tuple[list[YamlEntry], bool]:
     """Entries of the wanted keys (in lower case), and whether more documents follow, which count for nothing.
 
     Raises ValueError, with the line; RecursionError for a file that is nested too deeply.
@@ -81,10 +81,10 @@ def read_yaml(text: str, wanted: frozenset[str]) -> tuple[list[Entry], bool]:
         return [], has_more
     if not isinstance(top, MappingNode):
         raise ValueError("the top level is no mapping of flag names to values")
-    found: dict[str, Entry] = {}
+    found: dict[str, YamlEntry] = {}
     for key, node in _pairs(top):
         if key.lower() in wanted and key.lower() not in found:
-            found[key.lower()] = Entry(key.lower(), node[0].start_mark.line + 1, _value(key, node[1]))
+            found[key.lower()] = YamlEntry(key.lower(), node[0].start_mark.line + 1, _value(key, node[1]))
     return list(found.values()), has_more
 
 

@@ -20,7 +20,7 @@ from charon_actors.cli.services.http_request import HttpFault, Service, exchange
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_json import definition_to_json
 from charon_actors.cluster.eip712 import TERMS_HASH, TERMS_VERSION
-from charon_actors.cluster.foreign_json import encode_compact, hex_text
+from charon_actors.cluster.foreign_json import encode_compact, hex_or_empty
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_json import lock_to_json
 
@@ -95,7 +95,7 @@ class ObolApi:
 
     async def publish_definition(self, definition: Definition) -> bool:
         """Whether it is new to the API. definition: signed by its creator. Raises HttpFault (401: the terms are not signed)."""
-        bearer = hex_text(definition.creator.config_signature)
+        bearer = hex_or_empty(definition.creator.config_signature)
         return await self.publish("/definition", Style.APPEND, encode_compact(definition_to_json(definition)), bearer)
 
     async def accept_terms(self, address: str, fork_version: bytes, signature: bytes) -> bool:
@@ -107,9 +107,9 @@ class ObolApi:
             "address": address,
             "version": TERMS_VERSION,
             "terms_and_conditions_hash": TERMS_HASH,
-            "fork_version": hex_text(fork_version),
+            "fork_version": hex_or_empty(fork_version),
         }
-        return await self.publish("/termsAndConditions", Style.APPEND, encode_compact(body), hex_text(signature))
+        return await self.publish("/termsAndConditions", Style.APPEND, encode_compact(body), hex_or_empty(signature))
 
     def lock_link(self, lock: Lock) -> str:
         """The dashboard of a published lock."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from charon_actors.cli.forked import verify_on_all_cores
-from charon_actors.cli.verification.report import Report
+from charon_actors.cli.verification.report import VerificationReport
 from charon_actors.cluster.data_directory import DEFINITION_FILE, LOCK_FILE
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_candidates import Hints
@@ -27,7 +27,7 @@ from charon_actors.cluster.deposit import (
 from charon_actors.cluster.explain import Explanation, explain, first_difference, is_original
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.lock import Lock
-from charon_actors.cluster.lock_checks import DEPOSITS, Check, check_definition, check_lock
+from charon_actors.cluster.lock_checks import DEPOSITS, LockCheck, check_definition, check_lock
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.peers import Peer, of_consensus_clients, own_peer, peers_of
 from charon_actors.cluster.registration import decode_overrides, verify_registrations
@@ -47,7 +47,7 @@ class FileChecks:
     """Checks files and tells `report`. networks: custom ones. against: copies to compare with. enrs: those of identity keys at hand."""
 
     def __init__(
-        self, report: Report, networks: tuple[Network, ...], contract: ContractCheck | None, against: tuple[Copy, ...]
+        self, report: VerificationReport, networks: tuple[Network, ...], contract: ContractCheck | None, against: tuple[Copy, ...]
     ) -> None:
         self.report, self.networks = report, networks
         self.enrs: list[str] = []
@@ -110,7 +110,7 @@ class FileChecks:
         self,
         where: str,
         shown: str,
-        checks: Iterator[Check],
+        checks: Iterator[LockCheck],
         content: bytes,
         subject: tuple[Definition | Lock, tuple[Copy, ...]],
         kind: str,
@@ -321,7 +321,7 @@ def eth_text(amount_gwei: int) -> str:
     return f"{eth_number(amount_gwei)} ETH"
 
 
-def _remedy(check: Check) -> str:
+def _remedy(check: LockCheck) -> str:
     if check.fault.endswith("invalid fork version"):
         return "if its network is a custom one, give its --testnet flags; else " + FRESH_COPY
     if check.is_wallet:

@@ -23,7 +23,7 @@ _SYMBOLS: Final = {"ok": ("✓", "green"), "FAULT": ("✗", "red"), "warning": (
 _WORD_WIDTH: Final = 8
 
 
-class Report:
+class VerificationReport:
     """Prints on standard output. faults: those so far, in order."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ from charon_actors.eth2.versioned import (
     json_member,
     json_uint,
     looks_like_json,
-    parse_json,
+    parse_versioned_json,
 )
 
 _BARE_AGGREGATE_OFFSET: Final = (100).to_bytes(4, "little")  # a SignedAggregateAndProof without a version around it
@@ -86,7 +86,7 @@ class VersionedAttestation(msgspec.Struct, frozen=True):
         except EncodingFault:
             if not looks_like_json(data):
                 raise
-        value = parse_json(data, OBJECT)
+        value = parse_versioned_json(data, OBJECT)
         has_index = json_member(value, "validator_index") is not None
         return cls(Attestation.from_wire_json(value), json_uint(value, "validator_index") if has_index else None)
 
@@ -179,7 +179,7 @@ class SignedAggregateAndProof(msgspec.Struct, frozen=True):
         except EncodingFault:
             if not looks_like_json(data):
                 raise
-        value = parse_json(data, OBJECT)
+        value = parse_versioned_json(data, OBJECT)
         return cls.from_json(json_fork(value), json_member(value, "aggregate_and_proof"))
 
     @classmethod

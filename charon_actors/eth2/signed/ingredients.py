@@ -13,10 +13,7 @@ from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed.parts import SIGNATURE_BYTES, checked, replaced
 from charon_actors.eth2.signing import DomainType
 from charon_actors.eth2.ssz import BYTES96, UINT64, Container, EncodingFault
-from charon_actors.eth2.versioned import (
-    encode_json,
-    parse_json,
-)
+from charon_actors.eth2.versioned import encode_json, parse_versioned_json
 
 _RANDAO: Final = Container("SignedRandao", {"epoch": UINT64, "signature": BYTES96})
 _COMMITTEE_SELECTION: Final = Container(
@@ -55,7 +52,7 @@ class SignedRandao(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> "SignedRandao":
         """From JSON. Raises: EncodingFault."""
-        return cls(**_RANDAO.from_json(parse_json(data, OBJECT)))
+        return cls(**_RANDAO.from_json(parse_versioned_json(data, OBJECT)))
 
 
 class BeaconCommitteeSelection(msgspec.Struct, frozen=True):
@@ -87,7 +84,7 @@ class BeaconCommitteeSelection(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> "BeaconCommitteeSelection":
         """From JSON. Raises: EncodingFault."""
-        return cls.from_json(parse_json(data, OBJECT))
+        return cls.from_json(parse_versioned_json(data, OBJECT))
 
     @classmethod
     def from_json(cls, value: object) -> "BeaconCommitteeSelection":
@@ -131,7 +128,7 @@ class SyncCommitteeSelection(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> "SyncCommitteeSelection":
         """From JSON. Raises: EncodingFault."""
-        return cls.from_json(parse_json(data, OBJECT))
+        return cls.from_json(parse_versioned_json(data, OBJECT))
 
     @classmethod
     def from_json(cls, value: object) -> "SyncCommitteeSelection":
@@ -170,7 +167,7 @@ class RawSignature(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> "RawSignature":
         """From base64 in quotes. Raises: EncodingFault."""
-        value = parse_json(data, OBJECT)
+        value = parse_versioned_json(data, OBJECT)
         if not isinstance(value, str):
             raise EncodingFault("not a signature in quotes")
         try:

@@ -6,10 +6,7 @@ import msgspec
 
 from charon_actors.bounded_json import OBJECT
 from charon_actors.eth2.ssz import Container, EncodingFault
-from charon_actors.eth2.versioned import (
-    looks_like_json,
-    parse_json,
-)
+from charon_actors.eth2.versioned import looks_like_json, parse_versioned_json
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -31,4 +28,4 @@ def ssz_or_json(schema: Container, data: bytes) -> dict[str, Any]:
         return schema.decode(data)
     if not looks_like_json(data):
         raise EncodingFault(f"{schema.name}: {len(data)} bytes instead of {schema.fixed_size}")
-    return schema.from_json(parse_json(data, OBJECT))
+    return schema.from_json(parse_versioned_json(data, OBJECT))

@@ -11,11 +11,7 @@ from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed.parts import replaced, ssz_or_json
 from charon_actors.eth2.signing import DomainType
 from charon_actors.eth2.ssz import EncodingFault
-from charon_actors.eth2.versioned import (
-    encode_json,
-    json_member,
-    parse_json,
-)
+from charon_actors.eth2.versioned import encode_json, json_member, parse_versioned_json
 
 
 class SignedVoluntaryExit(msgspec.Struct, frozen=True):
@@ -99,7 +95,7 @@ class SignedValidatorRegistration(msgspec.Struct, frozen=True):
     @classmethod
     def decode(cls, data: bytes) -> "SignedValidatorRegistration":
         """From the JSON form. Raises: EncodingFault."""
-        value = parse_json(data, OBJECT)
+        value = parse_versioned_json(data, OBJECT)
         version = json_member(value, "version")
         if version != 0 or isinstance(version, bool):
             raise EncodingFault("a builder registration of an unknown version")

@@ -17,9 +17,9 @@ from actors.dkg.actor import Aborted
 from actors.mailbox import ActorDown
 from charon_actors.cluster.data_directory import write_ceremony_artifacts
 from charon_actors.cluster.peers import peers_of
-from charon_actors.dkg.ceremony import Phase, check_definition
+from charon_actors.dkg.ceremony import Phase, check_ceremony_definition
 from charon_actors.dkg.dialect import PARTIALS_PROTOCOL, SHARES_PROTOCOL, SYNC_PROTOCOL, Dialect
-from charon_actors.dkg.sync_messages import SyncReport, encode_frame, encode_report, sign_definition
+from charon_actors.dkg.sync_messages import SyncReport, encode_report, encode_sync_frame, sign_definition
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
 from charon_actors.p2p.protobuf import core_pb2, dkg_pb2
@@ -53,14 +53,14 @@ async def test_honest_ceremonies_end_with_one_lock(
 @pytest.mark.parametrize("version", ["v1.0.0", "v1.5.0"])
 def test_definitions_without_deposits_in_the_lock_are_refused(version: str) -> None:
     with pytest.raises(UserError, match=rf"only v1.6.0 and newer .* this is {version}"):
-        check_definition("definition", definition(3, 2, 1, version=version))
+        check_ceremony_definition("definition", definition(3, 2, 1, version=version))
 
 
 def test_the_largest_ceremony_has_255_operators() -> None:
     """04 §5.1: a share index is one byte."""
-    check_definition("definition", definition(255, 170, 1))
+    check_ceremony_definition("definition", definition(255, 170, 1))
     with pytest.raises(UserError, match="too many operators for a ceremony: 256 > 255"):
-        check_definition("definition", definition(256, 171, 1))
+        check_ceremony_definition("definition", definition(256, 171, 1))
 
 
 def edit(protocol: str, source: int, kind: Any, change: Any, target: int | None = None) -> Any:
@@ -373,7 +373,7 @@ async def hostile(tmp_path_factory: pytest.TempPathFactory, protocol: str, body:
         if not is_framed:
             await stream.send_all(body or b"\0")
         elif protocol == SYNC_PROTOCOL:
-            await stream.send_all(encode_frame(body))
+            await stream.send_all(encode_sync_frame(body))
         else:
             await stream.write_delimited(body)
         await stream.send_eof()
@@ -397,7 +397,7 @@ async def test_a_sync_message_that_comes_in_pieces_is_read(tmp_path: Path) -> No
         while 0 not in rig.network.handlers:
             await trio.lowlevel.checkpoint()
         signature = sign_definition(private_key(1), rig.definition.definition_hash)
-        frame = encode_frame(encode_report(SyncReport((1, 2), signature, "v1.10.9-xyz", 0, nickname="x")))
+        frame = encode_sync_frame(encode_report(SyncReport((1, 2), signature, "v1.10.9-xyz", 0, nickname="x")))
         stream = await rig.network.connect(1, 0, (SYNC_PROTOCOL,))
         for _ in range(2):
             for position in range(len(frame)):

@@ -26,8 +26,8 @@ from charon_actors.dkg.sync_messages import (
     SyncReport,
     decode_report,
     encode_answer,
-    encode_frame,
     encode_report,
+    encode_sync_frame,
     sign_definition,
 )
 from tests.actors.dkg.memory_mesh import MemoryMesh, MemoryNetwork, MemoryStream
@@ -418,7 +418,7 @@ async def test_after_the_end_no_peer_can_make_a_failure_of_it(tmp_path: Path) ->
         while any(node.lock is None for node in rig.nodes):
             await trio.sleep(0.01)
         stream = await rig.network.connect(1, 0, (SYNC_PROTOCOL,))
-        await stream.send_all(encode_frame(report_of(1, 8, version="v9.9")))
+        await stream.send_all(encode_sync_frame(report_of(1, 8, version="v9.9")))
 
     await rig.run(meanwhile=meanwhile)
     rig.check_honest()

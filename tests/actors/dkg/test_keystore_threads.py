@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from actors.dkg.keystore_threads import encrypt_keystores
+from actors.dkg.keystore_threads import encrypt_in_threads
 from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.crypto import CryptoFault, decode_keystore, decrypt_keystore
 from tests.charon_actors.dkg.vectors import counting_entropy
@@ -25,7 +25,7 @@ async def no_threads() -> None:
 async def test_every_secret_is_under_its_own_password() -> None:
     secrets = [number.to_bytes(32, "big") for number in range(1, 20)]
     made: dict[int, Keystore] = {}
-    await encrypt_keystores(secrets, 16, counting_entropy("k"), made.__setitem__)
+    await encrypt_in_threads(secrets, 16, counting_entropy("k"), made.__setitem__)
     assert sorted(made) == list(range(19))
     for place, secret in enumerate(secrets):
         assert decrypt_keystore(decode_keystore(made[place].content), made[place].password) == secret
@@ -36,14 +36,14 @@ async def test_every_secret_is_under_its_own_password() -> None:
 
 async def test_an_error_surfaces() -> None:
     with pytest.raises(CryptoFault):
-        await encrypt_keystores([bytes(32)] * 5, 16, counting_entropy("k"), lambda place, keystore: None)
+        await encrypt_in_threads([bytes(32)] * 5, 16, counting_entropy("k"), lambda place, keystore: None)
     await no_threads()
 
 
 async def test_cancelled_threads_stop_after_the_keystore_at_hand() -> None:
     made: dict[int, Keystore] = {}
     with trio.move_on_after(0.05) as scope:
-        await encrypt_keystores([b"\x01" * 32] * 1000, 200_000, counting_entropy("k"), made.__setitem__)
+        await encrypt_in_threads([b"\x01" * 32] * 1000, 200_000, counting_entropy("k"), made.__setitem__)
     assert scope.cancelled_caught
     count = len(made)
     await no_threads()

@@ -37,6 +37,7 @@ from actors.duties import (
     Settings,
     SlotStarted,
 )
+from actors.duties.kinds import KINDS, Kinds
 from actors.facts import Fact
 from actors.mailbox import Address, Inbox, Mailbox, Reply, Request, open_actor, run_incarnation
 from actors.signatures import AwaitGroupSignature, GroupSigned
@@ -264,6 +265,7 @@ class Rig:
         self.blocks: list[BlockFetched] = []
         self.refused: list[DecisionRefused] = []
         self.allow_foreign_fee_recipient = False
+        self.kinds: Kinds = KINDS
         self.address: Address[Message]
         self.consensus_address: Address[ConsensusMessage]
         self._neighbours: tuple[Address[Any], ...]
@@ -307,6 +309,7 @@ class Rig:
             signatures=signatures,
             wall_clock=self.now,
             on_fact=self.hear,
+            kinds=self.kinds,
             verify_all=self.verify_all,
         )
 

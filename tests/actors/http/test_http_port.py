@@ -9,7 +9,7 @@ import trio.testing
 
 from actors.http import descriptors
 from actors.http import port as http_port
-from actors.http.port import LONG_S, Limits, Pace, Place, Port, Standing, address_of
+from actors.http.port import LONG_S, Limits, Pace, Port, PortPlace, Standing, address_of
 
 OURS = "127.0.0.1"
 
@@ -23,13 +23,13 @@ class Clients:
         self.port = Port(Limits(connections=most), self.dropped.append)
         self.now = 0.0
 
-    def come(self, name: str, address: str = OURS, *, has_input: bool = False) -> Place | None:
-        place = Place(address, self.now, lambda: self.closed.append(name), lambda: has_input)
+    def come(self, name: str, address: str = OURS, *, has_input: bool = False) -> PortPlace | None:
+        place = PortPlace(address, self.now, lambda: self.closed.append(name), lambda: has_input)
         is_in = self.port.admit(place, self.now)
         self.now += 1
         return place if is_in else None
 
-    def becomes(self, place: Place | None, standing: Standing, *, since: float | None = None) -> None:
+    def becomes(self, place: PortPlace | None, standing: Standing, *, since: float | None = None) -> None:
         assert place is not None
         place.becomes(standing, self.now if since is None else since)
         self.now += 1

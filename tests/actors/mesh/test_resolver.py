@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.mesh import resolver
-from actors.mesh.resolver import MAX_BODY_BYTES, ResolveFault, check_url, decode_answer, decode_entry, relay_headers, resolve
+from actors.mesh.resolver import (
+    MAX_BODY_BYTES,
+    ResolveFault,
+    check_url,
+    decode_entry,
+    decode_relay_answer,
+    relay_headers,
+    resolve_relay,
+)
 from charon_actors.enr import new_record
 from charon_actors.p2p.peer_id import peer_id_text
 from tests.actors.mesh.rig import key_of, open_nodes
@@ -66,7 +74,7 @@ async def test_a_json_list_gives_its_relay_and_the_headers_were_sent_exactly() -
         )
 
     async with serve(script) as url:
-        target = await resolve(url, relay_headers("abcdef1", "the-uuid"))
+        target = await resolve_relay(url, relay_headers("abcdef1", "the-uuid"))
     assert target.peer_id == IDS[1]
     assert {str(address) for address in target.addresses} == {"/ip4/1.2.3.4/tcp/3610", "/dns/r.example/tcp/1"}
     assert target.skipped == ("rubbish",)
@@ -78,7 +86,7 @@ async def test_a_json_list_gives_its_relay_and_the_headers_were_sent_exactly() -
 async def test_an_enr_gives_its_relay() -> None:
     record = new_record(key_of(0), ip="5.6.7.8", tcp=3610, udp=9999)
     async with serve(says(answer(record.text.encode()))) as url:
-        target = await resolve(url, {})
+        target = await resolve_relay(url, {})
     assert (target.peer_id, [str(address) for address in target.addresses]) == (IDS[1], ["/ip4/5.6.7.8/tcp/3610"])
 
 
@@ -106,7 +114,7 @@ async def test_a_bad_answer_is_a_fault_with_a_reason(response: bytes, reason: st
     with trio.fail_after(5):
         async with serve(says(response)) as url:
             with pytest.raises(ResolveFault, match=reason):
-                await resolve(url, {})
+                await resolve_relay(url, {})
 
 
 async def test_an_endless_answer_is_cut_off() -> None:
@@ -122,7 +130,7 @@ async def test_an_endless_answer_is_cut_off() -> None:
     with trio.fail_after(5):
         async with serve(script) as url:
             with pytest.raises(ResolveFault, match="larger"):
-                await resolve(url, {})
+                await resolve_relay(url, {})
     assert sent < 16 * 1024 * 1024
 
 
@@ -134,26 +142,26 @@ async def test_a_redirect_is_followed() -> None:
         await stream.send_all(answer(b"", "302 Found", "Location: /elsewhere\r\n") if is_first else answer(body))
 
     async with serve(script) as url:
-        assert (await resolve(url, {})).peer_id == IDS[1]
+        assert (await resolve_relay(url, {})).peer_id == IDS[1]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "http://[", "http://" + "x" * 70 + ".invalid/", "http://127.0.0.1:0/"])
 async def test_nobody_listening_is_a_fault(url: str) -> None:
     with pytest.raises(ResolveFault):
-        await resolve(url, {})
+        await resolve_relay(url, {})
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_the_reason_is_the_systems_own_not_that_all_attempts_failed(scheme: str) -> None:
     with pytest.raises(ResolveFault, match="refused"):
-        await resolve(f"{scheme}://127.0.0.1:9/", {})
+        await resolve_relay(f"{scheme}://127.0.0.1:9/", {})
 
 
 @pytest.mark.parametrize("variable", ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"])
 async def test_a_socks_proxy_is_a_fault_that_says_so(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "socks5://user:secret@127.0.0.1:9")
     with pytest.raises(ResolveFault, match=f"{variable}.* is a SOCKS proxy") as raised:
-        await resolve("https://relay.invalid/", {})
+        await resolve_relay("https://relay.invalid/", {})
     assert "secret" not in str(raised.value)
 
 
@@ -174,9 +182,9 @@ async def test_the_environments_http_proxy_is_used_but_not_where_no_proxy_says_s
 
     async with serve(script) as url:
         monkeypatch.setenv("HTTP_PROXY", url.removesuffix("/some/path"))
-        assert (await resolve("http://relay.invalid/a", {})).peer_id == IDS[1]
+        assert (await resolve_relay("http://relay.invalid/a", {})).peer_id == IDS[1]
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        await resolve(url, {})
+        await resolve_relay(url, {})
     assert lines == [b"GET http://relay.invalid/a HTTP/1.1", b"GET /some/path HTTP/1.1"]
 
 
@@ -192,14 +200,14 @@ async def test_the_ca_bundle_is_read_once_and_not_by_the_event_loop(monkeypatch:
     resolver._tls_context.cache_clear()
     async with serve(says(answer(json.dumps([f"/ip4/1.2.3.4/tcp/1/p2p/{ONE}"]).encode()))) as url:
         for _ in range(3):
-            await resolve(url, {})
+            await resolve_relay(url, {})
     assert len(readers) == 1
     assert readers[0] is not threading.current_thread()
 
 
 def test_an_address_that_dns_cannot_be_asked_for_is_left_out() -> None:
     bad, good = (f"/dns4/{name}/tcp/1/p2p/{ONE}" for name in ("a..b", "relay.example"))
-    target = decode_answer(json.dumps([bad, good]).encode())
+    target = decode_relay_answer(json.dumps([bad, good]).encode())
     assert [str(address) for address in target.addresses] == ["/dns4/relay.example/tcp/1"]
     assert target.skipped == (bad,)
 
@@ -219,18 +227,18 @@ def test_an_address_without_the_relays_id_is_refused(entry: str) -> None:
 @given(st.binary(max_size=300) | st.text(max_size=100).map(str.encode))
 def test_hostile_bodies_end_in_a_fault(body: bytes) -> None:
     with pytest.raises(ResolveFault):
-        decode_answer(body)
+        decode_relay_answer(body)
 
 
 @given(st.recursive(st.none() | st.text(max_size=10), lambda inner: st.lists(inner, max_size=3), max_leaves=20))
 def test_hostile_json_ends_in_a_fault(value: object) -> None:
     with pytest.raises(ResolveFault):
-        decode_answer(json.dumps(value).encode())
+        decode_relay_answer(json.dumps(value).encode())
 
 
 def test_deeply_nested_json_ends_in_a_fault() -> None:
     with pytest.raises(ResolveFault):
-        decode_answer(b"[" * 60_000)
+        decode_relay_answer(b"[" * 60_000)
 
 
 async def test_a_changed_answer_replaces_the_relay_and_its_new_id_passes_the_gate(autojump_clock: trio.testing.MockClock) -> None:

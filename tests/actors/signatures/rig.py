@@ -12,7 +12,16 @@ import trio.testing
 from actors.facts import Fact
 from actors.mailbox import Address, Mailbox, open_actor
 from actors.off_loop import OffLoop
-from actors.signatures import GroupSigned, Message, PartialsStored, PartialsVerified, PeerPartials, Settings, Shares, Signatures
+from actors.signatures import (
+    GroupSigned,
+    Message,
+    PartialsStored,
+    PartialsVerified,
+    PeerPartials,
+    Settings,
+    Signatures,
+    ValidatorShares,
+)
 from actors.slashing.actor import ExportHistory, SlashingGuard
 from actors.slashing.actor import Message as GuardMessage
 from charon_actors.crypto import Check, public_key, verify_all
@@ -20,7 +29,7 @@ from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.proposal import Proposal, SignedProposal
 from charon_actors.eth2.signed_data import SignedData
-from charon_actors.signatures.wire import encode_message
+from charon_actors.signatures.wire import encode_partials
 from tests.charon_actors.signatures.signed import CHAIN, DUTY, SLOT, THRESHOLD, keys, unsigned
 
 
@@ -86,7 +95,8 @@ async def node(
     this = Node(share_index)
     settings = Settings(
         validators={
-            keys(v)[0]: Shares({index: public_key(secret) for index, secret in keys(v)[1].items()}) for v in range(validators)
+            keys(v)[0]: ValidatorShares({index: public_key(secret) for index, secret in keys(v)[1].items()})
+            for v in range(validators)
         },
         own_share_index=share_index,
         threshold=THRESHOLD,
@@ -113,7 +123,7 @@ async def node(
 
 
 async def tell(this: Node, share_index: int, signed: SignedData, *, validator: int = 0, duty: Duty = DUTY) -> None:
-    this.address.tell(PeerPartials(share_index - 1, encode_message(duty, share_index, {keys(validator)[0]: signed})))
+    this.address.tell(PeerPartials(share_index - 1, encode_partials(duty, share_index, {keys(validator)[0]: signed})))
     await settle(this)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from actors.slashing.store import Listening, SlashingStore, open_store
 from charon_actors.errors import UserError
-from charon_actors.slashing import AttestationEntry, BlockEntry, Conflict, Kind, SlashableFault
+from charon_actors.slashing import AttestationEntry, BlockEntry, Conflict, Reason, SlashableFault
 
 ROOT = bytes(range(32))
 KEY = bytes([1]) * 48
@@ -146,7 +146,7 @@ def test_side_files_that_are_removed_take_nothing_along(tmp_path: Path) -> None:
     with pytest.raises(SlashableFault) as fault:
         store.record([double(60)])
     conflict: Conflict = fault.value.conflict
-    assert conflict.kind is Kind.DOUBLE_VOTE
+    assert conflict.kind is Reason.DOUBLE_VOTE
     store.close()
 
 

@@ -22,7 +22,7 @@ from charon_actors.slashing import (
     Entry,
     Interchange,
     InterchangeFault,
-    Kind,
+    Reason,
     SlashableFault,
     decode_interchange,
     encode_interchange,
@@ -57,7 +57,7 @@ def test_all_entries_or_none(store: SlashingStore) -> None:
     store.record([vote(1, 2)])
     with pytest.raises(SlashableFault) as fault:
         store.record([vote(1, 3, key=1), vote(1, 2, root=9)])
-    assert fault.value.conflict.kind is Kind.DOUBLE_VOTE
+    assert fault.value.conflict.kind is Reason.DOUBLE_VOTE
     assert fault.value.conflict.existing == vote(1, 2)
     assert store.export().entries == (vote(1, 2),)
     store.record([vote(1, 3, key=1)])

@@ -12,13 +12,13 @@ from charon_actors.dkg.step_sync import BARRIER_TEXT, Effect, Failed, Passed, Re
 from charon_actors.dkg.sync_messages import (
     SyncAnswer,
     SyncReport,
-    decode_answer,
     decode_length,
     decode_report,
+    decode_sync_answer,
     definition_digest,
     encode_answer,
-    encode_frame,
     encode_report,
+    encode_sync_frame,
     sign_definition,
 )
 from tests.charon_actors.dkg.vectors import V1_10, V1_11, load
@@ -151,14 +151,14 @@ def test_recorded_signatures(operator: Any) -> None:
 @pytest.mark.parametrize("message", VECTOR["messages"], ids=lambda message: message["name"])
 def test_recorded_messages_both_ways(message: Any) -> None:
     body = bytes.fromhex(message["proto"])
-    assert encode_frame(body).hex() == message["frame"]
+    assert encode_sync_frame(body).hex() == message["frame"]
     assert decode_length(1, bytes.fromhex(message["frame"])[:8]) == len(body)
     if message["type"] == "MsgSync":
         report = decode_report(1, body)
         assert report.timestamp == STAMP
         assert encode_report(report) == body
     else:
-        answer = decode_answer(1, body)
+        answer = decode_sync_answer(1, body)
         assert encode_answer(answer) == body
         assert answer == SyncAnswer(STAMP, answer.error)
 
@@ -172,7 +172,7 @@ def test_frames_of_impossible_length(length: int) -> None:
 @given(st.binary(max_size=200))
 @settings(max_examples=500)
 def test_hostile_bytes_end_in_a_named_fault_or_are_echoed(body: bytes) -> None:
-    for decode, encode in ((decode_report, encode_report), (decode_answer, encode_answer)):
+    for decode, encode in ((decode_report, encode_report), (decode_sync_answer, encode_answer)):
         try:
             decoded: Any = decode(1, body)
         except CeremonyFault as fault:

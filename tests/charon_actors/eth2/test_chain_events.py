@@ -4,25 +4,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charon_actors.eth2.beacon_api import BlockEvent, ChainEvent, HeadEvent, ReorgEvent
-from charon_actors.eth2.chain_events import KEPT_CLAIMS, RATES, Intake, Witnesses
+from charon_actors.eth2.chain_events import KEPT_CLAIMS, RATES, EventIntake, Witnesses
 
 HEAD = HeadEvent(9, b"\1" * 32, b"\2" * 32, b"\3" * 32)
 REORG = ReorgEvent(100, 2)
 
 
 def test_a_flood_of_one_topic_leaves_room_for_the_others_and_ends() -> None:
-    intake = Intake()
+    intake = EventIntake()
     assert sum(intake.admits("chain_reorg", second / 1000) for second in range(75_000)) == 8 + 18  # 75 s
     assert intake.admits("head", 75.0)
     assert not intake.admits("attestation", 75.0), "nobody listens to that"
 
 
 def test_what_honest_nodes_send_is_never_dropped() -> None:
-    intake = Intake()
+    intake = EventIntake()
     for slot in range(1000):
         for topic, times in {"head": 3, "block": 3, "chain_reorg": 2}.items():
             assert all(intake.admits(topic, 12.0 * slot + n / 10) for n in range(times))
-    assert all(Intake().admits("head", slot / 2) for slot in range(1000)), "slots of half a second"
+    assert all(EventIntake().admits("head", slot / 2) for slot in range(1000)), "slots of half a second"
     assert RATES["block"][0] >= 2 * 32, "an epoch that comes at once"
 
 

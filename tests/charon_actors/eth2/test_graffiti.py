@@ -2,7 +2,7 @@
 
 import pytest
 
-from charon_actors.eth2.graffiti import DEFAULT_GRAFFITI, client_suffix, padded
+from charon_actors.eth2.graffiti import DEFAULT_GRAFFITI, client_suffix, padded_graffiti
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_the_suffix_tells_the_beacon_nodes_client(version: str, suffix: bytes) -
 
 
 def test_texts_get_the_suffix_and_the_default_does_not() -> None:
-    assert padded(b"my cluster", b"OBLH") == b"my clusterOBLH".ljust(32, b"\0")
-    assert padded(b"g" * 28, b"OBLH") == b"g" * 28 + b"OBLH"
-    assert padded(b"g" * 32, b"") == b"g" * 32
-    assert padded(b"", b"OBLH") == DEFAULT_GRAFFITI.ljust(32, b"\0")
+    assert padded_graffiti(b"my cluster", b"OBLH") == b"my clusterOBLH".ljust(32, b"\0")
+    assert padded_graffiti(b"g" * 28, b"OBLH") == b"g" * 28 + b"OBLH"
+    assert padded_graffiti(b"g" * 32, b"") == b"g" * 32
+    assert padded_graffiti(b"", b"OBLH") == DEFAULT_GRAFFITI.ljust(32, b"\0")
     assert DEFAULT_GRAFFITI.startswith(b"charon-actors/")

@@ -17,7 +17,7 @@ from charon_actors.p2p.peerinfo import (
     decode_version,
     encode_peer_info,
     is_version_supported,
-    judge,
+    judge_peerinfo,
 )
 from charon_actors.profile import Profile
 from tests.charon_actors.p2p.vectors import load
@@ -62,11 +62,11 @@ def test_version_support_is_charons(case: dict[str, object]) -> None:
 def test_an_empty_message_is_legal_and_judged_as_a_problem() -> None:
     info = decode_peer_info(b"")
     assert info == PeerInfo()
-    assert judge(info, own=OWN, now_s=NOW, rtt_s=0.1, profile=Profile.V1_10).problems != ()
+    assert judge_peerinfo(info, own=OWN, now_s=NOW, rtt_s=0.1, profile=Profile.V1_10).problems != ()
 
 
 def test_a_good_answer_gives_all_facts_and_no_problem() -> None:
-    found = judge(GOOD, own=OWN, now_s=NOW, rtt_s=0.1, profile=Profile.V1_11)
+    found = judge_peerinfo(GOOD, own=OWN, now_s=NOW, rtt_s=0.1, profile=Profile.V1_11)
     assert found.problems == ()
     assert found.clock_offset_s == pytest.approx(0.0, abs=1e-6)
     assert (found.nickname, found.version, found.is_version_supported) == ("john", "v1.10.3", True)
@@ -74,32 +74,32 @@ def test_a_good_answer_gives_all_facts_and_no_problem() -> None:
 
 @pytest.mark.parametrize(("sent_at", "offset"), [(NOW + 2, 2.05), (NOW - 3, -2.95), (0.0, -3600.0), (9e18, 3600.0)])
 def test_the_clock_offset_is_positive_when_the_peer_is_ahead_and_clamped(sent_at: float, offset: float) -> None:
-    found = judge(msgspec.structs.replace(GOOD, sent_at_s=sent_at), own=OWN, now_s=NOW, rtt_s=0.1, profile=Profile.V1_11)
+    found = judge_peerinfo(msgspec.structs.replace(GOOD, sent_at_s=sent_at), own=OWN, now_s=NOW, rtt_s=0.1, profile=Profile.V1_11)
     assert found.clock_offset_s == pytest.approx(offset, abs=1e-6)
 
 
 def test_an_unsupported_version_hides_a_wrong_lock_hash() -> None:
     old = msgspec.structs.replace(GOOD, version="v0.19.0", lock_hash=bytes([1]) * 32)
-    found = judge(old, own=OWN, now_s=NOW, rtt_s=0.1, profile=Profile.V1_10)
+    found = judge_peerinfo(old, own=OWN, now_s=NOW, rtt_s=0.1, profile=Profile.V1_10)
     assert (found.is_version_supported, found.version, len(found.problems)) == (False, None, 1)
 
 
 def test_other_clients_are_only_checked_by_old_releases() -> None:
     other = msgspec.structs.replace(GOOD, version="v0.1.0", client="other")
-    assert judge(other, own=OWN, now_s=NOW, rtt_s=0, profile=Profile.V1_11).is_version_supported is True
-    assert judge(other, own=OWN, now_s=NOW, rtt_s=0, profile=Profile.V1_10).is_version_supported is False
+    assert judge_peerinfo(other, own=OWN, now_s=NOW, rtt_s=0, profile=Profile.V1_11).is_version_supported is True
+    assert judge_peerinfo(other, own=OWN, now_s=NOW, rtt_s=0, profile=Profile.V1_10).is_version_supported is False
 
 
 def test_wrong_lock_hash_and_builder_flag_are_both_named() -> None:
     other = msgspec.structs.replace(GOOD, lock_hash=bytes([1]) * 32, is_builder_enabled=True)
-    assert len(judge(other, own=OWN, now_s=NOW, rtt_s=0, profile=Profile.V1_10).problems) == 2
+    assert len(judge_peerinfo(other, own=OWN, now_s=NOW, rtt_s=0, profile=Profile.V1_10).problems) == 2
 
 
 @pytest.mark.parametrize(
     ("git_hash", "good"), [("abcdef1", True), ("unknown", True), ("ABCDEF1", False), ("abcdef12", False), ("", False)]
 )
 def test_git_hashes(git_hash: str, good: bool) -> None:
-    found = judge(msgspec.structs.replace(GOOD, git_hash=git_hash), own=OWN, now_s=NOW, rtt_s=0, profile=Profile.V1_10)
+    found = judge_peerinfo(msgspec.structs.replace(GOOD, git_hash=git_hash), own=OWN, now_s=NOW, rtt_s=0, profile=Profile.V1_10)
     assert (found.problems == ()) is good
     assert found.nickname == "john", "step 2 comes first"
 
@@ -122,4 +122,4 @@ def test_hostile_bytes_end_in_a_fault_or_a_printable_value(data: bytes) -> None:
     except PeerInfoFault:
         return
     assert (info.version + info.nickname + info.git_hash + info.client).isprintable()
-    judge(info, own=OWN, now_s=NOW, rtt_s=0.1, profile=Profile.V1_11)
+    judge_peerinfo(info, own=OWN, now_s=NOW, rtt_s=0.1, profile=Profile.V1_11)

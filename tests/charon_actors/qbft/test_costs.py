@@ -21,7 +21,7 @@ from charon_actors.qbft.messages import (
     SPARE_VALIDATORS,
     UNSIGNED_DATA_SET,
     MessageFault,
-    Received,
+    ReceivedMessage,
     Steps,
     Value,
     Verifier,
@@ -122,7 +122,7 @@ def test_an_honest_message_costs_its_signature_and_its_value() -> None:
     named, value = value_of(bytes(40 * KIB))
     costs, received = cost_of(verifier().decoding(prepare(named, [value])))
     assert costs == [SIGNATURE_COST, len(value.content)]
-    assert isinstance(received, Received)
+    assert isinstance(received, ReceivedMessage)
     assert received.values == {named: value}
 
 
@@ -146,7 +146,7 @@ def test_what_comes_after_the_last_named_value_is_not_hashed(surplus: bytes) -> 
     named, value = value_of(b"named")
     costs, received = cost_of(verifier().decoding(prepare(named, [value, value_of(surplus)[1]])))
     assert costs == [SIGNATURE_COST, LEAST_VALUE_COST]
-    assert isinstance(received, Received)
+    assert isinstance(received, ReceivedMessage)
     assert received.values == {named: value}
 
 
@@ -174,7 +174,7 @@ def test_hashing_ends_when_there_are_too_few_values_left() -> None:
             entry.value = value.content
         costs, end = cost_of(verifier().decoding(wire.SerializeToString()))
         assert costs == [SIGNATURE_COST] * 2 + [LEAST_VALUE_COST] * hashed
-        assert isinstance(end, Received) == (hashed == 2)
+        assert isinstance(end, ReceivedMessage) == (hashed == 2)
 
 
 # sizes
@@ -256,7 +256,7 @@ def test_what_is_known_by_its_bytes_is_neither_billed_nor_hashed_again() -> None
     one.decode(prepare(named, [value]))
     costs, received = cost_of(one.decoding(prepare(named, [value], source=2)))
     assert costs == [SIGNATURE_COST]
-    assert isinstance(received, Received)
+    assert isinstance(received, ReceivedMessage)
     assert received.values == {named: value}
     assert cost_of(one.decoding(prepare(named, [value], source=2)))[0] == []
 
@@ -296,7 +296,7 @@ def test_large_values_are_hashed_in_steps_which_those_who_need_them_share(monkey
     named, value = value_of(bytes(10 * STEP_BYTES))
     one = verifier()
     waiting = [one.decoding(prepare(named, [value], PROPOSER, source)) for source in (1, 2, 3)]
-    found: list[Received] = []
+    found: list[ReceivedMessage] = []
     while waiting:
         for steps in list(waiting):
             before = len(hashed)
@@ -319,5 +319,5 @@ def test_a_decoding_that_is_thrown_away_harms_no_other() -> None:
         next(given_up)
     given_up.close()
     end = cost_of(other)[1]
-    assert isinstance(end, Received)
+    assert isinstance(end, ReceivedMessage)
     assert end.values == {named: value}

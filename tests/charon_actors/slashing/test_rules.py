@@ -15,8 +15,8 @@ from charon_actors.slashing import (
     Entry,
     Interchange,
     InterchangeFault,
-    Kind,
     Minimum,
+    Reason,
     SlashableFault,
     check,
     decode_interchange,
@@ -44,29 +44,29 @@ SIGNED: list[Entry] = [block(10), block(20), vote(2, 3), vote(5, 10), vote(9, 11
         (block(21), Allowed.RECORD),
         (block(11), Allowed.RECORD),  # between two slots
         (block(20), Allowed.REPEAT),
-        (block(20, 2), Kind.DOUBLE_BLOCK),
-        (block(30, 2), Kind.DOUBLE_BLOCK),  # the recorded root is unknown
-        (block(10, 2), Kind.DOUBLE_BLOCK),
-        (block(9), Kind.BELOW_MINIMUM),
-        (block(2**63), Kind.BAD_NUMBERS),
-        (block(-1), Kind.BAD_NUMBERS),
+        (block(20, 2), Reason.DOUBLE_BLOCK),
+        (block(30, 2), Reason.DOUBLE_BLOCK),  # the recorded root is unknown
+        (block(10, 2), Reason.DOUBLE_BLOCK),
+        (block(9), Reason.BELOW_MINIMUM),
+        (block(2**63), Reason.BAD_NUMBERS),
+        (block(-1), Reason.BAD_NUMBERS),
         (vote(12, 13), Allowed.RECORD),
-        (vote(11, 11, 2), Kind.DOUBLE_VOTE),
+        (vote(11, 11, 2), Reason.DOUBLE_VOTE),
         (vote(2, 3), Allowed.REPEAT),
-        (vote(5, 10), Kind.SURROUNDED),  # recorded, but so is 3 to 12: never again
-        (vote(5, 10, 2), Kind.DOUBLE_VOTE),
-        (vote(4, 10), Kind.DOUBLE_VOTE),  # same target and root, another source
-        (vote(3, 12), Kind.DOUBLE_VOTE),  # the recorded root is unknown
-        (vote(4, 13), Kind.SURROUNDS),
-        (vote(8, 9), Kind.SURROUNDED),
-        (vote(1, 2), Kind.BELOW_MINIMUM),
-        (vote(2, 2), Kind.BELOW_MINIMUM),
-        (vote(13, 12), Kind.BAD_NUMBERS),
-        (vote(1, 2**63), Kind.BAD_NUMBERS),
-        (vote(-1, 5), Kind.BAD_NUMBERS),
+        (vote(5, 10), Reason.SURROUNDED),  # recorded, but so is 3 to 12: never again
+        (vote(5, 10, 2), Reason.DOUBLE_VOTE),
+        (vote(4, 10), Reason.DOUBLE_VOTE),  # same target and root, another source
+        (vote(3, 12), Reason.DOUBLE_VOTE),  # the recorded root is unknown
+        (vote(4, 13), Reason.SURROUNDS),
+        (vote(8, 9), Reason.SURROUNDED),
+        (vote(1, 2), Reason.BELOW_MINIMUM),
+        (vote(2, 2), Reason.BELOW_MINIMUM),
+        (vote(13, 12), Reason.BAD_NUMBERS),
+        (vote(1, 2**63), Reason.BAD_NUMBERS),
+        (vote(-1, 5), Reason.BAD_NUMBERS),
     ],
 )
-def test_each_condition(new: Entry, expected: Allowed | Kind) -> None:
+def test_each_condition(new: Entry, expected: Allowed | Reason) -> None:
     verdict = check(ListHistory(SIGNED), new)
     assert (verdict.kind if isinstance(verdict, Conflict) else verdict) == expected
 

@@ -117,6 +117,10 @@ def test_nobody_else_knows_the_kinds_by_name() -> None:
             if name.startswith("actors/duties/kinds/"):
                 continue
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "DutyType" and node.attr in DutyType.__members__:
+                if (
+                    isinstance(node, ast.Attribute)
+                    and ast.unparse(node.value) == "DutyType"
+                    and node.attr in DutyType.__members__
+                ):
                     found.add(name)
     assert {name for name in found if not name.startswith(tuple(KNOWS_KINDS))} == set()

@@ -35,6 +35,7 @@ from actors.facts import Fact, OnFact, unheard
 from actors.log import get_logger
 from actors.mailbox import Inbox, Request
 from charon_actors.crypto import (
+    PBKDF2_ITERATIONS,
     Check,
     CryptoFault,
     Entropy,
@@ -46,7 +47,6 @@ from charon_actors.crypto import (
     verify,
     verify_all,
 )
-from charon_actors.crypto.keystore import PBKDF2_ITERATIONS
 from charon_actors.errors import Retryable
 
 DEFAULT_WORKERS: Final = min(2, os.cpu_count() or 1)

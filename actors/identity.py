@@ -23,7 +23,7 @@ import trio
 from actors.change_log import ChangeLog
 from actors.log import get_logger
 from actors.mailbox import Inbox, Request
-from actors.slashing.twin_file import sync_folder
+from actors.twin_file import sync_folder
 from charon_actors.cluster.staging import write_file
 from charon_actors.crypto import k1_public_key
 from charon_actors.enr import EnrFault, Record, decode_enr, new_record

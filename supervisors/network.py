@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from actors.facts import OnFact, unheard
-from actors.http.server import split_endpoint
+from actors.http import split_endpoint
 from actors.mesh import Handlers, Mesh, MeshConfig, build_mesh, mesh_peers, open_listen_sockets
 from charon_actors.cluster.key_lock import KeyLock
 from charon_actors.cluster.peers import Peer

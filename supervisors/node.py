@@ -23,15 +23,12 @@ from typing import NamedTuple
 from actors.beside import beside
 from actors.consensus import PROTOCOL as CONSENSUS_PROTOCOL
 from actors.consensus import consensus_handler
+from actors.descriptors import monitoring_connections
 from actors.facts import Fact, FactStream, OnFact
-from actors.http import server
-from actors.http.connection import Application
-from actors.http.descriptors import monitoring_connections
-from actors.http.port import Limits
+from actors.http import Application, Limits, bind, serve
 from actors.log import get_logger
 from actors.mailbox import run_incarnation
-from actors.mesh import Mesh, one_way
-from actors.mesh.facts import MessageDropped
+from actors.mesh import Mesh, MessageDropped, one_way
 from actors.metrics import Metrics, Readiness, monitoring_app
 from actors.signatures import PeerPartials
 from charon_actors.cluster.key_lock import KeyLock
@@ -113,8 +110,8 @@ async def open_node(
     everything in reverse order of start, within the grace of each child.
     """
     with ExitStack() as stack:
-        api_socket = stack.enter_context(server.bind(config.validator_api_address, "--validator-api-address"))
-        monitoring_socket = stack.enter_context(server.bind(config.monitoring_address, "--monitoring-address", "127.0.0.1:3620"))
+        api_socket = stack.enter_context(bind(config.validator_api_address, "--validator-api-address"))
+        monitoring_socket = stack.enter_context(bind(config.monitoring_address, "--monitoring-address", "127.0.0.1:3620"))
         sockets = Sockets(api_socket, monitoring_socket, stack.enter_context(listening(config)))
         mailboxes, stream = Mailboxes(), FactStream()
         stack.callback(mailboxes.close)
@@ -219,7 +216,7 @@ async def _take_partials(mailboxes: Mailboxes, peer_index: int, message: bytes) 
 async def _serve(application: Application, listening: socket, on_fact: OnFact, life: Life) -> None:
     life.started()
     limits = Limits(connections=monitoring_connections())
-    await server.serve(application, listening, stopping=life.stopping, limits=limits, name="monitoring", on_fact=on_fact)
+    await serve(application, listening, stopping=life.stopping, limits=limits, name="monitoring", on_fact=on_fact)
 
 
 def _tell(on_fact: OnFact, event: Fact) -> None:

@@ -12,8 +12,8 @@ from actors.consensus import PROTOCOL, ConsensusDecided, ConsensusFailed, Consen
 from actors.crypto_workers import WorkerLost
 from actors.duties import BlockFetched, DecisionRefused, DutyEnded, SlotStarted
 from actors.facts import Fact
-from actors.http.facts import ConnectionDropped
-from actors.mesh.facts import MeshFact
+from actors.http import ConnectionDropped
+from actors.mesh import MeshFact
 from actors.metrics import OTHER, Metrics
 from actors.signatures import PartialsStored, PartialsVerified
 from actors.validator_api import PASSED_ON, RequestSeen

@@ -26,8 +26,8 @@ from actors.facts import Fact, OnFact
 from actors.log import get_logger
 from actors.mailbox import Address
 from actors.metrics import Readiness
-from actors.slashing.facts import OnlyListening
-from actors.validator_api.facts import RequestSeen
+from actors.slashing import OnlyListening
+from actors.validator_api import RequestSeen
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from supervisors.chain_facts import ChainFacts

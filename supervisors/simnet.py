@@ -24,7 +24,7 @@ import trio
 from actors.beside import beside
 from actors.duties import DutyEnded
 from actors.facts import Fact
-from actors.http import server as http_server
+from actors.http import bind, serve
 from charon_actors.cluster.dealer import Dealt, deal
 from charon_actors.cluster.definition import Creator, Definition, Operator, ValidatorAddresses
 from charon_actors.cluster.hashes import with_definition_hashes
@@ -215,14 +215,14 @@ async def open_cluster(settings: SimnetSettings) -> AsyncIterator[Cluster]:
         fork_version=FORK_VERSION,
     )
     beacon = BeaconMock(beacon_settings, time.time)
-    with http_server.bind("127.0.0.1:0", "beacon mock") as beacon_socket:
+    with bind("127.0.0.1:0", "beacon mock") as beacon_socket:
         url = f"http://127.0.0.1:{beacon_socket.getsockname()[1]}"
         configs = _configs(settings, dealt, identity_keys, url)
         shares = [
             {public_key(of_validator[index]): of_validator[index] for of_validator in dealt.shares}
             for index in share_indices(settings.nodes)
         ]
-        async with beside(partial(http_server.serve, beacon, beacon_socket)) as nursery:
+        async with beside(partial(serve, beacon, beacon_socket)) as nursery:
             yield Cluster(configs, beacon, chain_of(beacon_settings), shares, nursery)
 
 

@@ -52,12 +52,22 @@ from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import AGREED_ON, ROWS, Agreement, Duty, DutyType, deadline_s, refusal, start_s
 from charon_actors.profile import Profile
-from charon_actors.qbft import explain
-from charon_actors.qbft.machine import RoundChanged
-from charon_actors.qbft.messages import MessageFault, Steps, Verifier
-from charon_actors.qbft.participation import Participation
-from charon_actors.qbft.session import Allowance, Comparison, Decided, Differs, Output, Send, Session
-from charon_actors.qbft.timers import round_timer
+from charon_actors.qbft import (
+    Allowance,
+    Comparison,
+    Decided,
+    Differs,
+    MessageFault,
+    Output,
+    Participation,
+    RoundChanged,
+    Send,
+    Session,
+    Steps,
+    Verifier,
+    explain,
+    round_timer,
+)
 
 T = TypeVar("T")
 

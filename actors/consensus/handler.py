@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from actors.consensus.messages import Message, QbftReceived
 from actors.mailbox import Address
-from charon_actors.qbft.messages import MESSAGE_BYTES
+from charon_actors.qbft import MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from actors.mesh.handlers import Handler
+    from actors.mesh import Handler
 
 
 def consensus_handler(address: Address[Message], on_dropped: Callable[[int], None] = lambda peer_index: None) -> "Handler":
@@ -18,7 +18,7 @@ def consensus_handler(address: Address[Message], on_dropped: Callable[[int], Non
     is told the peer's index. The mailbox's policy must be WAIT.
     """
 
-    from actors.mesh.handlers import one_way  # here, so that the actor can be used without the mesh
+    from actors.mesh import one_way
 
     async def forward(peer_index: int, content: bytes) -> None:
         await address.deliver(QbftReceived(peer_index, content))

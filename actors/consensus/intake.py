@@ -21,7 +21,7 @@ from typing import Final
 import trio
 
 from charon_actors.pace import Bucket
-from charon_actors.qbft.messages import BLOCK_BYTES, MessageFault
+from charon_actors.qbft import BLOCK_BYTES, MessageFault
 
 QUEUED_MESSAGES: Final = 256
 QUEUED_BYTES: Final = 64 * 2**20  # two of the longest messages

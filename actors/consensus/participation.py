@@ -14,15 +14,10 @@ import trio
 
 from actors.change_log import ChangeLog
 from actors.log import get_logger
-from actors.slashing.twin_file import TwinFault, TwinFile, create_twin, open_twin
+from actors.twin_file import TwinFault, TwinFile, create_twin, open_twin
 from charon_actors.errors import UserError
 from charon_actors.passing_errors import may_pass
-from charon_actors.qbft.participation import (
-    Participation,
-    ParticipationFault,
-    decode_participation,
-    encode_participation,
-)
+from charon_actors.qbft import Participation, ParticipationFault, decode_participation, encode_participation
 
 T = TypeVar("T")
 

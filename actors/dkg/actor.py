@@ -56,8 +56,7 @@ from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_json import encode_lock
 from charon_actors.cluster.peers import Peer
 from charon_actors.cluster.verify import ContractCheck
-from charon_actors.crypto import Entropy
-from charon_actors.crypto.keystore import PBKDF2_ITERATIONS
+from charon_actors.crypto import PBKDF2_ITERATIONS, Entropy
 from charon_actors.dkg.ceremony import Ceremony, Phase
 from charon_actors.dkg.dialect import (
     NODE_SIGNATURE_ID,

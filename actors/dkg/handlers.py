@@ -17,8 +17,7 @@ from actors.dkg.messages import (
 )
 from actors.dkg.sync_stream import serve_sync
 from actors.mailbox import Address
-from actors.mesh.handlers import PEER_ERRORS, Handler, close_quietly, one_way, request_response
-from actors.mesh.stream import Stream
+from actors.mesh import PEER_ERRORS, Handler, Stream, close_quietly, one_way, request_response
 from charon_actors.dkg.ceremony import Ceremony
 from charon_actors.dkg.dialect import (
     BROADCAST_RECEIVE_S,

@@ -17,8 +17,7 @@ from typing import Final
 import trio
 
 from charon_actors.cluster.keystore_files import PASSWORD_BYTES, Keystore
-from charon_actors.crypto import Entropy
-from charon_actors.crypto.keystore import encode_keystore, encrypt_keystore
+from charon_actors.crypto import Entropy, encode_keystore, encrypt_keystore
 
 NICENESS: Final = 10
 

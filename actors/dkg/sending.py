@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 import structlog
 import trio
 
-from actors.mesh.messages import BadAnswer, MeshFault
+from actors.mesh import BadAnswer, MeshFault
 from charon_actors.cluster.peers import Peer
 from charon_actors.dkg.bcast import Bcast
 from charon_actors.dkg.dialect import BROADCAST_SEND_S, SEND_S, SIGNATURE_REQUEST_S, Dialect

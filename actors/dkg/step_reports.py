@@ -30,7 +30,7 @@ import trio
 from actors.dkg.messages import SyncReply
 from actors.dkg.sync_stream import FramedStream
 from actors.log import get_logger
-from actors.mesh.messages import MeshFault
+from actors.mesh import MeshFault
 from charon_actors.cluster.peers import Peer
 from charon_actors.crypto import Entropy
 from charon_actors.dkg.dialect import SYNC_PROTOCOL, Dialect

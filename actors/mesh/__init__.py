@@ -11,7 +11,8 @@ Source: specification 03-p2p; architecture §1.
 """
 
 from actors.mesh.account import MEMBER_BYTES
-from actors.mesh.handlers import Handler, Handlers, one_way, request_response
+from actors.mesh.facts import MeshFact, MessageDropped
+from actors.mesh.handlers import PEER_ERRORS, Handler, Handlers, close_quietly, one_way, request_response
 from actors.mesh.host import MeshPeer
 from actors.mesh.mesh import Mesh, MeshConfig, build_mesh, mesh_peers
 from actors.mesh.messages import (
@@ -24,11 +25,13 @@ from actors.mesh.messages import (
     SendTimeout,
     StreamLost,
 )
+from actors.mesh.stream import Stream
 from actors.mesh.tcp import open_listen_sockets
 from actors.mesh.transport import Acceptor, Incoming, Transport
 
 __all__ = [
     "MEMBER_BYTES",
+    "PEER_ERRORS",
     "Acceptor",
     "BadAnswer",
     "Handler",
@@ -36,16 +39,20 @@ __all__ = [
     "Incoming",
     "Mesh",
     "MeshConfig",
+    "MeshFact",
     "MeshFault",
     "MeshPeer",
+    "MessageDropped",
     "NoConnection",
     "PeerBusy",
     "PeerStatus",
     "ProtocolRefused",
     "SendTimeout",
+    "Stream",
     "StreamLost",
     "Transport",
     "build_mesh",
+    "close_quietly",
     "mesh_peers",
     "one_way",
     "open_listen_sockets",

@@ -51,13 +51,13 @@ from actors.signatures.messages import (
     SubmitPartials,
 )
 from actors.signatures.peers import Peers, Verifier
-from actors.slashing.actor import AttestationEntry, BlockEntry, Guard, Listening, SlashableFault
+from actors.slashing import AttestationEntry, BlockEntry, Guard, Listening, SlashableFault
 from charon_actors.crypto import Check
 from charon_actors.errors import Retryable
 from charon_actors.eth2.duty import ROWS, Duty, is_over, refusal
 from charon_actors.eth2.signed_data import SignedData, SignedProposal, VersionedAttestation
 from charon_actors.signatures.partial import UNREADABLE, Partial, carrier, with_root
-from charon_actors.signatures.wire import PROTOCOL, encode_partials
+from charon_actors.signatures.wire import PROTOCOL, encode_partials_message
 
 log = get_logger("sigagg")
 T = TypeVar("T")
@@ -146,7 +146,7 @@ class Signatures:
             if not is_valid:
                 raise InvalidPartial(pubkey, "the partial signature does not verify against this node's share of the key")
         await self._record(own.duty, {self._public_share(pubkey): item for pubkey, item in partials.items()})
-        self._broadcast((PROTOCOL,), encode_partials(own.duty, share_index, own.partials))
+        self._broadcast((PROTOCOL,), encode_partials_message(own.duty, share_index, own.partials))
         self._store(own.duty, share_index, partials)
 
     async def _own_partial(self, duty: Duty, pubkey: bytes, signed: SignedData) -> Partial:

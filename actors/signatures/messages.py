@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from actors.mailbox import Reply, Request
-from actors.slashing.actor import SlashableFault
+from actors.slashing import SlashableFault
 from charon_actors.errors import Retryable
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty

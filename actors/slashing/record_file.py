@@ -27,7 +27,7 @@ from typing import Final
 
 import msgspec
 
-from actors.slashing.twin_file import sync_folder
+from actors.twin_file import sync_folder
 from charon_actors.errors import UserError
 from charon_actors.slashing import Digest, Minimum, State
 

@@ -51,7 +51,7 @@ from actors.slashing.record_file import (
     upgrade_file,
     write_meta,
 )
-from actors.slashing.twin_file import TwinFault, TwinFile, create_twin, open_twin
+from actors.twin_file import TwinFault, TwinFile, create_twin, open_twin
 from charon_actors.errors import Retryable, UserError
 from charon_actors.passing_errors import may_pass
 from charon_actors.slashing import (

@@ -19,15 +19,14 @@ import msgspec
 import trio
 
 from actors.beacon import Message as BeaconMessage
-from actors.duties.messages import Message as DutiesMessage
+from actors.descriptors import validator_api_connections
+from actors.duties import Message as DutiesMessage
 from actors.facts import OnFact, unheard
-from actors.http import server as http_server
-from actors.http.descriptors import validator_api_connections
-from actors.http.port import Limits
+from actors.http import Limits, serve, tls_context
 from actors.mailbox import Address
 from actors.off_loop import OffLoop
 from actors.signatures import Message as SignaturesMessage
-from actors.validator_api.app import REQUEST_TIMEOUT_S, Application
+from actors.validator_api.app import REQUEST_TIMEOUT_S, ValidatorApiApp
 from actors.validator_api.handlers import Handlers
 from actors.validator_api.http import ApiRequest
 from actors.validator_api.key_shares import KeyShares
@@ -82,26 +81,26 @@ class ValidatorApi:
     async def run(self, stopping: trio.Event | None = None) -> None:
         """Serve until cancelled, or until `stopping` is set and the requests in flight are done, GRACEFUL_S later at most."""
         async with trio.open_nursery() as nursery:
-            application: Application
+            application: ValidatorApiApp
 
             def refused(request: ApiRequest) -> None:
                 application.refused(request)
 
             proxy = Proxy(nursery, self._beacon, refused)
-            application = Application(self._handlers, proxy, self._on_fact, self._request_timeout_s)
+            application = ValidatorApiApp(self._handlers, proxy, self._on_fact, self._request_timeout_s)
             await serve_validator_api(application, self._listening, self._tls, stopping, self._on_fact)
             nursery.cancel_scope.cancel()
 
 
 async def serve_validator_api(
-    application: Application,
+    application: ValidatorApiApp,
     listening: socket.socket,
     tls: Tls | None,
     stopping: trio.Event | None = None,
     on_fact: OnFact = unheard,
 ) -> None:
     """Serve on a duplicate of `listening` until cancelled or `stopping` is set."""
-    await http_server.serve(
+    await serve(
         application,
         listening,
         stopping=stopping,
@@ -116,7 +115,7 @@ async def serve_validator_api(
             connections_burst=CONNECTIONS_BURST,
             pieces_rate=float("inf"),
         ),
-        tls=None if tls is None else http_server.tls_context(tls.certificate_file, tls.key_file),
+        tls=None if tls is None else tls_context(tls.certificate_file, tls.key_file),
         name="validator_api",
         on_fact=on_fact,
     )

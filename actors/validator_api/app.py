@@ -24,11 +24,11 @@ import msgspec
 import trio
 
 from actors.beacon import BeaconFault, BeaconUnavailable, ByteStream
-from actors.duties.messages import NoDuty, UnknownValidator
+from actors.duties import NoDuty, UnknownValidator
 from actors.facts import OnFact
 from actors.log import get_logger
 from actors.signatures import InvalidPartial
-from actors.slashing.actor import SlashableFault
+from actors.slashing import SlashableFault
 from actors.validator_api import routes
 from actors.validator_api.facts import RequestSeen
 from actors.validator_api.handlers import Handlers
@@ -58,7 +58,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class Application:
+class ValidatorApiApp:
     """What the HTTP server calls for each request."""
 
     def __init__(

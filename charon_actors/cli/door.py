@@ -57,7 +57,7 @@ def run_program(program: Callable[[], Awaitable[int | None]], *, stopped_status:
     """
     import trio
 
-    from actors.http.descriptors import raise_limit
+    from actors.descriptors import raise_limit
 
     if _interrupts:
         raise KeyboardInterrupt

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
-from charon_actors.crypto.batch import Check, verify_bound
+from charon_actors.crypto import Check, verify_bound
 from charon_actors.errors import UserError
 
 MAX_CHILDREN: Final = 16

@@ -23,10 +23,10 @@ from itertools import chain
 from typing import Final, TypeVar
 
 from charon_actors.cluster.keystore_files import PASSWORD_BYTES, Keystore
-from charon_actors.crypto.faults import KeystoreFault
-from charon_actors.crypto.keystore import (
+from charon_actors.crypto import (
     INSECURE_ITERATIONS,
     PBKDF2_ITERATIONS,
+    KeystoreFault,
     decode_keystore,
     decrypt_keystore,
     encode_keystore,

@@ -25,12 +25,18 @@ from charon_actors.cluster.hashes import with_lock_hashes
 from charon_actors.cluster.lock import NO_REGISTRATION, DistributedValidator, Lock
 from charon_actors.cluster.registration import LEGACY_GAS_LIMIT, Registration, registration_signing_root
 from charon_actors.cluster.schema import Deposits, schema_of
-from charon_actors.crypto.batch import Check
-from charon_actors.crypto.bls import aggregate_signatures, aggregate_verify, sign
-from charon_actors.crypto.faults import CryptoFault, Entropy
-from charon_actors.crypto.group import CURVE_ORDER, encode_scalar
-from charon_actors.crypto.secp256k1 import k1_sign_recoverable
-from charon_actors.crypto.threshold import split_secret_openly
+from charon_actors.crypto import (
+    CURVE_ORDER,
+    Check,
+    CryptoFault,
+    Entropy,
+    aggregate_signatures,
+    aggregate_verify,
+    encode_scalar,
+    k1_sign_recoverable,
+    sign,
+    split_secret_openly,
+)
 
 PART_VALIDATORS: Final = 25
 

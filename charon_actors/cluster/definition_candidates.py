@@ -33,8 +33,7 @@ from charon_actors.cluster.deposit import DEFAULT_AMOUNTS_GWEI, DEFAULT_COMPOUND
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.schema import schema_of
-from charon_actors.crypto.faults import CryptoFault
-from charon_actors.crypto.secp256k1 import checksum_address, ethereum_address, k1_recover
+from charon_actors.crypto import CryptoFault, checksum_address, ethereum_address, k1_recover
 from charon_actors.eth2.networks import NETWORKS, Network
 
 GAS_LIMITS: Final = (30_000_000, 36_000_000, 45_000_000, 60_000_000)

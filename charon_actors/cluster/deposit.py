@@ -21,7 +21,7 @@ from charon_actors.cluster import merkle
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.foreign_json import decode_objects, encode_object
 from charon_actors.cluster.schema import Schema
-from charon_actors.crypto.batch import Check, VerifyBatch, verify_bound
+from charon_actors.crypto import Check, VerifyBatch, verify_bound
 from charon_actors.eth2.signing import compute_signing_root, deposit_domain
 from charon_actors.file_kinds import FileKind
 

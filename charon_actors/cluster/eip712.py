@@ -8,7 +8,7 @@ TEXT (`0x` and 64 lower-case digits), not as bytes32. Source: EIP-712; specifica
 
 from typing import Final
 
-from charon_actors.crypto.secp256k1 import keccak256
+from charon_actors.crypto import keccak256
 
 TERMS_HASH: Final = "0xd33721644e8f3afab1495a74abe3523cec12d48b8da6cb760972492ca3f1a273"
 TERMS_VERSION: Final = 1

@@ -35,9 +35,7 @@ from charon_actors.cluster.registration import registration_signing_root
 from charon_actors.cluster.repair import repair_config_hash, repair_definition_hash, repair_document
 from charon_actors.cluster.schema import Deposits, schema_of
 from charon_actors.cluster.verify import verify_definition_hashes, verify_lock_hashes, verify_public_shares
-from charon_actors.crypto.batch import Check, VerifyBatch, verify_bound
-from charon_actors.crypto.faults import CryptoFault
-from charon_actors.crypto.secp256k1 import ethereum_address, k1_recover
+from charon_actors.crypto import Check, CryptoFault, VerifyBatch, ethereum_address, k1_recover, verify_bound
 from charon_actors.enr import EnrFault, decode_enr
 from charon_actors.eth2.networks import network_by_fork_version
 

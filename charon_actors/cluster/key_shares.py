@@ -20,9 +20,7 @@ import msgspec
 
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.lock import Lock
-from charon_actors.crypto.bls import public_key
-from charon_actors.crypto.faults import CryptoFault
-from charon_actors.crypto.threshold import recover_secret
+from charon_actors.crypto import CryptoFault, public_key, recover_secret
 from charon_actors.errors import UserError
 from charon_actors.share_index import by_share_index, peer_index_of
 

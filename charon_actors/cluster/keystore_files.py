@@ -30,7 +30,7 @@ from typing import Final
 import msgspec
 
 from charon_actors.cluster.staging import Staging, list_directory, read_file
-from charon_actors.crypto.keystore import MAX_FILE_BYTES, is_no_keystore
+from charon_actors.crypto import MAX_KEYSTORE_BYTES, is_no_keystore
 from charon_actors.errors import UserError
 from charon_actors.file_kinds import clause, form_of
 
@@ -137,7 +137,7 @@ def _is_taken_for_keystore(directory: Path, path: Path, warn: Callable[[str], No
         return True
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(MAX_KEYSTORE_BYTES + 1)
     except OSError:
         return True  # whoever reads it says what is wrong
     is_claimed = "keystore" in path.name.lower() or path.with_suffix(".txt").exists()
@@ -154,9 +154,9 @@ def _is_hidden(directory: Path, path: Path) -> bool:
 def _read(paths: Iterable[Path], shared_password: Path | None = None) -> Iterable[Keystore]:
     for path in paths:
         password_path = shared_password or path.with_suffix(".txt")
-        content = read_file(path, "every keystore needs its file", limit=MAX_FILE_BYTES)
+        content = read_file(path, "every keystore needs its file", limit=MAX_KEYSTORE_BYTES)
         password = read_file(
-            password_path, f"put the password of {path.name} there", missing="password file not found", limit=MAX_FILE_BYTES
+            password_path, f"put the password of {path.name} there", missing="password file not found", limit=MAX_KEYSTORE_BYTES
         )
         try:
             yield Keystore(content, password.decode("utf-8"), path.name.startswith("keystore-insecure-"), str(path))

@@ -45,7 +45,7 @@ from charon_actors.cluster.verify import (
     verify_node_signatures,
     verify_public_shares,
 )
-from charon_actors.crypto.batch import VerifyBatch, verify_bound
+from charon_actors.crypto import VerifyBatch, verify_bound
 from charon_actors.eth2.networks import Network
 
 IN_LOCK: Final = "invalid definition: "

@@ -36,9 +36,7 @@ from charon_actors.cluster.hashes import definition_leaves, lock_hash, validator
 from charon_actors.cluster.lock import DistributedValidator, Lock
 from charon_actors.cluster.repair import MAX_CANDIDATES, ListRoot
 from charon_actors.cluster.schema import Deposits, schema_of
-from charon_actors.crypto.bls import fast_aggregate_verify
-from charon_actors.crypto.faults import CryptoFault
-from charon_actors.crypto.group import CURVE_ORDER, decode_public_key, g1_linear_combination
+from charon_actors.crypto import CURVE_ORDER, CryptoFault, decode_public_key, fast_aggregate_verify, g1_linear_combination
 from charon_actors.eth2.networks import NETWORKS, network_by_fork_version
 from charon_actors.share_index import by_share_index, peer_index_of
 

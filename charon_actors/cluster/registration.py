@@ -13,8 +13,7 @@ import msgspec
 from charon_actors.cluster import merkle
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.foreign_json import decode_objects, encode_object, hex_or_empty
-from charon_actors.crypto.batch import Check, verify_bound
-from charon_actors.crypto.secp256k1 import checksum_address
+from charon_actors.crypto import Check, checksum_address, verify_bound
 from charon_actors.eth2.signing import builder_domain, compute_signing_root
 from charon_actors.file_kinds import FileKind
 

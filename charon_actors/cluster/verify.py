@@ -25,12 +25,17 @@ from charon_actors.cluster.lock import DistributedValidator, Lock
 from charon_actors.cluster.peers import peers_of
 from charon_actors.cluster.registration import Registration, registration_signing_root
 from charon_actors.cluster.schema import Schema, schema_of
-from charon_actors.crypto.batch import Check, VerifyBatch, verify_bound
-from charon_actors.crypto.bls import fast_aggregate_verify
-from charon_actors.crypto.faults import CryptoFault
-from charon_actors.crypto.group import decode_public_key
-from charon_actors.crypto.secp256k1 import ethereum_address, k1_recover
-from charon_actors.crypto.threshold import first_off_polynomial
+from charon_actors.crypto import (
+    Check,
+    CryptoFault,
+    VerifyBatch,
+    decode_public_key,
+    ethereum_address,
+    fast_aggregate_verify,
+    first_off_polynomial,
+    k1_recover,
+    verify_bound,
+)
 from charon_actors.eth2.networks import Network, network_by_fork_version
 
 PUBLIC_KEY_BYTES = 48

@@ -1,8 +1,9 @@
 """Keys, signatures, groups and keystores. Pure: randomness is passed in, nothing touches a file or a socket."""
 
-from charon_actors.crypto.batch import Check, verify_all
+from charon_actors.crypto.batch import Check, VerifyBatch, verify_all, verify_bound
 from charon_actors.crypto.bls import (
     aggregate_signatures,
+    aggregate_verify,
     fast_aggregate_verify,
     generate_secret,
     public_key,
@@ -10,13 +11,26 @@ from charon_actors.crypto.bls import (
     verify,
 )
 from charon_actors.crypto.faults import CryptoFault, Entropy, KeystoreFault
-from charon_actors.crypto.group import CURVE_ORDER, G1, G2, g1_linear_combination, small_multiple
+from charon_actors.crypto.group import (
+    CURVE_ORDER,
+    G1,
+    G2,
+    decode_public_key,
+    encode_scalar,
+    g1_linear_combination,
+    pairings_agree,
+    small_multiple,
+)
 from charon_actors.crypto.keystore import (
     INSECURE_ITERATIONS,
+    MAX_KEYSTORE_BYTES,
+    PBKDF2_ITERATIONS,
     decode_keystore,
     decrypt_keystore,
     encode_keystore,
     encrypt_keystore,
+    is_no_keystore,
+    named_public_key,
 )
 from charon_actors.crypto.secp256k1 import (
     checksum_address,
@@ -34,27 +48,45 @@ from charon_actors.crypto.secp256k1 import (
     k1_verify_recoverable,
     keccak256,
 )
-from charon_actors.crypto.threshold import recover_public_key, recover_secret, recover_signature, split_secret
+from charon_actors.crypto.threshold import (
+    evaluate_polynomial,
+    first_off_polynomial,
+    public_polynomial_at,
+    recover_public_key,
+    recover_secret,
+    recover_signature,
+    split_secret,
+    split_secret_openly,
+)
 
 __all__ = [
     "CURVE_ORDER",
     "G1",
     "G2",
     "INSECURE_ITERATIONS",
+    "MAX_KEYSTORE_BYTES",
+    "PBKDF2_ITERATIONS",
     "Check",
     "CryptoFault",
     "Entropy",
     "KeystoreFault",
+    "VerifyBatch",
     "aggregate_signatures",
+    "aggregate_verify",
     "checksum_address",
     "decode_keystore",
+    "decode_public_key",
     "decrypt_keystore",
     "encode_keystore",
+    "encode_scalar",
     "encrypt_keystore",
     "ethereum_address",
+    "evaluate_polynomial",
     "fast_aggregate_verify",
+    "first_off_polynomial",
     "g1_linear_combination",
     "generate_secret",
+    "is_no_keystore",
     "k1_compressed",
     "k1_generate",
     "k1_public_key",
@@ -67,13 +99,18 @@ __all__ = [
     "k1_verify_der",
     "k1_verify_recoverable",
     "keccak256",
+    "named_public_key",
+    "pairings_agree",
     "public_key",
+    "public_polynomial_at",
     "recover_public_key",
     "recover_secret",
     "recover_signature",
     "sign",
     "small_multiple",
     "split_secret",
+    "split_secret_openly",
     "verify",
     "verify_all",
+    "verify_bound",
 ]

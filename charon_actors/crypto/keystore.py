@@ -48,7 +48,7 @@ SCRYPT_R: Final = 8
 SCRYPT_P: Final = 1
 PATH: Final = "m/12381/3600/0/0/0"  # Charon writes it into every keystore; shares are not derived from a seed
 
-MAX_FILE_BYTES: Final = 64 * 1024
+MAX_KEYSTORE_BYTES: Final = 64 * 1024
 MAX_PBKDF2_ITERATIONS: Final = 10_000_000
 MAX_SCRYPT_MEMORY_BYTES: Final = 512 * 1024 * 1024
 MAX_SCRYPT_WORK: Final = 2**24
@@ -189,8 +189,8 @@ def decode_keystore(content: bytes) -> dict[str, Any]:
 
     Raises KeystoreFault: longer than 64 KiB, not JSON in UTF-8, a key twice in one object (in any letter case), not an object.
     """
-    if len(content) > MAX_FILE_BYTES:
-        raise KeystoreFault("", f"longer than {MAX_FILE_BYTES} bytes{clause(form_by_beginning(content))}")
+    if len(content) > MAX_KEYSTORE_BYTES:
+        raise KeystoreFault("", f"longer than {MAX_KEYSTORE_BYTES} bytes{clause(form_by_beginning(content))}")
     decoded = _parse(content)
     other = other_than(FileKind.KEYSTORE, decoded)
     if not isinstance(decoded, dict):
@@ -219,7 +219,7 @@ def is_no_keystore(content: bytes, *, is_claimed: bool) -> str:
         return ""
     if not text:
         return "is empty"
-    if len(content) > MAX_FILE_BYTES:
+    if len(content) > MAX_KEYSTORE_BYTES:
         seen = what_it_is(content)
         return seen if seen.startswith("is a cluster ") else ""
     try:

@@ -39,8 +39,15 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from google.protobuf.message import DecodeError
 
-from charon_actors.crypto import CURVE_ORDER, G1, CryptoFault, Entropy, g1_linear_combination
-from charon_actors.crypto.threshold import evaluate_polynomial, public_polynomial_at
+from charon_actors.crypto import (
+    CURVE_ORDER,
+    G1,
+    CryptoFault,
+    Entropy,
+    evaluate_polynomial,
+    g1_linear_combination,
+    public_polynomial_at,
+)
 from charon_actors.dkg.faults import CeremonyFault
 from charon_actors.p2p.protobuf import dkg_pb2
 from charon_actors.share_index import peer_index_of, share_index_of, share_indices

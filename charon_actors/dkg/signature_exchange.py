@@ -40,9 +40,18 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from charon_actors.bounded_json import check_depth
-from charon_actors.crypto import G1, G2, CryptoFault, Entropy, sign, small_multiple
-from charon_actors.crypto.batch import Check, verify_all
-from charon_actors.crypto.group import decode_public_key, pairings_agree
+from charon_actors.crypto import (
+    G1,
+    G2,
+    Check,
+    CryptoFault,
+    Entropy,
+    decode_public_key,
+    pairings_agree,
+    sign,
+    small_multiple,
+    verify_all,
+)
 from charon_actors.dkg.faults import CeremonyFault
 from charon_actors.dkg.frost import ValidatorKeys
 from charon_actors.p2p.protobuf import core_pb2

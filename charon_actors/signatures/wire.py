@@ -32,7 +32,7 @@ class NotPerformed(EncodingFault):
     """A duty of a type that this node doesn't perform: nobody's fault in a mixed cluster."""
 
 
-def encode_partials(duty: Duty, share_index: int, partials: Mapping[bytes, SignedData]) -> bytes:
+def encode_partials_message(duty: Duty, share_index: int, partials: Mapping[bytes, SignedData]) -> bytes:
     """ParSigExMsg with a deterministic map order. Source: 05 §10."""
     message = ParSigExMsg()
     message.duty.slot, message.duty.type = duty.slot, duty.type

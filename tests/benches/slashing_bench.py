@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from actors.slashing.history import KEPT_VOTES
 from actors.slashing.store import open_store
-from actors.slashing.twin_file import create_twin
+from actors.twin_file import create_twin
 from charon_actors.slashing import AttestationEntry
 
 ROOT = bytes(32)

@@ -32,11 +32,11 @@ def said_in_the_source() -> list[tuple[str, str, str]]:
     for path in (each for package in ("actors", "charon_actors", "supervisors") for each in (ROOT / package).rglob("*.py")):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         topics = {
-            str(keyword.value.value)
+            str(value.value)
             for call in calls
-            if ast.unparse(call.func) == "structlog.get_logger"
-            for keyword in call.keywords
-            if isinstance(keyword.value, ast.Constant)
+            if ast.unparse(call.func) in ("structlog.get_logger", "get_logger")
+            for value in (*call.args, *(keyword.value for keyword in call.keywords))
+            if isinstance(value, ast.Constant)
         }
         for call in calls:
             is_log = isinstance(call.func, ast.Attribute) and "log" in ast.unparse(call.func.value).lower()

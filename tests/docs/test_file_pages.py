@@ -32,8 +32,8 @@ from charon_actors.cluster.lock_json import decode_lock, lock_to_json
 from charon_actors.cluster.registration import decode_overrides, encode_overrides
 from charon_actors.cluster.schema import SCHEMAS, Deposits, Schema
 from charon_actors.cluster.staging import STAGING_PREFIX, staging
-from charon_actors.crypto.keystore import MAX_FILE_BYTES as MAX_KEYSTORE_BYTES
 from charon_actors.crypto.keystore import (
+    MAX_KEYSTORE_BYTES,
     MAX_PBKDF2_ITERATIONS,
     MAX_SCRYPT_MEMORY_BYTES,
     PBKDF2_ITERATIONS,

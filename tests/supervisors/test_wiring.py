@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from actors.signatures import PeerPartials
 from charon_actors.eth2.duty import Duty, DutyType
-from charon_actors.signatures.wire import encode_partials
+from charon_actors.signatures.wire import encode_partials_message
 from supervisors.simnet import SimnetSettings, open_cluster
 from tests.actors.signatures.rig import until
 from tests.charon_actors.signatures.signed import block
@@ -30,7 +30,7 @@ async def test_blocks_are_read_of_proposers_only_and_verification_times_are_meas
         with capture_logs() as logs:
             slot = cluster.chain.slot_at(time.time()) + 1
             for peer_index, key in enumerate(keys[1:], 1):  # at most one of them is that slot's proposer
-                message = encode_partials(Duty(slot, DutyType.PROPOSER), peer_index + 1, {key: block(slot=slot)})
+                message = encode_partials_message(Duty(slot, DutyType.PROPOSER), peer_index + 1, {key: block(slot=slot)})
                 nodes[0].addresses.signatures.tell(PeerPartials(peer_index, message))
 
             def refused() -> list[str]:

@@ -26,7 +26,7 @@ from charon_actors.crypto import Check, public_key, recover_secret, sign, verify
 from charon_actors.eth2.duty import PERFORMED, Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault, SignedData, decode_signed_data
 from charon_actors.p2p.protobuf.core_pb2 import ParSigExMsg
-from charon_actors.signatures.wire import decode_message, encode_partials
+from charon_actors.signatures.wire import decode_message, encode_partials_message
 from tests.actors.beacon.vector import vector
 from tests.charon_actors.eth2.test_encodings import MAINNET
 
@@ -136,7 +136,7 @@ def test_messages_are_read_and_written_byte_for_byte(message: Any) -> None:
     duty, share_index, partials = decode(wire(message))
     assert (duty.slot, duty.type, share_index) == (message["duty"]["slot"], message["duty"]["type"], message["share_idx"])
     assert set(partials) == {group_key(message)}
-    assert encode_partials(duty, share_index, partials) == wire(message)
+    assert encode_partials_message(duty, share_index, partials) == wire(message)
 
 
 @pytest.mark.parametrize("message", VECTOR["messages"], ids=lambda message: message["duty"]["name"])
@@ -158,7 +158,9 @@ async def test_the_shares_of_the_vector_make_its_group_signature(message: Any) -
     duty = Duty(message["duty"]["slot"], DutyType(message["duty"]["type"]))
     async with node() as this:
         for share_index in message["aggregate_of_shares"]:
-            await this.tell(encode_partials(duty, share_index, {group_key(message): by_share(message, share_index)}), share_index)
+            await this.tell(
+                encode_partials_message(duty, share_index, {group_key(message): by_share(message, share_index)}), share_index
+            )
         signed = await this.address.ask(AwaitGroupSignature(duty, group_key(message)))
         assert signed.signature.hex() == message["aggregate_signature"]
         assert [group.signed for group in this.groups] == [{group_key(message): signed}]
@@ -170,7 +172,7 @@ async def test_a_message_with_two_validators_is_stored_for_both() -> None:
         await this.tell(wire(message), message["share_idx"])
         ((duty, share_index, count),) = this.stored
     assert (share_index, count) == (message["share_idx"], 2)
-    assert encode_partials(*decode(wire(message))) == wire(message)
+    assert encode_partials_message(*decode(wire(message))) == wire(message)
     assert duty.type is DutyType.ATTESTER
 
 

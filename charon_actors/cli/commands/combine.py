@@ -42,9 +42,7 @@ from charon_actors.cluster.keystore_files import (
 )
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.staging import STAGING_PREFIX, check_no_leftovers, is_taken, list_directory, read_file, staging
-from charon_actors.crypto.bls import public_key
-from charon_actors.crypto.faults import KeystoreFault
-from charon_actors.crypto.keystore import named_public_key
+from charon_actors.crypto import KeystoreFault, named_public_key, public_key
 from charon_actors.errors import UserError
 
 MAX_FOLDERS: Final = 255  # share indexes (04 §5.1)

@@ -58,9 +58,7 @@ from charon_actors.cluster.registration import LEGACY_GAS_LIMIT
 from charon_actors.cluster.schema import schema_of
 from charon_actors.cluster.staging import check_no_leftovers, is_empty_directory, is_taken, staging
 from charon_actors.cluster.verify import verify_lock
-from charon_actors.crypto.bls import generate_secret, public_key
-from charon_actors.crypto.faults import CryptoFault
-from charon_actors.crypto.secp256k1 import k1_generate
+from charon_actors.crypto import CryptoFault, generate_secret, k1_generate, public_key
 from charon_actors.enr import new_record
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network, network_by_fork_version

@@ -28,14 +28,7 @@ from charon_actors.cluster.eip712 import creator_config_digest, terms_digest
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.peers import of_consensus_clients
 from charon_actors.cluster.staging import is_taken, staging
-from charon_actors.crypto.faults import CryptoFault
-from charon_actors.crypto.secp256k1 import (
-    checksum_address,
-    ethereum_address,
-    k1_generate,
-    k1_public_key,
-    k1_sign_recoverable,
-)
+from charon_actors.crypto import CryptoFault, checksum_address, ethereum_address, k1_generate, k1_public_key, k1_sign_recoverable
 from charon_actors.dkg.frost import MAX_PARTICIPANTS
 from charon_actors.enr import EnrFault, decode_enr
 from charon_actors.errors import UserError

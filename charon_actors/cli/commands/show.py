@@ -37,8 +37,7 @@ from charon_actors.cluster.foreign_json import hex_or_empty
 from charon_actors.cluster.lock import NO_REGISTRATION, Lock
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.registration import decode_overrides
-from charon_actors.crypto.faults import KeystoreFault
-from charon_actors.crypto.keystore import decode_keystore, named_public_key
+from charon_actors.crypto import KeystoreFault, decode_keystore, named_public_key
 from charon_actors.enr import EnrFault, Record, decode_enr
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network, network_by_fork_version

@@ -29,7 +29,7 @@ from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.peers import of_consensus_client, own_peer, peers_of
 from charon_actors.cluster.staging import read_file
 from charon_actors.cluster.verify import ContractCheck
-from charon_actors.crypto.secp256k1 import k1_public_key
+from charon_actors.crypto import k1_public_key
 from charon_actors.enr import EnrFault, consensus_keys, decode_enr
 from charon_actors.errors import UserError
 from charon_actors.file_kinds import FileKind

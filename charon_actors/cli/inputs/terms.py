@@ -19,8 +19,7 @@ from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.schema import WRITTEN_VERSIONS
 from charon_actors.cluster.staging import MAX_FILE_BYTES
 from charon_actors.cluster.threshold import MIN_OPERATORS, default_threshold
-from charon_actors.crypto.faults import CryptoFault
-from charon_actors.crypto.secp256k1 import checksum_address
+from charon_actors.crypto import CryptoFault, checksum_address
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network
 

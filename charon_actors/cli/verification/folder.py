@@ -26,7 +26,7 @@ from charon_actors.cluster.keystore_files import MACOS_FOLDER, VALIDATOR_KEYS, n
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.staging import LEFTOVER, STAGING_PREFIX, leftovers, list_directory, read_file
-from charon_actors.crypto.secp256k1 import k1_public_key
+from charon_actors.crypto import k1_public_key
 from charon_actors.enr import new_record
 from charon_actors.errors import UserError
 

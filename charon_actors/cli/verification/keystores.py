@@ -26,9 +26,7 @@ from charon_actors.cluster.key_shares import UNKNOWN_SHARE, ShareOwner, ShareOwn
 from charon_actors.cluster.keystore_files import MAX_KEYSTORES, VALIDATOR_KEYS, Keystore, natural_order
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.staging import list_directory, read_file
-from charon_actors.crypto.bls import public_key
-from charon_actors.crypto.faults import KeystoreFault
-from charon_actors.crypto.keystore import MAX_FILE_BYTES, named_public_key
+from charon_actors.crypto import MAX_KEYSTORE_BYTES, KeystoreFault, named_public_key, public_key
 from charon_actors.errors import UserError
 from charon_actors.file_kinds import clause, form_of
 from charon_actors.share_index import peer_index_of
@@ -117,11 +115,11 @@ class KeystoreChecks:
         for path in paths:
             password_path = path.with_suffix(".txt")
             try:
-                content = read_file(path, "restore it from a backup", limit=MAX_FILE_BYTES)
+                content = read_file(path, "restore it from a backup", limit=MAX_KEYSTORE_BYTES)
                 self._without_password.add(str(path))
                 keystores.append(Keystore(content, "", path.name.startswith("keystore-insecure-"), str(path)))
                 remedy = f"put the password of {path.name} there"
-                password = read_file(password_path, remedy, missing="password file not found", limit=MAX_FILE_BYTES)
+                password = read_file(password_path, remedy, missing="password file not found", limit=MAX_KEYSTORE_BYTES)
                 keystores[-1] = Keystore(content, password.decode("utf-8"), keystores[-1].insecure, str(path))
                 self._without_password.discard(str(path))
                 if stat.S_IMODE(password_path.stat().st_mode) & 0o077:

@@ -14,7 +14,7 @@ import trio
 from actors.consensus import Agree, Consensus, Message, ParticipationFile, ProposeValue, QbftReceived
 from actors.consensus.participation import ForgetfulStore, ParticipationStore
 from actors.mailbox import Address, Mailbox, open_actor
-from actors.slashing.twin_file import create_twin, open_twin
+from actors.twin_file import create_twin, open_twin
 from charon_actors.crypto import k1_public_key
 from charon_actors.errors import UserError
 from charon_actors.eth2.chain import Chain

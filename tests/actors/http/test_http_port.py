@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from actors.http import descriptors
+from actors import descriptors
 from actors.http import port as http_port
 from actors.http.port import LONG_S, Limits, Pace, Port, PortPlace, Standing, address_of
 

@@ -29,7 +29,7 @@ from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.proposal import Proposal, SignedProposal
 from charon_actors.eth2.signed_data import SignedData
-from charon_actors.signatures.wire import encode_partials
+from charon_actors.signatures.wire import encode_partials_message
 from tests.charon_actors.signatures.signed import CHAIN, DUTY, SLOT, THRESHOLD, keys, unsigned
 
 
@@ -123,7 +123,7 @@ async def node(
 
 
 async def tell(this: Node, share_index: int, signed: SignedData, *, validator: int = 0, duty: Duty = DUTY) -> None:
-    this.address.tell(PeerPartials(share_index - 1, encode_partials(duty, share_index, {keys(validator)[0]: signed})))
+    this.address.tell(PeerPartials(share_index - 1, encode_partials_message(duty, share_index, {keys(validator)[0]: signed})))
     await settle(this)
 
 

@@ -5,7 +5,7 @@ import pytest
 from actors.signatures import PeerPartials, SubmitPartials
 from charon_actors.crypto import verify
 from charon_actors.eth2.signed_data import VersionedAttestation
-from charon_actors.signatures.wire import encode_partials
+from charon_actors.signatures.wire import encode_partials_message
 from tests.actors.signatures.rig import node, settle, tell, until
 from tests.charon_actors.signatures.signed import BLOCK_DUTY, CHAIN, DUTY, attestation, block, keys, signed_by
 
@@ -54,7 +54,7 @@ async def test_a_peer_that_passes_on_what_others_signed_can_change_nothing_in_it
     async with node(2) as this:
         for share_index in (3, 4):
             changed = attestation(share_index, validator_index=999999)
-            this.address.tell(PeerPartials(0, encode_partials(DUTY, share_index, {keys()[0]: changed})))
+            this.address.tell(PeerPartials(0, encode_partials_message(DUTY, share_index, {keys()[0]: changed})))
         await settle(this)
         assert this.stored == []
         for share_index in (1, 3, 4):

@@ -13,13 +13,13 @@ from actors.signatures.peers import QUEUED_BYTES, QUEUED_MESSAGES, VARIANTS, WAR
 from charon_actors.crypto import Check, public_key
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed_data import SignedData
-from charon_actors.signatures.wire import encode_partials
+from charon_actors.signatures.wire import encode_partials_message
 from tests.actors.signatures.rig import node, settle, tell, verify_here
 from tests.charon_actors.signatures.signed import DUTY, SLOT, attestation, keys
 
 
 def message(share_index: int, signed: SignedData, *, duty: Duty = DUTY) -> bytes:
-    return encode_partials(duty, share_index, {keys()[0]: signed})
+    return encode_partials_message(duty, share_index, {keys()[0]: signed})
 
 
 def forged(number: int, *, share_index: int = 4) -> SignedData:
@@ -174,7 +174,7 @@ async def test_what_comes_one_by_one_is_verified_together() -> None:
         this.verifier = counting
         for validator in range(6):
             signed = attestation(2, validator=validator)
-            this.address.tell(PeerPartials(1, encode_partials(DUTY, 2, {keys(validator)[0]: signed})))
+            this.address.tell(PeerPartials(1, encode_partials_message(DUTY, 2, {keys(validator)[0]: signed})))
         await settle(this)
         assert sum(count for _, _, count in this.stored) == 6
         assert len(batches) <= 2
@@ -197,6 +197,6 @@ async def test_a_full_queue_takes_nothing_more_until_something_is_taken() -> Non
 async def test_an_unknown_validator_does_not_spoil_the_others_of_a_message() -> None:
     async with node() as this:
         both = {keys(v)[0]: attestation(2, validator=v) for v in (0, 7)}
-        this.address.tell(PeerPartials(1, encode_partials(DUTY, 2, both)))
+        this.address.tell(PeerPartials(1, encode_partials_message(DUTY, 2, both)))
         await settle(this)
         assert this.stored == [(DUTY, 2, 1)]

@@ -18,7 +18,7 @@ from actors.slashing.actor import Message as GuardMessage
 from charon_actors.crypto import public_key, sign, verify
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.signed_data import EncodingFault, SignedRandao
-from charon_actors.signatures.wire import decode_message, encode_partials
+from charon_actors.signatures.wire import decode_message, encode_partials_message
 from tests.actors.signatures.rig import node, settle, tell
 from tests.charon_actors.signatures.signed import CHAIN, DUTY, SLOT, attestation, keys
 
@@ -104,7 +104,7 @@ async def test_nothing_slashable_leaves_neither_as_a_share_nor_as_a_group() -> N
 async def test_a_bad_entry_does_not_spoil_the_others_of_a_message() -> None:
     async with node(validators=2) as this:
         for share_index in (2, 3, 4):
-            message = encode_partials(
+            message = encode_partials_message(
                 DUTY,
                 share_index,
                 {keys(0)[0]: attestation(share_index, sign_with=1), keys(1)[0]: attestation(share_index, validator=1)},
@@ -178,7 +178,7 @@ def test_hostile_bytes_are_an_encoding_fault_and_nothing_else(data: bytes) -> No
 @settings(max_examples=100)
 @given(st.data())
 def test_a_damaged_message_is_an_encoding_fault_or_decodes(data: st.DataObject) -> None:
-    message = bytearray(encode_partials(DUTY, 2, {keys()[0]: attestation(2)}))
+    message = bytearray(encode_partials_message(DUTY, 2, {keys()[0]: attestation(2)}))
     for _ in range(data.draw(st.integers(1, 4))):
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -237,7 +237,7 @@ async def test_one_validator_whose_group_signed_something_slashable_keeps_no_oth
         await this.guard.ask(Guard(entries=(conflicting(keys(0)[0]),)))
         for share_index in (2, 3, 4):
             both = {keys(v)[0]: attestation(share_index, validator=v) for v in (0, 1)}
-            this.address.tell(PeerPartials(share_index - 1, encode_partials(DUTY, share_index, both)))
+            this.address.tell(PeerPartials(share_index - 1, encode_partials_message(DUTY, share_index, both)))
             await settle(this)
         await settle(this)
         assert [list(group.signed) for group in this.groups] == [[keys(1)[0]]]

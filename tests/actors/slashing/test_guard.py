@@ -23,7 +23,7 @@ from actors.slashing.actor import (
     SlashingGuard,
 )
 from actors.slashing.store import DiskRefuses, SlashingStore, open_store
-from actors.slashing.twin_file import TwinFile
+from actors.twin_file import TwinFile
 from charon_actors.slashing import Interchange, InterchangeFault
 
 ROOT = bytes(range(32))

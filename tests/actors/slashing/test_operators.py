@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import actors.slashing.history as store_module
 from actors.slashing.store import SlashingStore, open_store
-from actors.slashing.twin_file import TwinFile
+from actors.twin_file import TwinFile
 from charon_actors.errors import UserError
 from charon_actors.slashing import AttestationEntry, SlashableFault
 

@@ -23,7 +23,7 @@ from charon_actors.crypto import (
     encrypt_keystore,
     generate_secret,
 )
-from charon_actors.crypto.keystore import MAX_FILE_BYTES, _pbkdf2, named_public_key
+from charon_actors.crypto.keystore import MAX_KEYSTORE_BYTES, _pbkdf2, named_public_key
 from charon_actors.crypto.keystore_password import normalise_password
 from tests.charon_actors.crypto.vectors import VECTORS, read_vectors
 
@@ -336,7 +336,7 @@ def test_files_of_noise_end_in_a_fault_or_an_object(content: bytes) -> None:
         b"[" * 60_000,
         b'{"a":' * 10_000,
         b'{"a":' + b"9" * 5000 + b"}",
-        b" " * MAX_FILE_BYTES + b"{}",
+        b" " * MAX_KEYSTORE_BYTES + b"{}",
         b'{"a":1,"a":1}',
         b'{"crypto":{"kdf":{"function":"scrypt","Function":"pbkdf2"}}}',
         b'{"a":NaN}',

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.slashing.twin_file import (
+from actors.twin_file import (
     COPY_BYTES,
     MAX_CONTENT_BYTES,
     TwinFault,

@@ -33,7 +33,7 @@ class MailboxSampled(Fact, frozen=True):
     dropped: int
 
 
-class Row(Generic[M]):
+class MailboxRow(Generic[M]):
     """A mailbox of the table below: of `Mailboxes` it gives the mailbox, of `Addresses` its address."""
 
     def __init__(self, capacity: int = 1024, policy: Policy = Policy.REJECT) -> None:
@@ -60,13 +60,13 @@ class Row(Generic[M]):
 class _Table:
     """One row an actor, under the actor's name in the tree."""
 
-    identity = Row[identity_room.Message](64)
-    crypto_workers = Row[crypto_room.Message]()
-    slashing = Row[slashing_room.Message]()
-    beacon = Row[beacon_room.Message]()
-    consensus = Row[consensus_room.Message](policy=Policy.WAIT)
-    signatures = Row[signatures_room.Message](policy=Policy.WAIT)
-    duties = Row[duties_room.Message](4096)
+    identity = MailboxRow[identity_room.Message](64)
+    crypto_workers = MailboxRow[crypto_room.Message]()
+    slashing = MailboxRow[slashing_room.Message]()
+    beacon = MailboxRow[beacon_room.Message]()
+    consensus = MailboxRow[consensus_room.Message](policy=Policy.WAIT)
+    signatures = MailboxRow[signatures_room.Message](policy=Policy.WAIT)
+    duties = MailboxRow[duties_room.Message](4096)
 
     def __init__(self, by_name: Mapping[str, Mailbox[Any]]) -> None:
         self._by_name = by_name
@@ -80,7 +80,7 @@ class Mailboxes(_Table):
     """Those that are read by the actors."""
 
     def __init__(self) -> None:
-        super().__init__({name: row.make() for name, row in vars(_Table).items() if isinstance(row, Row)})
+        super().__init__({name: row.make() for name, row in vars(_Table).items() if isinstance(row, MailboxRow)})
 
     def addresses(self) -> Addresses:
         return Addresses(self._by_name)

@@ -3,6 +3,6 @@
 from actors.validator_api.actor import Tls, ValidatorApi
 from actors.validator_api.app import PASSED_ON
 from actors.validator_api.facts import RequestSeen
-from actors.validator_api.key_shares import KeyShares, UnknownKey
+from charon_actors.validator_api.share_keys import KeyShares, UnknownKey
 
 __all__ = ["PASSED_ON", "KeyShares", "RequestSeen", "Tls", "UnknownKey", "ValidatorApi"]

@@ -80,6 +80,9 @@ class NodeActors:
         endpoint = identity_room.Endpoint(config.p2p_external_ip or None, port)
         return identity_room.Identity(config.private_key, config.state_dir, endpoint)
 
+    def crypto_workers(self) -> crypto_room.CryptoWorkers:
+        return crypto_room.CryptoWorkers(on_fact=self._on_fact)
+
     def slashing(self, chain: Chain) -> slashing_room.SlashingGuard:
         return slashing_room.SlashingGuard(
             self._config.state_dir / SLASHING_FILE,

@@ -150,7 +150,7 @@ def test_one_peers_flood_hides_neither_anothers_line_nor_another_fault(written: 
 
 def test_the_number_comes_without_any_further_line_and_is_not_lost_at_the_end(written: Written) -> None:
     for _ in range(150):
-        structlog.get_logger(topic="sse").warning("event that makes no sense", node="http://x")
+        structlog.get_logger(topic="sse").warning("Event that makes no sense", node="http://x")
     flush_log()
     assert written.left_out() == 0, "its period is not over"
     written.now += PERIOD_S

@@ -148,6 +148,12 @@ class Links(Owner):
         if not self.connections:
             self.alone_since = trio.current_time()
 
+    def log_unidentified(self, error: str) -> None:
+        self._log.debug("Peer did not identify itself", error=error)
+
+    def log_broken(self, protocol: str, error: str) -> None:
+        self._log.debug("Peer broke a protocol", protocol=protocol, error=error)
+
     def log_end(self, connection: Connection, reason: str) -> None:
         if self._lines.take(trio.current_time()):
             self._log.info("Connection to peer ended", reason=reason, type="relay" if connection.relayed else "direct")

@@ -117,7 +117,15 @@ class Owner:
             self.changed()
         self.log_end(connection, reason)
 
+    # lines for the log: each subclass speaks of its own kind
+
     def log_end(self, connection: Connection, reason: str) -> None:
+        raise NotImplementedError
+
+    def log_unidentified(self, error: str) -> None:
+        raise NotImplementedError
+
+    def log_broken(self, protocol: str, error: str) -> None:
         raise NotImplementedError
 
     async def _introduce(self, connection: Connection) -> None:
@@ -125,7 +133,7 @@ class Owner:
             self.will_introduce(connection)
             self.learn(await ask_identify(connection), connection)
         except self.ERRORS as error:
-            self._log.debug(f"{self.WHO} did not identify itself", error=describe(error))
+            self.log_unidentified(describe(error))
         except Exception as error:
             self._bugs.note(self.name_of(connection), IDENTIFY, error)
         else:
@@ -140,7 +148,7 @@ class Owner:
         try:
             await self._dispatch(stream)
         except self.ERRORS as error:
-            self._log.debug(f"{self.WHO} broke a protocol", protocol=stream.protocol, error=describe(error))
+            self.log_broken(stream.protocol, describe(error))
             stream.reset()
         except Retryable:
             stream.reset()

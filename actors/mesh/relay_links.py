@@ -85,6 +85,12 @@ class RelayLinks(Owner):
     def learn(self, said: HostIdentify, connection: Carriage) -> None:
         self._log.debug("Relay identified itself", agent=said.agent)
 
+    def log_unidentified(self, error: str) -> None:
+        self._log.debug("Relay did not identify itself", error=error)
+
+    def log_broken(self, protocol: str, error: str) -> None:
+        self._log.debug("Relay broke a protocol", protocol=protocol, error=error)
+
     def log_end(self, connection: Connection, reason: str) -> None:
         self._log.info("Connection to relay ended", peer=self.name_of(connection), reason=reason)
 

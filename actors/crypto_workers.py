@@ -1,6 +1,6 @@
 """Crypto workers: processes for BLS and keystore work, so that the event loop stays free. pyblst keeps the interpreter lock.
 
-Accepts     VerifyAll, RecoverSignatures, EncryptKeystores, DecryptKeystores, LongWork (ask)
+Accepts     VerifyAll, RecoverSignatures, LongWork (ask)
 Owns        up to `workers` processes, started when first needed; each keeps its own cache of decoded public keys. One more for
             LongWork, which would keep signatures waiting
 May touch   processes, through trio-parallel. Not: sockets, files, another actor's state
@@ -10,14 +10,20 @@ Cancelled   an asker that leaves: its queued jobs are forgotten, a running one m
 Restart     starts with no processes; askers get ActorDown and ask again; no request changes anything, so a repeat is harmless
 Source      architecture §6; specification 08-beacon-node sections 8 and 9 (measured times)
 
-A request becomes jobs of CHUNK_CHECKS checks or one keystore, so that a big request shares the processes with small ones. Up to
-INLINE_CHECKS checks are done in the event loop itself, INLINE_SLICE at a time: handing them over would cost more.
+A request becomes jobs of CHUNK_CHECKS checks or CHUNK_RECOVERIES recoveries, so that a big request shares the processes with small
+ones. Up to INLINE_CHECKS checks are done in the event loop itself, INLINE_SLICE at a time: handing them over would cost more.
 
 A process that dies, or needs longer than JOB_LIMIT_S, is replaced, and its job is tried once more. If that ends the same way, the
 asker gets WorkerDied: then it is the job, or the machine has no memory left.
 
-`run_in_workers` is the same without an actor, for programs that have a list of work and nothing else to do (`charon create
-cluster`, a ceremony). Secrets and passwords go to the processes through pipes, never through arguments, files or logs.
+Which way to the other cores, and when:
+
+    crypto_workers              a node's signatures: the event loop must stay free for hours, and a process may die
+    off_loop.py                 a node's long look at one message; decides by its price between the loop and LongWork here
+    dkg/keystore_threads.py     keystores in a ceremony: PBKDF2 needs no interpreter lock, so threads do, and secrets stay in the process
+    cli/keystore_workers.py     keystores of a command: the same threads; a pool of its own, for scrypt's memory
+    cli/forked.py               a command's other long lists (dealing, verifying): children that have all of the parent's values
+                                at no cost, where nothing else is running that a fork could break
 """
 
 import os
@@ -35,14 +41,9 @@ from actors.facts import Fact, OnFact, unheard
 from actors.log import get_logger
 from actors.mailbox import Inbox, Request
 from charon_actors.crypto import (
-    PBKDF2_ITERATIONS,
     Check,
     CryptoFault,
     Entropy,
-    decode_keystore,
-    decrypt_keystore,
-    encode_keystore,
-    encrypt_keystore,
     recover_signature,
     verify,
     verify_all,
@@ -57,9 +58,8 @@ INLINE_RECOVERIES: Final = 2  # some 2 ms each: Lagrange in G2 and a check
 CHUNK_CHECKS: Final = 64  # 25 ms for one message, 65 ms for 64 messages
 CHUNK_RECOVERIES: Final = 16
 GRACE_S: Final = 1.0
-JOB_LIMIT_S: Final = 60.0  # the slowest job, decrypting a keystore at the limits of its parameters, takes some 10 s
+JOB_LIMIT_S: Final = 60.0  # the slowest job, reading a block at the limits of its JSON, takes some seconds
 IDLE_TIMEOUT_S: Final = 600.0
-FEW_KEYSTORES: Final = 4  # starting a process takes as long as encrypting some ten
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -95,46 +95,6 @@ class RecoverSignatures(Request[list[bytes | None]], frozen=True):
     recoveries: Sequence[Recovery]
 
 
-class KeystoreToWrite(msgspec.Struct, frozen=True):
-    """A secret (32 bytes) and the password it shall be under. Its representation shows neither."""
-
-    secret: bytes
-    password: str
-    iterations: int = PBKDF2_ITERATIONS
-
-    def __repr__(self) -> str:
-        return "KeystoreToWrite(…)"
-
-
-class KeystoreToRead(msgspec.Struct, frozen=True):
-    """A keystore file and its password. Its representation shows neither."""
-
-    content: bytes
-    password: str
-
-    def __repr__(self) -> str:
-        return "KeystoreToRead(…)"
-
-
-class EncryptKeystores(Request[list[bytes]], frozen=True):
-    """Ask for keystore files, in the order of the secrets. Some 60 ms each.
-
-    Raises: CryptoFault (malformed secret, unusable password), WorkerDied, ActorDown, MailboxFull.
-    Cancellation: at any time; nothing was written anywhere. Source: specification 01-cluster-files, section 7.1.
-    """
-
-    keystores: Sequence[KeystoreToWrite]
-
-
-class DecryptKeystores(Request[list[bytes]], frozen=True):
-    """Ask for the secrets (32 bytes) inside keystore files, in their order.
-
-    Raises: KeystoreFault of the first that cannot be read, WorkerDied, ActorDown, MailboxFull. Cancellation: at any time.
-    """
-
-    keystores: Sequence[KeystoreToRead]
-
-
 class LongWork(Request[Any], frozen=True):
     """Ask for `function(item)`: importable by name; item, result and errors can be pickled. One at a time (`off_loop.py`).
 
@@ -156,7 +116,7 @@ class WorkerLost(Fact, frozen=True):
     attempt: int
 
 
-Message = VerifyAll | RecoverSignatures | EncryptKeystores | DecryptKeystores | LongWork
+Message = VerifyAll | RecoverSignatures | LongWork
 
 
 class CryptoWorkers:
@@ -191,10 +151,6 @@ class CryptoWorkers:
                         nursery.start_soon(serve, mail.reply_to(request).answer, self._verify, pool, checks)
                     case RecoverSignatures(recoveries) as recover:
                         nursery.start_soon(serve, mail.reply_to(recover).answer, self._recover, pool, recoveries)
-                    case EncryptKeystores(to_write) as encrypt:
-                        nursery.start_soon(serve, mail.reply_to(encrypt).answer, pool.map, encrypt_one, to_write)
-                    case DecryptKeystores(to_read) as decrypt:
-                        nursery.start_soon(serve, mail.reply_to(decrypt).answer, pool.map, decrypt_one, to_read)
                     case LongWork(function, item) as long:
                         call = partial(serve, mail.reply_to(long).answer, long_work.call, function, item, errors=(Exception,))
                         nursery.start_soon(call)
@@ -229,43 +185,6 @@ class CryptoWorkers:
         return [signature for chunk in await pool.map(recover_chunk, chunks) for signature in chunk]
 
 
-async def encrypt_keystores(
-    keystores: Sequence[KeystoreToWrite],
-    *,
-    workers: int = DEFAULT_WORKERS,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[bytes]:
-    """Keystore files in the order of the secrets, made by processes of their own (a few or cheap ones by a thread).
-
-    on_progress(done, total) is called after each. Raises and is cancelled like `run_in_workers`.
-    """
-    if len(keystores) > FEW_KEYSTORES and any(keystore.iterations > 10_000 for keystore in keystores):
-        return await run_in_workers(encrypt_one, keystores, workers=workers, on_progress=on_progress)
-    files = []
-    for keystore in keystores:
-        files.append(await trio.to_thread.run_sync(encrypt_one, keystore))
-        if on_progress is not None:
-            on_progress(len(files), len(keystores))
-    return files
-
-
-async def run_in_workers(
-    function: Callable[[T], R],
-    items: Sequence[T],
-    *,
-    workers: int = DEFAULT_WORKERS,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[R]:
-    """`[function(item) for item in items]`, each call in one of `workers` processes, which end with this call.
-
-    function: importable by name (not a lambda or a method); items, results and errors can be pickled. It runs again for an item
-    whose process died. on_progress(done, total): called in the event loop after each item, in any order of items.
-    Raises: the first error of a call, as it is; WorkerDied. Then, and when cancelled, no process is left (within GRACE_S).
-    """
-    async with open_worker_pool(workers) as pool:
-        return await pool.map(function, items, on_progress=on_progress)
-
-
 class WorkerPool:
     """Some worker processes inside an `open_worker_pool` block. Calls wait for a free process in the order in which they came."""
 
@@ -276,9 +195,12 @@ class WorkerPool:
         self,
         function: Callable[[T], R],
         items: Sequence[T],
-        on_progress: Callable[[int, int], None] | None = None,
     ) -> list[R]:
-        """See `run_in_workers`. Holds at most one waiting call a process, so others get their turn between two items."""
+        """`[function(item) for item in items]`. Holds at most one waiting call a process, so others get their turn between two items.
+
+        function: importable by name (not a lambda or a method); items, results and errors can be pickled. It runs again for an item
+        whose process died. Raises: the first error of a call, as it is; WorkerDied.
+        """
         results: dict[int, R] = {}
         errors: list[Exception] = []
         places = iter(range(len(items)))
@@ -291,8 +213,6 @@ class WorkerPool:
                     errors.append(error)
                     nursery.cancel_scope.cancel()
                     return
-                if on_progress is not None:
-                    on_progress(len(results), len(items))
 
         async with trio.open_nursery() as nursery:
             for _ in range(min(int(self._limiter.total_tokens), len(items))):
@@ -397,15 +317,3 @@ def recover_chunk(recoveries: Sequence[Recovery]) -> list[bytes | None]:
             continue
         found.append(signature if verify(recovery.group_public_key, recovery.message, signature) else None)
     return found
-
-
-def encrypt_one(keystore: KeystoreToWrite) -> bytes:
-    """One keystore file."""
-    return encode_keystore(
-        encrypt_keystore(keystore.secret, keystore.password, secrets.token_bytes, iterations=keystore.iterations)
-    )
-
-
-def decrypt_one(keystore: KeystoreToRead) -> bytes:
-    """The secret of one keystore file."""
-    return decrypt_keystore(decode_keystore(keystore.content), keystore.password)

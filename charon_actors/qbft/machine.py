@@ -33,8 +33,8 @@ justifications included, but only when a message arrives: PREPAREs for a later r
 After the decision only late ROUND_CHANGEs are answered, with DECIDED, so that laggards catch up.
 
 Choices among equals are fixed (sources ascending, each one's messages in order of arrival), so the same events always give the
-same effects. `hardened=False` is Charon v1.10, for its vectors only: it answers ROUND_CHANGEs without limit, PREPAREs twice for a
-leader that proposes twice, prepares the zero value, and answers laggards with the value of the first COMMIT it has kept.
+same effects. What Charon v1.10 does otherwise (it PREPAREs twice for a leader that proposes twice, answers without limit …) is a
+subclass in the tests, for its vectors.
 
 Limits: BUFFERED_MESSAGES a source, DECIDED_ANSWERS a source; rounds are int64, nothing is allocated by round.
 Source: specification 06 §1 to §3, §7, §10. Vectors: core/qbft_decide_scenarios.json, core/qbft_random_scenarios.json.
@@ -157,7 +157,6 @@ class Instance:
         leader_of: Callable[[int], int],
         timer: RoundTimer,
         compare: bool = False,
-        hardened: bool = True,
     ) -> None:
         if not 0 <= own_index < nodes:
             raise ValueError(f"own index {own_index} is not among {nodes} nodes")
@@ -166,7 +165,7 @@ class Instance:
         self.round = 1
         self.decided: Decide | None = None
         self.wake_at: float | None = None
-        self._leader_of, self._timer, self._compare, self._hardened = leader_of, timer, compare, hardened
+        self._leader_of, self._timer, self._compare = leader_of, timer, compare
         self._input: bytes | None = None
         self._awaiting_input: tuple[Message, ...] | None = None  # justification of the PRE_PREPARE that waits for our input
         self._prepared_round, self._prepared_value = 0, ZERO_VALUE
@@ -276,13 +275,16 @@ class Instance:
 
     def _on_pre_prepare(self, message: Message, now: float) -> list[Effect]:
         effects = self._enter(message.round, "pre-prepare of a later round")
-        if self._hardened:
-            self._fired.add((1, message.round))  # entering has cleared it; a leader that proposes twice gets one PREPARE
+        self._note_proposal(message.round)
         self._restart_timer(now)
         if not self._compare:
             return [*effects, Broadcast(MessageType.PREPARE, self.round, message.value)]
         self._comparing = Compare(message.round, message.value)
         return [*effects, self._comparing]
+
+    def _note_proposal(self, round_: int) -> None:
+        """Entering the round has cleared it; a leader that proposes twice gets one PREPARE."""
+        self._fired.add((1, round_))
 
     def _decide(self, message: Message, commits: tuple[Message, ...]) -> list[Effect]:
         effects = self._enter(message.round, "decision")
@@ -301,13 +303,22 @@ class Instance:
     def _answer_laggard(self, message: Message, decided: Decide) -> list[Effect]:
         if message.type is not MessageType.ROUND_CHANGE or message.source == self.own_index:
             return []
-        if self._hardened:
-            highest, count = self._answers.get(message.source, (0, 0))
-            if message.round <= highest or count >= DECIDED_ANSWERS:
-                return []
-            self._answers[message.source] = (message.round, count + 1)
-        value = decided.value if self._hardened else decided.commits[0].value
-        return [Broadcast(MessageType.DECIDED, self.round, value, justification=decided.commits)]
+        if not self._may_answer(message):
+            return []
+        return [Broadcast(MessageType.DECIDED, self.round, self._value_for_laggards(decided), justification=decided.commits)]
+
+    def _may_answer(self, message: Message) -> bool:
+        highest, count = self._answers.get(message.source, (0, 0))
+        if message.round <= highest or count >= DECIDED_ANSWERS:
+            return False
+        self._answers[message.source] = (message.round, count + 1)
+        return True
+
+    def _value_for_laggards(self, decided: Decide) -> bytes:
+        return decided.value
+
+    def _may_be_proposed(self, value: bytes) -> bool:
+        return value != ZERO_VALUE
 
     def _propose_own(self, justification: tuple[Message, ...]) -> list[Effect]:
         if self._input is None:
@@ -444,7 +455,7 @@ class Instance:
     def _is_justified_pre_prepare(self, message: Message) -> bool:
         if message.source != self._leader_of(message.round):
             return False
-        if self._hardened and message.value == ZERO_VALUE:
+        if not self._may_be_proposed(message.value):
             return False
         if message.round == 1 or message.round == self._compare_failure_round + 1:
             return True

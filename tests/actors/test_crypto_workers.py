@@ -1,12 +1,14 @@
 """The crypto workers: right answers in the right order, a responsive event loop, processes that die, askers that leave."""
 
+import hashlib
 import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,10 +16,6 @@ import trio
 from actors import crypto_workers as room
 from actors.crypto_workers import (
     CryptoWorkers,
-    DecryptKeystores,
-    EncryptKeystores,
-    KeystoreToRead,
-    KeystoreToWrite,
     LongWork,
     Message,
     RecoverSignatures,
@@ -25,20 +23,14 @@ from actors.crypto_workers import (
     VerifyAll,
     WorkerDied,
     WorkerLost,
-    encrypt_keystores,
     open_worker_pool,
-    run_in_workers,
 )
 from actors.facts import Fact
 from actors.mailbox import Address, Mailbox, open_actor
 from charon_actors.crypto import (
-    INSECURE_ITERATIONS,
     Check,
-    CryptoFault,
     Entropy,
     KeystoreFault,
-    decode_keystore,
-    decrypt_keystore,
     generate_secret,
     public_key,
     sign,
@@ -64,6 +56,11 @@ async def crypto_workers(workers: int = 1) -> AsyncIterator[Address[Message]]:
         yield address
 
 
+async def mapped(function: Callable[[Any], Any], items: Sequence[Any], *, workers: int = 2) -> list[Any]:
+    async with open_worker_pool(workers) as pool:
+        return await pool.map(function, items)
+
+
 # What the processes of these tests do.
 
 
@@ -78,6 +75,12 @@ def die_unless(marker: Path) -> int:
     marker.touch()
     os.kill(os.getpid(), signal.SIGKILL)
     return 0
+
+
+def derive(times: int) -> None:
+    """Some seconds each, without the interpreter lock."""
+    for _ in range(times):
+        hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 10_000_000)
 
 
 def die(_: int) -> int:
@@ -160,43 +163,26 @@ async def test_recovery_answers_verified_signatures_only() -> None:
             assert set(answers[2::3]) <= {None}
 
 
-async def test_keystores_go_both_ways_and_faults_come_back_as_they_are() -> None:
+async def test_long_work_comes_back_and_so_does_its_fault_as_it_is() -> None:
     async with crypto_workers() as address:
-        files = await address.ask(
-            EncryptKeystores([KeystoreToWrite(secret, f"password {i}", INSECURE_ITERATIONS) for i, secret in enumerate(SECRETS)])
-        )
-        to_read = [KeystoreToRead(content, f"password {i}") for i, content in enumerate(files)]
-        assert await address.ask(DecryptKeystores(to_read)) == SECRETS
+        assert await address.ask(LongWork(double, 4)) == 8
         with pytest.raises(KeystoreFault) as fault:
-            await address.ask(DecryptKeystores([*to_read, KeystoreToRead(files[0], "another")]))
-        assert fault.value.field == "crypto.checksum.message"
-        with pytest.raises(CryptoFault):
-            await address.ask(EncryptKeystores([KeystoreToWrite(bytes(32), "password")]))
+            await address.ask(LongWork(refuse, 3))
+        assert fault.value.field == "crypto.kdf"
         assert await address.ask(VerifyAll(some_checks(9, set()))) == [True] * 9  # the actor lives on
 
 
-def test_messages_with_secrets_do_not_show_them() -> None:
-    written = repr(EncryptKeystores([KeystoreToWrite(b"\x41" * 32, "hunter2")]))
-    read = repr(DecryptKeystores([KeystoreToRead(b'{"a": 1}', "hunter2")]))
-    for text in (written, read):
-        assert "hunter2" not in text
-        assert "AAAA" not in text
-
-
-async def test_map_keeps_the_order_and_reports_progress() -> None:
-    progress: list[tuple[int, int]] = []
-    results = await run_in_workers(double, range(10), workers=2, on_progress=lambda *step: progress.append(step))
-    assert results == [2 * number for number in range(10)]
-    assert progress == [(done, 10) for done in range(1, 11)]
+async def test_map_keeps_the_order() -> None:
+    assert await mapped(double, range(10), workers=2) == [2 * number for number in range(10)]
 
 
 async def test_map_of_nothing_starts_no_process() -> None:
-    assert await run_in_workers(double, []) == []
+    assert await mapped(double, []) == []
 
 
 async def test_the_first_error_ends_the_map_and_arrives_bare() -> None:
     with pytest.raises(KeystoreFault, match="number three"):
-        await run_in_workers(refuse, range(100), workers=2)
+        await mapped(refuse, range(100), workers=2)
 
 
 async def test_a_process_that_dies_is_replaced_and_its_job_done(tmp_path: Path) -> None:
@@ -210,7 +196,7 @@ async def test_a_process_that_dies_is_replaced_and_its_job_done(tmp_path: Path) 
 
 async def test_a_job_that_kills_two_processes_is_given_up() -> None:
     with trio.fail_after(60), pytest.raises(WorkerDied):
-        await run_in_workers(die, [1], workers=1)
+        await mapped(die, [1], workers=1)
 
 
 async def test_a_lost_process_is_said_each_time() -> None:
@@ -239,7 +225,7 @@ async def test_an_error_is_not_lost_when_a_dead_process_is_found_at_the_end() ->
 async def test_a_process_that_hangs_is_killed_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "JOB_LIMIT_S", 3.0)
     with trio.fail_after(60), pytest.raises(WorkerDied):
-        await run_in_workers(note_and_hang, [tmp_path], workers=1)
+        await mapped(note_and_hang, [tmp_path], workers=1)
     assert not any(is_running(int(name)) for name in os.listdir(tmp_path))
 
 
@@ -248,7 +234,7 @@ async def test_a_cancelled_call_leaves_no_process_behind(tmp_path: Path) -> None
     async with trio.open_nursery() as nursery:
 
         async def hang() -> None:
-            await run_in_workers(note_and_hang, [tmp_path], workers=1)
+            await mapped(note_and_hang, [tmp_path], workers=1)
 
         nursery.start_soon(hang)
         pid = await noted_process(tmp_path)
@@ -260,22 +246,21 @@ async def test_a_cancelled_call_leaves_no_process_behind(tmp_path: Path) -> None
 
 
 async def test_an_asker_that_leaves_takes_its_job_along_and_the_pool_stays_usable() -> None:
-    slow = [KeystoreToWrite(SECRETS[0], "password", 10_000_000)] * 3  # some seconds each
     async with crypto_workers() as address:
         await address.ask(VerifyAll(some_checks(9, set())))
         with trio.move_on_after(0.3):
-            await address.ask(EncryptKeystores(slow))
+            await address.ask(LongWork(derive, 3))
         with trio.fail_after(room.GRACE_S + 10):
+            assert await address.ask(LongWork(double, 4)) == 8
             assert await address.ask(VerifyAll(some_checks(9, {2}))) == [i != 2 for i in range(9)]
 
 
 async def test_the_actor_stops_soon_with_work_in_hand() -> None:
-    slow = [KeystoreToWrite(SECRETS[0], "password", 10_000_000)] * 10
     started = time.monotonic()
     async with crypto_workers() as address, trio.open_nursery() as nursery:
 
         async def ask() -> None:
-            await address.ask(EncryptKeystores(slow))
+            await address.ask(LongWork(derive, 10))
 
         nursery.start_soon(ask)
         await trio.sleep(1)
@@ -290,21 +275,10 @@ async def test_a_full_actor_leaves_mail_in_the_mailbox(monkeypatch: pytest.Monke
         for _ in range(5):
 
             async def ask() -> None:
-                await address.ask(EncryptKeystores([KeystoreToWrite(SECRETS[0], "password", 10_000_000)]))
+                await address.ask(LongWork(derive, 1))
 
             nursery.start_soon(ask)
         await trio.sleep(0.5)
         assert mailbox.statistics().taken <= 2
         assert mailbox.statistics().queued >= 3
         nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("count", [2, 6])
-async def test_encrypt_keystores_of_the_command_line(count: int) -> None:
-    progress: list[int] = []
-    files = await encrypt_keystores(
-        [KeystoreToWrite(SECRETS[i], "password", 10_001) for i in range(count)],
-        on_progress=lambda done, total: progress.append(done),
-    )
-    assert [decrypt_keystore(decode_keystore(content), "password") for content in files] == SECRETS[:count]
-    assert progress == list(range(1, count + 1))

@@ -22,6 +22,7 @@ from charon_actors.qbft.machine import (
     MessageType,
 )
 from charon_actors.qbft.timers import RoundTimer
+from tests.charon_actors.qbft.charon_v1_10 import machine_class
 
 
 def value(number: int) -> bytes:
@@ -82,13 +83,12 @@ class Network:
         for node in range(nodes):
             if node in plan.liars and not plan.is_fuzz:
                 continue
-            self.machines[node] = Instance(
+            self.machines[node] = machine_class(hardened)(
                 nodes=nodes,
                 own_index=node,
                 leader_of=leader_of,
                 timer=timer(),
                 compare=bool(plan.views),
-                hardened=hardened,
             )
             start_at = plan.start_at.get(node, 0.0)
             self.at(start_at, lambda node=node: self._start(node))  # type: ignore[misc]

@@ -11,13 +11,13 @@ from charon_actors.qbft.machine import (
     Broadcast,
     Decide,
     Effect,
-    Instance,
     Message,
     MessageType,
     faulty,
     leader,
     quorum,
 )
+from tests.charon_actors.qbft.charon_v1_10 import machine_class
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "core"
 DECIDE = json.loads((VECTORS / "qbft_decide_scenarios.json").read_text())["scenarios"]
@@ -54,7 +54,7 @@ def listed_message(of: list[Any]) -> Message:
 @pytest.mark.parametrize("hardened", [True, False])
 @pytest.mark.parametrize("scenario", DECIDE, ids=lambda s: s["name"])
 def test_decides_what_charon_decides(scenario: dict[str, Any], hardened: bool) -> None:
-    machine = Instance(nodes=4, own_index=0, leader_of=partial(rotation, 0, 4), timer=OneSecond(), hardened=hardened)
+    machine = machine_class(hardened)(nodes=4, own_index=0, leader_of=partial(rotation, 0, 4), timer=OneSecond())
     machine.start(0.0)
     decisions = [
         effect
@@ -74,12 +74,11 @@ def test_decides_what_charon_decides(scenario: dict[str, Any], hardened: bool) -
 
 def outcome(scenario: dict[str, Any], hardened: bool) -> list[list[Any]]:
     nodes = scenario["nodes"]
-    machine = Instance(
+    machine = machine_class(hardened)(
         nodes=nodes,
         own_index=scenario["process"],
         leader_of=partial(rotation, scenario["instance"], nodes),
         timer=OneSecond(),
-        hardened=hardened,
     )
     effects: list[Effect] = machine.start(0.0)
     for event in scenario["events"]:

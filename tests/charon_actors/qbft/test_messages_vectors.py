@@ -23,6 +23,7 @@ from charon_actors.qbft.messages import (
     encode_value,
     sign_message,
 )
+from tests.charon_actors.qbft.charon_v1_10 import machine_class
 from tests.charon_actors.qbft.test_machine_vectors import OneSecond
 
 VECTORS = Path(__file__).parents[2] / "vectors"
@@ -126,12 +127,11 @@ def test_rejected_messages_are_refused_for_the_stated_reason(row: dict[str, Any]
 
 
 def fresh_instance(duty: Duty, own_index: int, hardened: bool = True) -> Instance:
-    machine = Instance(
+    machine = machine_class(hardened)(
         nodes=4,
         own_index=own_index,
         leader_of=partial(_leader, duty),
         timer=OneSecond(),
-        hardened=hardened,
     )
     machine.start(0.0)
     return machine

@@ -20,6 +20,7 @@ from charon_actors.qbft.machine import (
     MessageType,
 )
 from charon_actors.qbft.timers import RoundTimer
+from tests.charon_actors.qbft.charon_v1_10 import machine_class
 from tests.charon_actors.qbft.simulation import Constant, Exponential, Network, Plan, value
 
 PRE_PREPARE, PREPARE, COMMIT, ROUND_CHANGE, DECIDED = MessageType
@@ -113,13 +114,12 @@ def test_one_seed_is_one_run() -> None:
 
 def machine(own_index: int = 0, leader: int = 1, *, nodes: int = 4, compare: bool = False, hardened: bool = True) -> Instance:
     """`leader` leads every round."""
-    instance = Instance(
+    instance = machine_class(hardened)(
         nodes=nodes,
         own_index=own_index,
         leader_of=lambda _: leader,
         timer=Constant(),
         compare=compare,
-        hardened=hardened,
     )
     instance.start(0.0)
     return instance

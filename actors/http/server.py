@@ -9,7 +9,7 @@ socket's backlog. Who may be connected, and who goes when there are too many, is
     no descriptor left   one idle connection is closed for it, the next attempt comes after ACCEPT_REST_S, doubled up to ACCEPT_REST_MOST_S
 
 Whatever others set the pace of (connections that end by an error, that are dropped, that can't be accepted) is one line every
-REPORT_INTERVAL_S with a count. Source: architecture §1 (validator_api: restarts alone, port stays bound); issue 7, point 11.
+REPORT_INTERVAL_S with a count. Source: architecture §1 (validator_api: restarts alone, port stays bound); docs/threat-model.md.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """Attacks on the validator API and the monitoring port: real nodes, real sockets, clients that do what no client should.
 
 What must hold: a validator client is answered whatever others keep open; floods of the monitoring port cost no duty; the process ends
-within EXIT_S of SIGTERM, and after an end of its own, whatever clients do; the log stays short. Source: issue 7, point 11.
+within EXIT_S of SIGTERM, and after an end of its own, whatever clients do; the log stays short. Source: docs/threat-model.md.
 """
 
 import os

@@ -37,6 +37,7 @@ import msgspec
 import trio
 import trio_parallel
 
+from actors.facts import Fact, OnFact, unheard
 from actors.log import get_logger
 from actors.mailbox import Inbox, Request
 from charon_actors.crypto import (
@@ -108,6 +109,13 @@ class WorkerDied(Retryable):
     """Two worker processes in a row died or hung over the same job."""
 
 
+class WorkerLost(Fact, frozen=True):
+    """A process died or hung over a job and is replaced. job: the function's name. attempt: 1; 2: nobody tries again."""
+
+    job: str
+    attempt: int
+
+
 Message = VerifyAll | RecoverSignatures | LongWork
 
 
@@ -117,8 +125,8 @@ class CryptoWorkers:
     workers: processes at most; 0: everything in the event loop, for simulations. entropy: for batches in the event loop.
     """
 
-    def __init__(self, workers: int = DEFAULT_WORKERS, entropy: Entropy = secrets.token_bytes) -> None:
-        self._workers, self._entropy = workers, entropy
+    def __init__(self, workers: int = DEFAULT_WORKERS, entropy: Entropy = secrets.token_bytes, on_fact: OnFact = unheard) -> None:
+        self._workers, self._entropy, self._on_fact = workers, entropy, on_fact
 
     async def run(self, inbox: Inbox[Message]) -> None:
         room = trio.Semaphore(MAX_REQUESTS)
@@ -132,8 +140,8 @@ class CryptoWorkers:
                 room.release()
 
         async with (
-            open_worker_pool(self._workers) as pool,
-            open_worker_pool(min(self._workers, 1)) as long_work,
+            open_worker_pool(self._workers, self._on_fact) as pool,
+            open_worker_pool(min(self._workers, 1), self._on_fact) as long_work,
             trio.open_nursery() as nursery,
         ):
             await room.acquire()
@@ -180,8 +188,8 @@ class CryptoWorkers:
 class WorkerPool:
     """Some worker processes inside an `open_worker_pool` block. Calls wait for a free process in the order in which they came."""
 
-    def __init__(self, context: trio_parallel.WorkerContext | None, workers: int) -> None:
-        self._context, self._limiter = context, trio.CapacityLimiter(workers)
+    def __init__(self, context: trio_parallel.WorkerContext | None, workers: int, on_fact: OnFact = unheard) -> None:
+        self._context, self._limiter, self._on_fact = context, trio.CapacityLimiter(workers), on_fact
 
     async def map(
         self,
@@ -225,6 +233,7 @@ class WorkerPool:
                 if outcome.error is not None:
                     raise outcome.error
                 return outcome.value  # type: ignore[no-any-return]  # set by _run_once, of function's type
+            self._on_fact(WorkerLost(_name(function), attempt))
             log.warning("Crypto worker process died or hung", job=_name(function), attempt=attempt)
         raise WorkerDied(f"worker processes died or hung over {_name(function)} twice")
 
@@ -267,7 +276,7 @@ class _Outcome(msgspec.Struct):
 
 
 @asynccontextmanager
-async def open_worker_pool(workers: int = DEFAULT_WORKERS) -> AsyncIterator[WorkerPool]:
+async def open_worker_pool(workers: int = DEFAULT_WORKERS, on_fact: OnFact = unheard) -> AsyncIterator[WorkerPool]:
     """A pool of up to `workers` processes for the block; all of them have ended after it. Processes start when first needed.
 
     With 0 workers the calls run in the event loop: for simulations, whose clock does not wait for processes.
@@ -279,7 +288,7 @@ async def open_worker_pool(workers: int = DEFAULT_WORKERS) -> AsyncIterator[Work
     try:
         async with trio_parallel.open_worker_context(idle_timeout=IDLE_TIMEOUT_S, grace_period=GRACE_S) as context:
             try:
-                yield WorkerPool(context, workers)
+                yield WorkerPool(context, workers, on_fact)
             except BaseException as error:
                 raised = error
                 raise

@@ -22,6 +22,7 @@ class Log:
     def __init__(self, topic: str, **bound: Any) -> None:
         self._topic, self._bound = topic, bound
         self._plain: Any = None
+        self._structured: Any = None  # a proxy, which asks for structlog's configuration at each record
 
     def bind(self, **more: Any) -> "Log":
         """The same, with more in every record."""
@@ -29,7 +30,9 @@ class Log:
 
     def __getattr__(self, name: str) -> Any:
         if structlog.is_configured():
-            return getattr(structlog.get_logger(topic=self._topic, **self._bound), name)
+            if self._structured is None:
+                self._structured = structlog.get_logger(topic=self._topic, **self._bound)
+            return getattr(self._structured, name)
         if self._plain is None:
             self._plain = structlog.wrap_logger(
                 logging.getLogger(f"{ROOT}.{self._topic}"),

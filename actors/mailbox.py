@@ -365,7 +365,7 @@ class Actor(Protocol[M]):
 
 
 async def run_incarnation(mailbox: Mailbox[M], factory: Callable[[], Actor[M]]) -> None:
-    """One life of an actor: open its mailbox, make it, run it. What a supervisor starts anew after a crash."""
+    """One life of an actor: open its mailbox, make it, run it. What a supervisor starts again after a crash."""
     with mailbox.open() as inbox:
         await factory().run(inbox)
 

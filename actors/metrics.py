@@ -120,6 +120,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
     _family("gauge", "p2p_reachability_status", "", "0 unknown, 1 public, 2 private"),
     _family("counter", "charon_actors_p2p_sends_refused_total", "peer reason", "Detached sends that were refused or failed"),
+    _family("counter", "charon_actors_crypto_workers_lost_total", "job", "Worker processes that died or hung over a job"),
     _family("gauge", "charon_actors_mailbox_queued", "actor", "Messages that wait in an actor's mailbox"),
     _family("counter", "charon_actors_mailbox_rejected_total", "actor", "Messages that a full mailbox refused"),
     _family("counter", "charon_actors_mailbox_dropped_total", "actor", "Messages that a mailbox lost"),

@@ -142,6 +142,7 @@ def _assemble(
             entropy,
             wall_clock,
             on_finished=outcome.finished,
+            nickname=config.nickname,
         )
 
     return {

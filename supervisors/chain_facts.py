@@ -42,7 +42,7 @@ class ChainFacts:
         self.replaced = trio.Event()
 
     def replace(self, chain: Chain) -> None:
-        """Whoever works with the old one is to begin anew."""
+        """Whoever works with the old one starts again with this one."""
         self._chain = chain
         self.replaced.set()
         self.replaced = trio.Event()

@@ -1,7 +1,7 @@
 """Keeps the private key's lock file fresh while a program runs: that is how another instance sees that the key is in use (01 §1.2).
 
     what it meets                                          what it does
-    the file as it left it, or none                        writes it anew, every REWRITE_INTERVAL_S
+    the file as it left it, or none                        rewrites it, every REWRITE_INTERVAL_S
     a disk that is full, fails, or is read-only            warns, at most every WARN_INTERVAL_S, and tries again
     something that another program has written             ends, with a UserError that names it
 

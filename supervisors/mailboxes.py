@@ -1,9 +1,12 @@
-"""The mailboxes of a node's actors, and the addresses that others hold. A new actor is a line in both, and one in the tree."""
+"""The mailboxes of a node's actors, and the addresses that others hold: one table, of which both are read.
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+A new actor is a row here, its factory in `node_actors.py`, its body in `node.py` and its place in `node_tree.py`. Forget one of the last
+two and nothing starts: the supervisor compares them. What has a row here is sampled, and closed at the end.
+"""
 
-import msgspec
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar, overload
+
 import trio
 
 import actors.beacon as beacon_room
@@ -18,6 +21,8 @@ from actors.mailbox import Address, Mailbox, Policy
 
 SAMPLE_INTERVAL_S: Final = 10.0
 
+M = TypeVar("M")
+
 
 class MailboxSampled(Fact, frozen=True):
     """An actor's mail: what waits, and what was refused or lost since the sample before."""
@@ -28,35 +33,60 @@ class MailboxSampled(Fact, frozen=True):
     dropped: int
 
 
-class Addresses(msgspec.Struct, frozen=True):
-    """The actors of a node, for programs that embed it."""
+class MailboxRow(Generic[M]):
+    """A mailbox of the table below: of `Mailboxes` it gives the mailbox, of `Addresses` its address."""
 
-    identity: Address[identity_room.Message]
-    crypto_workers: Address[crypto_room.Message]
-    slashing: Address[slashing_room.Message]
-    beacon: Address[beacon_room.Message]
-    consensus: Address[consensus_room.Message]
-    signatures: Address[signatures_room.Message]
-    duties: Address[duties_room.Message]
+    def __init__(self, capacity: int = 1024, policy: Policy = Policy.REJECT) -> None:
+        self._capacity, self._policy = capacity, policy
+        self._name = ""
+
+    def __set_name__(self, table: type, name: str) -> None:
+        self._name = name
+
+    def make(self) -> Mailbox[M]:
+        """Named like the row."""
+        return Mailbox(self._name, self._capacity, self._policy)
+
+    @overload
+    def __get__(self, of: "Mailboxes", kind: type) -> Mailbox[M]: ...
+
+    @overload
+    def __get__(self, of: "Addresses", kind: type) -> Address[M]: ...
+
+    def __get__(self, of: "_Table", kind: type) -> Mailbox[M] | Address[M]:
+        return of._by_name[self._name]
 
 
-class Mailboxes:
-    """One an actor, under the actor's name in the tree."""
+class _Table:
+    """One row an actor, under the actor's name in the tree."""
+
+    identity = MailboxRow[identity_room.Message](64)
+    crypto_workers = MailboxRow[crypto_room.Message]()
+    slashing = MailboxRow[slashing_room.Message]()
+    beacon = MailboxRow[beacon_room.Message]()
+    consensus = MailboxRow[consensus_room.Message](policy=Policy.WAIT)
+    signatures = MailboxRow[signatures_room.Message](policy=Policy.WAIT)
+    duties = MailboxRow[duties_room.Message](4096)
+
+    def __init__(self, by_name: Mapping[str, Mailbox[Any]]) -> None:
+        self._by_name = by_name
+
+
+class Addresses(_Table):
+    """The actors of a node, for programs that embed it: `node.addresses.beacon.ask(...)`."""
+
+
+class Mailboxes(_Table):
+    """Those that are read by the actors."""
 
     def __init__(self) -> None:
-        self.identity = Mailbox[identity_room.Message]("identity", 64)
-        self.crypto_workers = Mailbox[crypto_room.Message]("crypto_workers")
-        self.slashing = Mailbox[slashing_room.Message]("slashing")
-        self.beacon = Mailbox[beacon_room.Message]("beacon")
-        self.consensus = Mailbox[consensus_room.Message]("consensus", policy=Policy.WAIT)
-        self.signatures = Mailbox[signatures_room.Message]("signatures", policy=Policy.WAIT)
-        self.duties = Mailbox[duties_room.Message]("duties", 4096)
+        super().__init__({name: row.make() for name, row in vars(_Table).items() if isinstance(row, MailboxRow)})
 
     def addresses(self) -> Addresses:
-        return Addresses(**{name: mailbox.address for name, mailbox in zip(Addresses.__struct_fields__, self.all(), strict=True)})
+        return Addresses(self._by_name)
 
     def all(self) -> Sequence[Mailbox[Any]]:
-        return [getattr(self, name) for name in Addresses.__struct_fields__]
+        return list(self._by_name.values())
 
     def close(self) -> None:
         """Whoever still waits for an answer gets ActorDown."""

@@ -20,7 +20,6 @@ from random import Random
 from socket import socket
 from typing import NamedTuple
 
-from actors import crypto_workers
 from actors.beside import beside
 from actors.consensus import PROTOCOL as CONSENSUS_PROTOCOL
 from actors.consensus import consensus_handler
@@ -197,7 +196,7 @@ def _bodies(
         **key_lock_body(config, lambda: KeyLock("charon run", wall_clock(), "0x" + lock.lock_hash.hex())),
         "monitoring": Staged(partial(_serve, monitoring_app(node.metrics, watch.board), sockets.monitoring, node.stream)),
         "identity": partial(run_incarnation, mailboxes.identity, actors.identity),
-        "crypto_workers": partial(run_incarnation, mailboxes.crypto_workers, crypto_workers.CryptoWorkers),
+        "crypto_workers": partial(run_incarnation, mailboxes.crypto_workers, actors.crypto_workers),
         "slashing": once_known(chain, mailboxes.slashing, actors.slashing, wall_clock, needs_forks=False),
         "beacon": partial(run_incarnation, mailboxes.beacon, actors.make_beacon),
         **network,

@@ -26,6 +26,7 @@ from charon_actors.eth2.beacon_api import ChainEvent, ReorgEvent
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.unsigned_data import Proposal
 from charon_actors.share_index import by_share_index, share_index_of
+from charon_actors.validator_api.share_keys import KeyShares
 from supervisors.chain_facts import ChainFacts
 from supervisors.graffiti import Graffiti
 from supervisors.mailboxes import Mailboxes
@@ -79,6 +80,9 @@ class NodeActors:
         port = self._listening_port if config.p2p_external_ip else None
         endpoint = identity_room.Endpoint(config.p2p_external_ip or None, port)
         return identity_room.Identity(config.private_key, config.state_dir, endpoint)
+
+    def crypto_workers(self) -> crypto_room.CryptoWorkers:
+        return crypto_room.CryptoWorkers(on_fact=self._on_fact)
 
     def slashing(self, chain: Chain) -> slashing_room.SlashingGuard:
         return slashing_room.SlashingGuard(
@@ -157,7 +161,7 @@ class NodeActors:
     async def validator_api(self, listening: socket, life: Life) -> None:
         life.started()
         lock, config = self._lock, self._config
-        shares = validator_api_room.KeyShares(
+        shares = KeyShares(
             share_index_of(config.own_index), [(validator.public_key, validator.public_shares) for validator in lock.validators]
         )
         machine = f"{GO_ARCHITECTURES.get(platform.machine(), platform.machine())}-{platform.system().lower()}"

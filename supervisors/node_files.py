@@ -22,7 +22,7 @@ from charon_actors.cluster.peers import Peer, own_peer, peers_of
 from charon_actors.cluster.verify import ContractCheck
 from charon_actors.crypto import k1_public_key
 from charon_actors.errors import UserError
-from charon_actors.eth2.beacon_urls import decode_node_url
+from charon_actors.eth2.beacon_urls import NodeUrl, decode_node_url
 from charon_actors.eth2.networks import Network, network_by_fork_version
 from supervisors.node_config import NodeConfig
 
@@ -42,24 +42,40 @@ class NodeFiles(NamedTuple):
 
 
 def config_from(
-    directory: str | Path, *, beacon_nodes: Sequence[str], notice: Notice = lambda text: None, **settings: Any
+    directory: str | Path,
+    *,
+    beacon_nodes: str | Sequence[str],
+    state_dir: str | Path | None = None,
+    networks: Sequence[Network] = (),
+    contract: ContractCheck | None = None,
+    notice: Notice = lambda text: None,
+    **settings: Any,
 ) -> NodeConfig:
     """A node's configuration from a `.charon` directory, whose lock is verified. For programs that embed a node.
 
-    beacon_nodes: URLs. notice: is told what an operator should know. settings: what else `NodeConfig` takes; `state_dir` is the
-    directory itself if nothing is said. Nothing is written, and no lock file of the key is taken.
-    Raises: UserError that names the file and what is wrong with it.
+    beacon_nodes: URLs, or one. state_dir: None for the directory itself. networks, contract: of `read_node_files`. notice: is told what
+    an operator should know. settings: what else `NodeConfig` takes. Without `relays` and `p2p_tcp_addresses` only peers whose records
+    hold an address can be reached. Nothing is written, and no lock file of the key is taken.
+    Raises: UserError that names what is wrong with which file; TypeError (a setting that is unknown, or stands in the files).
     """
     folder = Path(directory)
-    files = read_node_files(folder / KEY_FILE, folder / LOCK_FILE, notice)
-    fixed = {
-        "lock": files.lock,
-        "private_key": files.private_key,
-        "own_index": files.own.index,
-        "network": files.network,
-        "beacon_nodes": tuple(decode_node_url(text, "beacon_nodes") for text in beacon_nodes),
-    }
-    return NodeConfig(**{"state_dir": folder, **settings, **fixed})
+    files = read_node_files(folder / KEY_FILE, folder / LOCK_FILE, notice, networks=networks, contract=contract)
+    return NodeConfig(
+        lock=files.lock,
+        private_key=files.private_key,
+        own_index=files.own.index,
+        network=files.network,
+        state_dir=folder if state_dir is None else Path(state_dir),
+        beacon_nodes=decode_beacon_nodes((beacon_nodes,) if isinstance(beacon_nodes, str) else beacon_nodes, "beacon_nodes"),
+        **settings,
+    )
+
+
+def decode_beacon_nodes(texts: Sequence[str], where: str) -> tuple[NodeUrl, ...]:
+    """At least one. Raises: UserError."""
+    if not texts:
+        raise UserError(where, "no beacon node is given", "write for example http://127.0.0.1:5052")
+    return tuple(decode_node_url(text, where) for text in texts)
 
 
 def read_node_files(

@@ -9,6 +9,7 @@ from typing import Final
 
 from actors.beacon import CacheSeen, CallSeen, EventDropped
 from actors.consensus import PROTOCOL, ConsensusDecided, ConsensusFailed, ConsensusTimedOut, InsufficientRoundChanges
+from actors.crypto_workers import WorkerLost
 from actors.duties import BlockFetched, DecisionRefused, DutyEnded, SlotStarted
 from actors.facts import Fact
 from actors.http import ConnectionDropped
@@ -59,6 +60,8 @@ class NodeMetrics:
             case InsufficientRoundChanges(kind, timer, outcome):
                 labels = {"protocol": PROTOCOL, "duty": kind.label, "timer": timer, "outcome": outcome}
                 metrics.count("core_consensus_insufficient_round_changes_total", labels)
+            case WorkerLost(job):
+                metrics.count("charon_actors_crypto_workers_lost_total", {"job": job})
             case BlockFetched(is_blinded, matches):
                 metrics.gauge("core_fetcher_proposal_blinded", {}, 1 if is_blinded else 2)
                 mismatch = 0 if matches is None else 1 if matches else 2

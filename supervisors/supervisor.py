@@ -1,7 +1,7 @@
 """A small OTP-style supervisor for Trio: who is started in which order, who is restarted, who is told, and when to give up.
 
 Theory of operation. A tree is data: `Supervisor`s with `Worker`s as leaves (child specs). `run_supervisor(tree, bodies)` runs it;
-`bodies` says what a worker does: an async function, called anew for each life ("incarnation") of the worker.
+`bodies` says what a worker does: an async function, called again for each life ("incarnation") of the worker.
 
     a child ends by        permanent          transient          temporary
     returning              restart            gone               gone

@@ -93,7 +93,7 @@ class ChainWatch:
             node.is_synced = None
             return
         if node.is_synced is not None and node.is_synced != is_synced:
-            log.info("beacon node is synced" if is_synced else "beacon node is syncing", node=node.label)
+            log.info("Beacon node is synced" if is_synced else "Beacon node is syncing", node=node.label)
         node.is_synced = is_synced
 
     async def admit(self, node: BeaconNode) -> None:
@@ -122,7 +122,7 @@ class ChainWatch:
             now = trio.current_time()
             if now - reported_at >= REPORT_INTERVAL_S:
                 reported_at = now
-                log.warning("waiting for a beacon node", errors="; ".join(failures), hint="see --beacon-node-endpoints")
+                log.warning("Waiting for a beacon node", errors="; ".join(failures), hint="see --beacon-node-endpoints")
             await trio.sleep(delay_s)
             delay_s = min(delay_s * 1.6, RETRY_MOST_S)
         return self._known.chain
@@ -169,7 +169,7 @@ class ChainWatch:
         try:
             chain = await self._describe(node, known.capella_fork_version)
         except (CallFailed, AnswerFault, ChainFault) as fault:
-            log.debug("beacon node does not describe its chain", node=node.label, reason=str(fault)[:200])
+            log.debug("Beacon node does not describe its chain", node=node.label, reason=str(fault)[:200])
         else:
             self._take(node, chain)
 
@@ -191,16 +191,16 @@ class ChainWatch:
         if not is_believed(newest, told):
             if self._doubts.is_due(forks_text(newest), trio.current_time()):
                 log.warning(
-                    "one beacon node alone announces other forks; if they are right, upgrade the other beacon nodes",
+                    "One beacon node alone announces other forks; if they are right, upgrade the other beacon nodes",
                     node=node.label,
                     known=forks_text(known),
                     announced=forks_text(newest),
                 )
         elif not self._changes.take(trio.current_time()):
             if self._doubts.is_due(forks_text(newest), trio.current_time()):
-                log.warning("beacon nodes announce other forks again and again, this is not followed now", node=node.label)
+                log.warning("Beacon nodes announce other forks again and again, this is not followed now", node=node.label)
         else:
-            log.info("the chain's forks have changed", node=node.label, were=forks_text(known), now=forks_text(newest))
+            log.info("The chain's forks have changed", node=node.label, were=forks_text(known), now=forks_text(newest))
             self._known.chain = newest
             self._on_chain(newest)
 
@@ -220,7 +220,7 @@ class ChainWatch:
     def _refuse(self, node: BeaconNode, root: bytes, genesis_time_s: float, **more: str) -> None:
         node.is_wrong_network = True
         log.error(
-            "beacon node is on another network; it is not used",
+            "Beacon node is on another network; it is not used",
             node=node.label,
             genesis_validators_root=f"0x{root.hex()}",
             genesis_time=int(genesis_time_s),

@@ -34,4 +34,4 @@ class ClientTasks:
 
     def report(self, error: Exception) -> None:
         if self._lines.is_due(type(error), trio.current_time()):
-            log.error("a client's request failed by a fault of this node", exc_info=error)
+            log.error("A client's request failed by a fault of this node", exc_info=error)

@@ -103,7 +103,7 @@ class Events:
                 if failure.status == 400 and topics is LISTENED_TOPICS:
                     topics = MINIMAL_TOPICS
                     continue
-                log.debug("event stream lost", node=node.label, reason=failure.text)
+                log.debug("Event stream lost", node=node.label, reason=failure.text)
             finally:
                 self._listened.discard(node)
             for counting in self._witnesses.chosen_changed(self._chosen(), trio.current_time()):
@@ -123,14 +123,14 @@ class Events:
             self._on_fact(EventDropped(node.label, event.topic, "rate"))
             if ear.floods.is_due(event.topic, now):
                 log.warning(
-                    "beacon node sends more events than a chain has, the rest is left out", node=node.label, topic=event.topic
+                    "Beacon node sends more events than a chain has, the rest is left out", node=node.label, topic=event.topic
                 )
             return
         try:
             decoded = decode_event(event.topic, event.data)
         except AnswerFault as fault:
             self._on_fact(EventDropped(node.label, event.topic, "nonsense"))
-            log.warning("event that makes no sense", node=node.label, topic=event.topic, reason=str(fault))
+            log.warning("Event that makes no sense", node=node.label, topic=event.topic, reason=str(fault))
             return
         if decoded is not None:
             for counting in self._witnesses.heard(node, decoded, self._chosen(), now):
@@ -179,7 +179,7 @@ class Events:
                             first.fault = failed.as_fault("events")
                             return
                     except CallFailed as failure:
-                        log.debug("a client's event stream lost its upstream", reason=failure.text)
+                        log.debug("A client's event stream lost its upstream", reason=failure.text)
                     lived = trio.current_time() - started >= LIVED_S
                     delay_s = RETRY_FIRST_S if lived else min(delay_s * 1.6, RETRY_MOST_S)
                     await trio.sleep(0 if lived else delay_s)

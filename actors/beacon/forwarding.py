@@ -169,7 +169,7 @@ class Forwarding:
                     if chunk is None:
                         return
         except (httpx.HTTPError, httpx.StreamError, trio.TooSlowError, trio.BrokenResourceError) as error:
-            log.debug("body not passed on to its end", reason=type(error).__name__)
+            log.debug("Body not passed on to its end", reason=type(error).__name__)
         finally:
             self._bodies -= 1
             with trio.CancelScope(shield=True):

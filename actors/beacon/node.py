@@ -278,13 +278,13 @@ class BeaconNode:
         self.is_network_checked = False  # another one may answer at this address when it comes back
         if not self._is_down:
             self._is_down = True
-            log.warning("beacon node can not be reached", node=self.label, error=text)
+            log.warning("Beacon node can not be reached", node=self.label, error=text)
         return self.failed(text)
 
     def _mark_up(self) -> None:
         if self._is_down:
             self._is_down = False
-            log.info("beacon node answers again", node=self.label)
+            log.info("Beacon node answers again", node=self.label)
 
 
 def first_headers(response: "httpx.Response") -> dict[str, str]:

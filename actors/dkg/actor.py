@@ -101,7 +101,6 @@ class CeremonyOptions(msgspec.Struct, frozen=True):
     data_directory: Path
     timeout_s: float = 120.0
     shutdown_delay_s: float = 5.0
-    nickname: str = ""
     is_verified: bool = True
     networks_extra: tuple[Network, ...] = ()
     contract: ContractCheck | None = None
@@ -124,7 +123,7 @@ class CeremonyActor:
     """The one incarnation of a ceremony.
 
     peers: all operators. network: reaches them; its handlers (`ceremony_handlers`) are registered already. wall_clock: unix
-    seconds. on_finished: called with the verified lock once all peers have it; must not raise.
+    seconds. on_finished: called with the verified lock once all peers have it; must not raise. nickname: that peers see.
     """
 
     def __init__(
@@ -138,6 +137,7 @@ class CeremonyActor:
         entropy: Entropy,
         wall_clock: Callable[[], float],
         on_finished: Callable[[Lock], None] = lambda lock: None,
+        nickname: str = "",
     ) -> None:
         self._ceremony, self._peers, self._network, self._options = ceremony, tuple(peers), network, options
         self._others = [peer for peer in peers if peer.index != own_index]
@@ -148,7 +148,7 @@ class CeremonyActor:
             private_key,
             self._others,
             network,
-            nickname=options.nickname,
+            nickname=nickname,
             timeout_s=options.timeout_s,
             entropy=entropy,
             wall_clock=wall_clock,

@@ -21,7 +21,7 @@ bodies, which count until they are answered. Beyond that the oldest unfinished o
 Pace: `Pace` lets requests, newcomers and pieces of long answers through at a rate; who comes faster waits in line, so that a flood
 costs a bounded part of the event loop, and duties have the rest. Lines are as long as there are connections.
 
-Source: issue 7, point 11.
+Source: docs/threat-model.md ("Whoever reaches an HTTP port").
 """
 
 import enum

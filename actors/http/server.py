@@ -9,7 +9,7 @@ socket's backlog. Who may be connected, and who goes when there are too many, is
     no descriptor left   one idle connection is closed for it, the next attempt comes after ACCEPT_REST_S, doubled up to ACCEPT_REST_MOST_S
 
 Whatever others set the pace of (connections that end by an error, that are dropped, that can't be accepted) is one line every
-REPORT_INTERVAL_S with a count. Source: architecture §1 (validator_api: restarts alone, port stays bound); issue 7, point 11.
+REPORT_INTERVAL_S with a count. Source: architecture §1 (validator_api: restarts alone, port stays bound); docs/threat-model.md.
 """
 
 import errno
@@ -161,7 +161,7 @@ class _Server:
                 if error.errno not in NO_DESCRIPTOR:
                     raise
                 self._port.spare_one(trio.current_time())
-                self._say("connections can't be accepted", error=os.strerror(error.errno or 0))
+                self._say("Connections can't be accepted", error=os.strerror(error.errno or 0))
                 await trio.sleep(rest_s)
                 rest_s = min(2 * rest_s, ACCEPT_REST_MOST_S)
                 continue
@@ -190,13 +190,13 @@ class _Server:
             faults = [error for error in leaves(group) if not isinstance(error, ClientGone)]
             if faults:
                 errors = "; ".join(f"{type(error).__name__}: {error}"[:200] for error in faults)
-                self._say("connection ended by an error", error=errors)
+                self._say("Connection ended by an error", error=errors)
         finally:
             self._port.leave(place)
 
     def _dropped(self, reason: str) -> None:
         self._on_fact(ConnectionDropped(self._name, reason))
-        self._say("connections were dropped: too many clients, or too much that is unfinished", reason=reason)
+        self._say("Connections were dropped: too many clients, or too much that is unfinished", reason=reason)
 
     def _say(self, event: str, **facts: str) -> None:
         if (times := self._lines.setdefault(event, _Line()).due(trio.current_time())) is not None:

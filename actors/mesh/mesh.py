@@ -112,9 +112,11 @@ class MeshConfig:
 class Mesh:
     """The network as other actors see it. All methods may be called for any peer but ourselves."""
 
-    def __init__(self, host: Host, mailboxes: Mapping[int, Mailbox[PeerMessage]]) -> None:
+    def __init__(
+        self, host: Host, mailboxes: Mapping[int, Mailbox[PeerMessage]], relays: Sequence[Mailbox[RelayMessage]] = ()
+    ) -> None:
         self._host, self._addresses = host, {index: mailbox.address for index, mailbox in mailboxes.items()}
-        self.mailboxes = tuple(mailboxes.values())
+        self.mailboxes: tuple[Mailbox[PeerMessage] | Mailbox[RelayMessage], ...] = (*mailboxes.values(), *relays)
         self.peers, self.own_index = host.peers, host.own_index
 
     @property
@@ -253,14 +255,16 @@ def build_mesh(
     if acceptors:
         bodies["listener"] = lambda: Listener(acceptors, host, partial(_to_its_owner, host, addresses)).run()
     headers = relay_headers(config.cluster_hash, config.cluster_uuid)
+    relays: list[Mailbox[RelayMessage]] = []
     for index, entry in enumerate(config.relays):
         relay_mailbox = Mailbox[RelayMessage](f"relay:{index}", RELAY_MAILBOX)
+        relays.append(relay_mailbox)
         host.board.relay_addresses.append(relay_mailbox.address)
         make_relay = partial(RelayClient, index, entry, headers, host, addresses)
         bodies[f"relay:{index}"] = partial(run_incarnation, relay_mailbox, make_relay)
     for index, mailbox in mailboxes.items():
         bodies[mailbox.name] = partial(run_incarnation, mailbox, partial(PeerActor, config.peers[index], host))
-    return Mesh(host, mailboxes), bodies
+    return Mesh(host, mailboxes, relays), bodies
 
 
 async def _to_its_owner(host: Host, peers: Mapping[int, Address[PeerMessage]], connection: Connection) -> None:

@@ -92,8 +92,8 @@ Message = Guard | ImportHistory | ExportHistory
 class SlashingGuard:
     """path: the database file, made if it is missing. genesis_validators_root: 32 bytes, of the chain that is signed for.
 
-    is_lost: the operator says that records were lost. listen_s: two epochs of the chain. on_listening: called with how long nothing is
-    signed yet, when that changes; 0 at the end, and at once where nothing was lost.
+    is_lost: the operator says that records were lost. listen_s: two epochs of the chain. Says `OnlyListening` with how long
+    nothing is signed yet, when that changes: 0 at the end, and at once where nothing was lost.
     `run` raises UserError when the file cannot be used.
     """
 

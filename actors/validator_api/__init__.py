@@ -3,6 +3,5 @@
 from actors.validator_api.actor import Tls, ValidatorApi
 from actors.validator_api.app import PASSED_ON
 from actors.validator_api.facts import RequestSeen
-from actors.validator_api.key_shares import KeyShares, UnknownKey
 
-__all__ = ["PASSED_ON", "KeyShares", "RequestSeen", "Tls", "UnknownKey", "ValidatorApi"]
+__all__ = ["PASSED_ON", "RequestSeen", "Tls", "ValidatorApi"]

@@ -29,9 +29,9 @@ from actors.signatures import Message as SignaturesMessage
 from actors.validator_api.app import REQUEST_TIMEOUT_S, ValidatorApiApp
 from actors.validator_api.handlers import Handlers
 from actors.validator_api.http import ApiRequest
-from actors.validator_api.key_shares import KeyShares
 from actors.validator_api.proxy import Proxy
 from charon_actors.eth2.chain import Chain
+from charon_actors.validator_api.share_keys import KeyShares
 
 KEEP_ALIVE_S: Final = 75.0  # more than any client leaves between two calls of one slot
 HEAD_BYTES: Final = 2**20  # a GET of validators with repeated ids has 103 bytes a key

@@ -29,16 +29,16 @@ from actors.facts import OnFact
 from actors.log import get_logger
 from actors.signatures import InvalidPartial
 from actors.slashing import SlashableFault
-from actors.validator_api import routes
 from actors.validator_api.facts import RequestSeen
 from actors.validator_api.handlers import Handlers
 from actors.validator_api.http import SSZ, ApiAnswer, ApiError, ApiRequest, content_kind, error_answer
-from actors.validator_api.key_shares import UnknownKey
-from actors.validator_api.passing_on import cleaned, path_label
 from actors.validator_api.proxy import Proxy
-from actors.validator_api.routes import Route
 from charon_actors.bounded_json import BLOCK, KIB, MIB
 from charon_actors.errors import Retryable
+from charon_actors.validator_api import routes
+from charon_actors.validator_api.passing_on import cleaned, path_label
+from charon_actors.validator_api.routes import Route
+from charon_actors.validator_api.share_keys import UnknownKey
 
 log = get_logger("vapi")
 
@@ -98,7 +98,7 @@ class ValidatorApiApp:
             kind = "application/octet-stream" if "octet-stream" in first.get("content-type", "") else "application/json"
             self._on_fact(RequestSeen(endpoint, label, exchange.status, seconds, kind, user_agent))
             if exchange.status >= 400:
-                log.debug("request failed", endpoint=endpoint, status=exchange.status, seconds=round(seconds, 3))
+                log.debug("Request failed", endpoint=endpoint, status=exchange.status, seconds=round(seconds, 3))
 
     async def _answer(
         self,
@@ -181,7 +181,7 @@ class ValidatorApiApp:
                 self._warn(NOT_ANSWERED, endpoint, str(error))
                 return error_answer(503, str(error) or "not ready")
             case _:
-                log.error("request failed by a fault of this node", endpoint=endpoint, exc_info=error)
+                log.error("Request failed by a fault of this node", endpoint=endpoint, exc_info=error)
                 return error_answer(500, "Internal server error")
 
     def refused(self, request: ApiRequest) -> None:
@@ -314,7 +314,7 @@ class HttpExchange:
                     await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         except BeaconFault as fault:
             self._is_ending = True  # the server closes the connection of an answer without an end
-            log.warning("answer broke off", reason=fault.text)
+            log.warning("Answer broke off", reason=fault.text)
             return
         finally:
             if isinstance(body, ByteStream):

@@ -55,7 +55,6 @@ from actors.validator_api.http import (
     parse_request_json,
     prefers_ssz,
 )
-from actors.validator_api.key_shares import KeyShares, UnknownKey
 from charon_actors.bounded_json import BLOCK, KIB, JsonKind, list_of
 from charon_actors.eth2.beacon_api import ATTESTER_NUMBERS, AnswerFault, hex_of, uint_of
 from charon_actors.eth2.chain import Chain
@@ -64,6 +63,7 @@ from charon_actors.eth2.forks import Fork, UnknownFork, fork_from_label
 from charon_actors.eth2.proposal import cut_signed, cut_signed_json
 from charon_actors.eth2.signed_data import EncodingFault, SignedData, SignedRandao, VersionedAttestation
 from charon_actors.eth2.unsigned_data import Proposal
+from charon_actors.validator_api.share_keys import KeyShares, UnknownKey
 
 log = get_logger("vapi")
 
@@ -253,7 +253,7 @@ class Handlers:
         try:
             await self._signatures.ask(SubmitPartials(duty, partials))
         except DutyExpired:
-            log.info("partial signatures came too late", duty=str(duty), validators=len(partials))
+            log.info("Partial signatures came too late", duty=str(duty), validators=len(partials))
 
     # -- blocks -----------------------------------------------------------------------------------------------------------------
 

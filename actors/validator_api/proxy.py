@@ -16,8 +16,8 @@ from actors.beacon import Message as BeaconMessage
 from actors.log import get_logger
 from actors.mailbox import Address
 from actors.validator_api.http import ApiAnswer, ApiError, ApiRequest, Headers
-from actors.validator_api.passing_on import COALESCED, goes_to_all, may_be_passed_on
 from charon_actors.errors import Retryable
+from charon_actors.validator_api.passing_on import COALESCED, goes_to_all, may_be_passed_on
 
 log = get_logger("vapi")
 

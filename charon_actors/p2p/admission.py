@@ -18,7 +18,7 @@ silent connections only ever push out silent ones, and no number of them shuts o
     1       sent something, waits for its handshake   NEXT_BYTES_S for each further message, 15 s in all (03 §2.3)
     2       begun its handshake
 
-Limits: the constants below. Source: issue 7; specification 03 §2.1, §2.3.
+Limits: the constants below. Source: docs/threat-model.md; specification 03 §2.1, §2.3.
 """
 
 from collections import OrderedDict

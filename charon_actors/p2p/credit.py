@@ -23,7 +23,7 @@ account keeps its place: a member whose key somebody else floods with goes on wo
     1000 partial signatures one by one, as some validator clients submit      1000 ms             from the burst
     a message of 32 MiB                                                       130 ms              from the burst
 
-Limits: an account is three numbers. Source: issue 7; specification 03 §5 (a stream a message), §11.4 (Go drops a connection whose
+Limits: an account is three numbers. Source: docs/threat-model.md; specification 03 §5 (a stream a message), §11.4 (Go drops a connection whose
 ping isn't answered within 10 s: far more than a slice's debt).
 """
 

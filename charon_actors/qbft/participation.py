@@ -15,7 +15,7 @@ Slots are kept as ranges, a few for each type of duty, that may say too much and
 So a clock that was far ahead for a minute leaves a short range in the future, and doesn't silence the node until that time has come; and
 a proposal that was taken part in doesn't silence the attestation of the same slot.
 
-Limits: RANGES a type. Source: specification 06 §10 (restart mid-duty); issue 7, point 3.
+Limits: RANGES a type. Source: specification 06 §10 (restart mid-duty); docs/threat-model.md.
 """
 
 from collections.abc import Iterable

@@ -22,7 +22,7 @@ target of all keys. The record is written first, the trace second, the answer is
 Whether a record is what its own digest says is looked at before (a torn or mixed file isn't), so INTACT means: everything that was ever
 answered under this history is in it. Only the loss of both files at once can't be told from a first start.
 
-Source: EIP-3076 (a signer must never lose its history); issue 7, points 1 and 2.
+Source: EIP-3076 (a signer must never lose its history); docs/threat-model.md.
 """
 
 import enum

@@ -22,8 +22,10 @@ from actors.crypto_workers import (
     Recovery,
     VerifyAll,
     WorkerDied,
+    WorkerLost,
     open_worker_pool,
 )
+from actors.facts import Fact
 from actors.mailbox import Address, Mailbox, open_actor
 from charon_actors.crypto import (
     Check,
@@ -195,6 +197,14 @@ async def test_a_process_that_dies_is_replaced_and_its_job_done(tmp_path: Path) 
 async def test_a_job_that_kills_two_processes_is_given_up() -> None:
     with trio.fail_after(60), pytest.raises(WorkerDied):
         await mapped(die, [1], workers=1)
+
+
+async def test_a_lost_process_is_said_each_time() -> None:
+    facts: list[Fact] = []
+    async with open_actor(Mailbox[Message]("crypto_workers"), lambda: CryptoWorkers(1, on_fact=facts.append)) as address:
+        with pytest.raises(WorkerDied):
+            await address.ask(LongWork(die, 1))
+    assert facts == [WorkerLost("die", 1), WorkerLost("die", 2)]
 
 
 async def test_an_idle_process_that_was_killed_costs_nothing() -> None:

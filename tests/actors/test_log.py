@@ -16,8 +16,11 @@ def say(error: Exception | None = None) -> None:
         log.error("Broken", exc_info=error)
 
 
-def test_a_program_that_has_set_up_nothing_hears_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_program_that_has_set_up_nothing_hears_nothing(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     structlog.reset_defaults()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest, and of a command that ran in this process before
     say(ValueError("x"))
     assert capfd.readouterr() == ("", "")
 

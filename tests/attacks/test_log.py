@@ -84,10 +84,10 @@ async def test_floods_of_a_member_a_client_and_a_beacon_node_are_a_few_lines(tmp
         flush_log(is_end=True)
         told = [json.loads(line) for line in out.getvalue().splitlines() if LEFT_OUT in line]
         said = lines(out)
-        assert "request failed" in {line["line"] for line in told}
-        assert 0 < said["event that makes no sense"] < 300, "the events themselves have a rate"
+        assert "Request failed" in {line["line"] for line in told}
+        assert 0 < said["Event that makes no sense"] < 300, "the events themselves have a rate"
         assert said.total() < SENT + 1000
-        assert said["request failed"] + sum(line["left_out"] for line in told if line["line"] == "request failed") >= SENT
+        assert said["Request failed"] + sum(line["left_out"] for line in told if line["line"] == "Request failed") >= SENT
 
 
 def lines(out: io.StringIO) -> Counter[Any]:

@@ -1,7 +1,7 @@
 """A member floods the others while they do their duties; the attacker is a process of its own that has member 3's key (`flood.py`).
 
 The bounded form asserts facts: no duty of the others is lost, what they keep for the member stays within its budget, and the flood was
-really held up. Ping percentiles depend on what else the machine does; by marker `attack` they are held to the bar of issue 7, and the
+really held up. Ping percentiles depend on what else the machine does; by marker `attack` they are held to the bar of docs/threat-model.md, and the
 table comes from `python -m tests.attacks.rig none:1 syn_rst:16 …` (docs/benchmarks.md).
 """
 

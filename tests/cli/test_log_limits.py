@@ -78,7 +78,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
 def test_the_source_says_what_it_is_known_to_say() -> None:
     said = said_in_the_source()
     assert ("sched", "warning", "The chain was reorganised, reading duties again") in said
-    assert ("p2p", "debug", " broke a protocol") in said  # of a peer, of a relay
+    assert ("p2p", "debug", "Peer broke a protocol") in said  # of a peer, of a relay
     assert len({topic for topic, _, _ in said}) > 12
     assert len(said) > 100
 
@@ -150,14 +150,14 @@ def test_one_peers_flood_hides_neither_anothers_line_nor_another_fault(written: 
 
 def test_the_number_comes_without_any_further_line_and_is_not_lost_at_the_end(written: Written) -> None:
     for _ in range(150):
-        structlog.get_logger(topic="sse").warning("event that makes no sense", node="http://x")
+        structlog.get_logger(topic="sse").warning("Event that makes no sense", node="http://x")
     flush_log()
     assert written.left_out() == 0, "its period is not over"
     written.now += PERIOD_S
     flush_log()
     flush_log(is_end=True)
     [line] = [line for line in written.lines if line["msg"] == LEFT_OUT]
-    assert (line["left_out"], line["in_s"], line["node"], line["line"]) == (50, 30.0, "http://x", "event that makes no sense")
+    assert (line["left_out"], line["in_s"], line["node"], line["line"]) == (50, 30.0, "http://x", "Event that makes no sense")
     assert (line["level"], line["topic"]) == ("warn", "sse")
 
 

@@ -475,8 +475,8 @@ def is_free(port: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_beacon_node_that_is_down_is_waited_for_and_a_signal_ends_the_wait(data: Path, number: signal.Signals) -> None:
     async with running(data) as node:
-        await node.says("waiting for a beacon node")
-        assert NOBODY in next(line for line in node.lines if "waiting for a beacon node" in line)
+        await node.says("Waiting for a beacon node")
+        assert NOBODY in next(line for line in node.lines if "Waiting for a beacon node" in line)
         await node.becomes(500, "beacon node down")
         assert not any(is_free(port) for port in node.ports)
         node.process.send_signal(number)
@@ -489,7 +489,7 @@ async def test_a_beacon_node_that_is_down_is_waited_for_and_a_signal_ends_the_wa
 async def test_fee_recipients_that_charon_would_override_are_told_about(data: Path, is_allowed: bool) -> None:
     (data / "builder_registrations_overrides.json").write_text("[]")
     async with running(data, *(["--allow-foreign-fee-recipient"] if is_allowed else [])) as node:
-        await node.says("waiting for a beacon node")
+        await node.says("Waiting for a beacon node")
         (told,) = [line for line in node.lines if "builder_registrations_overrides.json has no effect" in line]
         assert ("blocks that pay others than the lock says are not signed" in told) is not is_allowed
 
@@ -498,8 +498,8 @@ async def test_fee_recipients_that_charon_would_override_are_told_about(data: Pa
 async def test_a_beacon_node_that_is_down_is_mentioned_every_15_s_and_used_when_it_is_up(data: Path, dealt: Any) -> None:
     [port] = free_ports(1)
     async with running(data, beacon=f"http://127.0.0.1:{port}") as node:
-        await node.says("waiting for a beacon node", times=3)
-        first, second, third = node.saw("waiting for a beacon node")[:3]
+        await node.says("Waiting for a beacon node", times=3)
+        first, second, third = node.saw("Waiting for a beacon node")[:3]
         assert 14 < second - first < 20
         assert 14 < third - second < 20
         async with beacon_node(dealt) as (mock, _):
@@ -538,14 +538,14 @@ async def test_a_beacon_node_slower_than_the_limit_counts_as_down(data: Path, de
         beacon_node(dealt, delay_s=3.0) as (_, url),
         running(data, "--beacon-node-timeout=1s", beacon=url) as node,
     ):
-        await node.says("waiting for a beacon node")
+        await node.says("Waiting for a beacon node")
         await node.becomes(500, "beacon node down")
         assert not node.errors
 
 
 async def test_a_relay_that_is_down_does_not_keep_a_node_that_can_be_reached_from_running(data: Path) -> None:
     async with running(data, relays="http://127.0.0.1:1") as node:
-        await node.says("waiting for a beacon node")
+        await node.says("Waiting for a beacon node")
         await node.says("http://127.0.0.1:1", times=2)  # the warning about plain http, and that it can't be reached
         node.process.terminate()
         assert await node.ends(within_s=5) == 0
@@ -573,21 +573,21 @@ async def test_a_changed_lock_runs_with_no_verify_and_says_so(data: Path) -> Non
     change_json(data / "cluster-lock.json", TAMPERED["signature"])
     async with running(data, "--no-verify") as node:
         await node.says("Notice: .charon/cluster-lock.json: ")
-        await node.says("waiting for a beacon node")
+        await node.says("Waiting for a beacon node")
 
 
 async def test_keystores_are_of_no_concern_to_a_node(data: Path) -> None:
     (data / "validator_keys").mkdir()
     (data / "validator_keys" / "keystore-0.json").write_text("nonsense")
     async with running(data) as node:
-        await node.says("waiting for a beacon node")
+        await node.says("Waiting for a beacon node")
         assert not node.errors
 
 
 async def test_the_key_lock_is_kept_fresh_while_the_node_runs(data: Path) -> None:
     path = data / "charon-enr-private-key.lock"
     async with running(data, "--private-key-file-lock") as node:
-        await node.says("waiting for a beacon node")
+        await node.says("Waiting for a beacon node")
         first = path.read_text()
         with trio.fail_after(PATIENCE_S):
             while path.read_text() == first:

@@ -146,7 +146,7 @@ def from_read_only(data: Path, tmp_path: Path) -> Started:  # noqa: F811
         assert process.stderr is not None
         for line in process.stderr:
             said += line
-            if "waiting for a beacon node" in line:
+            if "Waiting for a beacon node" in line:
                 process.send_signal(signal.SIGTERM)
         assert process.wait(20) == (0 if "Charon started" in said else 1), said
         return said

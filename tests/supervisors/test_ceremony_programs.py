@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from actors.dkg import CeremonyOptions
 from actors.dkg.actor import Aborted
@@ -57,6 +58,7 @@ def config_of(folder: Path, index: int, of: Definition, port: int, profile: Prof
         p2p_tcp_addresses=(f"127.0.0.1:{port}",),
         key_lock=directory / "charon-enr-private-key.lock",
         profile=profile,
+        nickname=f"node {index}",
     )
 
 
@@ -70,10 +72,11 @@ async def test_four_operators_over_loopback(tmp_path: Path, profile: Profile) ->
     async def take_part(config: CeremonyConfig) -> None:
         locks.append(await run_ceremony(config))
 
-    with trio.fail_after(90):
+    with trio.fail_after(90), capture_logs() as log:
         async with trio.open_nursery() as nursery:
             for config in configs:
                 nursery.start_soon(take_part, config)
+    assert {line["nickname"] for line in log if "nickname" in line} == {config.nickname for config in configs}
     check_results([config.options.data_directory for config in configs], of)
     assert len({lock.lock_hash for lock in locks}) == 1
     key_lock = json.loads((configs[0].options.data_directory / "charon-enr-private-key.lock").read_text())

@@ -16,16 +16,13 @@ from structlog.testing import capture_logs
 
 from actors.beacon import SyncStatus, chain_watch
 from actors.duties import NotReady, ProposerOf
-from actors.facts import Fact
-from actors.mailbox import ActorDown, Mailbox, MailboxFull
-from actors.metrics import Metrics
+from actors.mailbox import ActorDown
 from charon_actors.errors import UserError
 from charon_actors.eth2.beacon_urls import decode_node_url
 from supervisors.chain_facts import QUIET_AT
-from supervisors.mailboxes import MailboxSampled, sample
+from supervisors.mailboxes import MailboxSampled
 from supervisors.network import KEY_LOCK
 from supervisors.node import Node, NodeConfig, open_node
-from supervisors.node_metrics import NodeMetrics
 from supervisors.node_tree import node_tree
 from supervisors.simnet import Cluster, SimnetSettings, open_cluster
 from supervisors.supervisor import Event, Started, Stopped, Supervisor, Worker, workers
@@ -378,21 +375,15 @@ async def test_what_the_block_raises_comes_out_as_itself(tmp_path: Path, error: 
     assert caught.value is error
 
 
-async def test_what_waits_in_mailboxes_is_a_number_and_what_is_lost_as_well() -> None:
-    facts: list[Fact] = []
-    full = Mailbox[int]("full", 1)
-    full.tell(1)
-    with pytest.raises(MailboxFull):
-        full.tell(2)
-    with trio.move_on_after(0.05):
-        await sample([full], facts.append, 0.02)
-    assert facts[:2] == [MailboxSampled("full", 1, 1, 0), MailboxSampled("full", 1, 0, 0)]
-    metrics = Metrics({"cluster_hash": "ab"})
-    NodeMetrics(metrics, [], lambda: None, lambda: 0.0).note(facts[0])
-    text = (await metrics.exposition()).decode()
-    labels = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in text.splitlines() if 'actor="full"' in line}
-    assert {name.partition("{")[0]: float(value) for name, value in labels.items()} == {
-        "charon_actors_mailbox_queued": 1,
-        "charon_actors_mailbox_rejected_total": 1,
-        "charon_actors_mailbox_dropped_total": 0,
-    }
+async def test_every_mailbox_of_the_tree_is_sampled(tmp_path: Path) -> None:
+    without = {"monitoring", "listener", "validator_api", "graffiti", "readiness"}  # nobody writes to them
+    sampled: set[str] = set()
+    started: set[str] = set()
+    async with cluster_of(tmp_path) as cluster, open_node(config_of(cluster, relays=("http://127.0.0.1:1",))) as node:
+        hear(node, MailboxSampled, lambda fact: sampled.add(fact.actor))
+        hear(node, Started, lambda fact: started.add(fact.path.rpartition("/")[2]))
+        with trio.fail_after(PATIENCE_S):
+            while "readiness" not in started:
+                await trio.sleep(0.02)
+    assert sampled == started - without - {"network", "duty_path"}
+    assert {"relay:0", "duties"} < sampled

@@ -11,8 +11,6 @@ import pytest
 
 from actors.beacon.node import USER_AGENT
 from actors.validator_api import proxy
-from actors.validator_api.passing_on import may_be_passed_on
-from actors.validator_api.routes import NOT_BUILT, SWALLOWED, route_for
 from charon_actors.eth2.beacon_api import decode_attester_duties
 from charon_actors.eth2.chain import Chain
 from charon_actors.eth2.duty import DutyType
@@ -20,6 +18,8 @@ from charon_actors.eth2.forks import Fork, fork_from_label
 from charon_actors.eth2.proposal import Proposal, SignedProposal
 from charon_actors.eth2.signed_data import SignedRandao, VersionedAttestation
 from charon_actors.eth2.unsigned_data import AttestationData
+from charon_actors.validator_api.passing_on import may_be_passed_on
+from charon_actors.validator_api.routes import NOT_BUILT, SWALLOWED, route_for
 from tests.actors.beacon.upstream import Scripted, Seen, Upstream
 from tests.actors.validator_api import rig as rigs
 from tests.actors.validator_api.rig import Rig, rig_of

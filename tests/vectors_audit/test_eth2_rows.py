@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from actors.validator_api.passing_on import may_be_passed_on
-from actors.validator_api.routes import route_for
 from charon_actors.bounded_json import ANSWER
 from charon_actors.crypto import sign, verify
 from charon_actors.eth2 import beacon_api as api
@@ -16,6 +14,8 @@ from charon_actors.eth2 import containers as c
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signing import DomainType, builder_domain, compute_domain, compute_signing_root
 from charon_actors.eth2.ssz import SszType
+from charon_actors.validator_api.passing_on import may_be_passed_on
+from charon_actors.validator_api.routes import route_for
 from tests.vector import ROOT, vector
 from tests.vectors_audit.recordings import chain_of
 from tests.vectors_audit.test_beacon_recordings import NOT_PERFORMED, our_call

@@ -6,7 +6,7 @@ import pytest
 
 from actors.beacon import SyncState
 from actors.metrics import FAMILIES, Metrics, Readiness, monitoring_app
-from actors.validator_api.passing_on import path_label
+from charon_actors.validator_api.passing_on import path_label
 from supervisors.readiness import Readings, verdict
 from tests.vector import vector
 

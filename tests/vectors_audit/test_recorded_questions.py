@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from actors.validator_api import proxy
-from actors.validator_api.routes import NOT_BUILT, RETIRED, SWALLOWED, route_for
 from charon_actors.eth2.chain import chain_from_answers
 from charon_actors.eth2.unsigned_data import AttestationData
+from charon_actors.validator_api.routes import NOT_BUILT, RETIRED, SWALLOWED, route_for
 from tests.actors.beacon.upstream import Scripted, Seen, Upstream, chain_answers
 from tests.actors.validator_api import rig as rigs
 from tests.actors.validator_api.rig import Rig, rig_of

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from actors.validator_api.routes import ROUTES
 from charon_actors.crypto import k1_public_key, verify
 from charon_actors.eth2 import beacon_api as api
 from charon_actors.eth2.duty import DutyType
@@ -15,6 +14,7 @@ from charon_actors.eth2.signed_data import SignedData, SignedRandao, VersionedAt
 from charon_actors.p2p.identify import HostIdentify, decode_identify
 from charon_actors.p2p.peer_id import peer_id_of, peer_id_text
 from charon_actors.p2p.protobuf import libp2p_pb2
+from charon_actors.validator_api.routes import ROUTES
 from tests.vector import ROOT, vector
 from tests.vectors_audit.recordings import body_of, chain_of
 

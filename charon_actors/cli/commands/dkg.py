@@ -168,7 +168,6 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
             data_directory=data_dir,
             timeout_s=values.seconds("timeout"),
             shutdown_delay_s=values.seconds("shutdown-delay"),
-            nickname=values.text("nickname"),
             is_verified=is_verified,
             networks_extra=networks,
             contract=None if client is None else client.remembers,  # it was asked about this definition just now
@@ -181,6 +180,7 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
         use_listen_port=not values.switch("p2p-disable-reuseport"),
         key_lock=take_key_lock(key_path, COMMAND, "", time.time()),
         profile=_profile(values, definition.version),
+        nickname=values.text("nickname"),
     )
     return config, results
 

@@ -137,6 +137,7 @@ def node_config(values: Values) -> "NodeConfig":
     from charon_actors.cli.inputs.state_place import state_place
     from charon_actors.cluster.data_directory import take_key_lock
     from supervisors.node import RECORDS
+    from supervisors.node_files import decode_beacon_nodes
 
     nickname = values.text("nickname")
     if len(nickname.encode()) > MAX_NICKNAME_BYTES:
@@ -144,7 +145,7 @@ def node_config(values: Values) -> "NodeConfig":
     tls = _tls(values)
     key_path, lock_path = _place(values, "private-key-file"), _place(values, "lock-file")
     files = _files(values, key_path, lock_path)
-    beacon_nodes = _beacon_nodes(values)
+    beacon_nodes = decode_beacon_nodes(values.texts("beacon-node-endpoints"), values.where("beacon-node-endpoints"))
     state_dir = state_place(
         values.path("state-dir") if values.text("state-dir") else None,
         values.where("state-dir"),
@@ -175,16 +176,6 @@ def _files(values: Values, key_path: Path, lock_path: Path) -> "NodeFiles":
         networks=custom_networks(values, has_capella=True),
         contract=execution_client(values, is_verified=is_verified),
     )
-
-
-def _beacon_nodes(values: Values) -> "tuple[NodeUrl, ...]":
-    from charon_actors.eth2.beacon_urls import decode_node_url
-
-    where = values.where("beacon-node-endpoints")
-    primary = tuple(decode_node_url(text, where) for text in values.texts("beacon-node-endpoints"))
-    if not primary:
-        raise UserError(where, "no beacon node is given", "write for example http://127.0.0.1:5052")
-    return primary
 
 
 def _settings(values: Values, files: "NodeFiles", state_dir: Path, beacon_nodes: "tuple[NodeUrl, ...]") -> "NodeConfig":

@@ -52,7 +52,7 @@ def other_network(upstream: Upstream, **changes: str) -> None:
 
 
 def refused(log: list[Any]) -> list[Any]:
-    return [entry for entry in log if entry["event"] == "beacon node is on another network; it is not used"]
+    return [entry for entry in log if entry["event"] == "Beacon node is on another network; it is not used"]
 
 
 @pytest.mark.usefixtures("hurry")
@@ -71,7 +71,7 @@ async def test_a_fork_that_is_announced_while_we_run_is_told_once(log: list[Any]
     [chain] = told
     assert (chain.fork_at(8), chain.fork_at(9)) == (Fork.ELECTRA, Fork.FULU)
     assert (chain.fork_version_at(8).hex(), chain.fork_version_at(9).hex()) == ("00000001", "06000001")
-    [line] = [entry for entry in log if entry["event"] == "the chain's forks have changed"]
+    [line] = [entry for entry in log if entry["event"] == "The chain's forks have changed"]
     assert line["log_level"] == "info"
     assert "0x06000001 from epoch 9" in line["now"]
     assert "0x06000001" not in line["were"]

@@ -144,7 +144,7 @@ async def test_a_request_that_can_not_be_sent_says_nothing_of_the_beacon_nodes(
         assert b'"code":%d' % status in await read(answer.body)
     assert not bn.saw(path)
     assert not fallback.saw(path)
-    assert not [entry for entry in log if entry["event"] == "beacon node can not be reached"]
+    assert not [entry for entry in log if entry["event"] == "Beacon node can not be reached"]
 
 
 async def test_wins_begin_anew_with_the_first_win_after_their_period(autojump_clock: trio.testing.MockClock) -> None:

@@ -40,7 +40,6 @@ class Node:
             data_directory=self.directory,
             timeout_s=rig.timeout_s,
             shutdown_delay_s=rig.shutdown_delay_s,
-            nickname=f"node {index}",
             networks_extra=(CUSTOM,),
             keystore_iterations=16,
         )
@@ -54,6 +53,7 @@ class Node:
             entropy,
             time.time,
             on_finished=self.finished,
+            nickname=f"node {index}",
         )
 
     def finished(self, lock: Lock) -> None:

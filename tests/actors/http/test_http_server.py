@@ -180,7 +180,7 @@ async def test_an_error_in_one_connection_ends_that_connection_only_and_is_logge
                     assert await exchange(port, b"poison\r\n\r\n") == b""
                 assert (await client.get("/")).text == "hello"  # on the connection that was open before
             nursery.cancel_scope.cancel()
-    [line] = [entry for entry in log if entry["event"] == "connection ended by an error"]
+    [line] = [entry for entry in log if entry["event"] == "Connection ended by an error"]
     assert line["error"] == "ValueError: what a parser makes of it"
     assert "exc_info" not in line
 

@@ -1,4 +1,4 @@
-"""Floods over real sockets against one node, as facts: what was started, what was kept, what was answered. Source: issue 7."""
+"""Floods over real sockets against one node, as facts: what was started, what was kept, what was answered. Source: docs/threat-model.md."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress

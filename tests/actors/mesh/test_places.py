@@ -1,4 +1,4 @@
-"""Who has to go when a peer comes with one more connection. Source: specification 03 §2.2; issue 7, point 7."""
+"""Who has to go when a peer comes with one more connection. Source: specification 03 §2.2."""
 
 from typing import NamedTuple
 

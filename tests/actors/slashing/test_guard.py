@@ -115,11 +115,15 @@ async def test_a_disk_that_refuses_is_not_a_promise(tmp_path: Path, monkeypatch:
 async def test_a_bad_file_takes_the_actor_down_and_the_askers_with_it(tmp_path: Path) -> None:
     (tmp_path / "slashing.sqlite").write_bytes(b"")
     mailbox: Mailbox[Message] = Mailbox("slashing")
-    with pytest.raises(UserError, match="damaged"):  # noqa: PT012
+
+    async def program() -> None:
         async with open_actor(mailbox, lambda: SlashingGuard(tmp_path / "slashing.sqlite", ROOT)) as guard:
             with pytest.raises((ActorDown, trio.Cancelled)):
                 await guard.ask(Guard((vote(1, 2),)))
             await trio.sleep_forever()
+
+    with pytest.raises(UserError, match="damaged"):
+        await program()
 
 
 async def test_records_are_written_while_all_shared_threads_are_busy(tmp_path: Path) -> None:

@@ -27,13 +27,14 @@ from actors.duties import Message as DutiesMessage
 from actors.mailbox import Address, Inbox, Mailbox, Reply, open_actor
 from actors.signatures import InvalidPartial, SubmitPartials
 from actors.signatures import Message as SignaturesMessage
-from actors.validator_api import KeyShares, RequestSeen, ValidatorApi
+from actors.validator_api import RequestSeen, ValidatorApi
 from charon_actors.crypto import public_key, split_secret, verify
 from charon_actors.eth2.beacon_urls import decode_node_url
 from charon_actors.eth2.chain import Chain, chain_from_answers
 from charon_actors.eth2.duty import Duty
 from charon_actors.eth2.signed_data import SignedData
 from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, Proposal
+from charon_actors.validator_api.share_keys import KeyShares
 from tests.actors.beacon.upstream import Scripted, Seen, Upstream, chain_answers
 
 VERSION = "charon-actors/charon/v1.10.3-0000000/amd64-linux"

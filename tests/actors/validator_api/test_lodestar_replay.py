@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from actors.beacon.node import USER_AGENT
-from actors.validator_api.passing_on import may_be_passed_on
-from actors.validator_api.routes import NOT_BUILT, RETIRED, SWALLOWED, route_for
+from charon_actors.validator_api.passing_on import may_be_passed_on
+from charon_actors.validator_api.routes import NOT_BUILT, RETIRED, SWALLOWED, route_for
 from tests.actors.beacon.upstream import Scripted, Seen, Upstream, chain_answers
 from tests.actors.validator_api.rig import rig_of
 from tests.vector import ROOT, vector

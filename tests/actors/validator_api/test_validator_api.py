@@ -19,16 +19,17 @@ from hypothesis import strategies as st
 
 from actors.mailbox import ActorDown
 from actors.signatures import DutyExpired
-from actors.validator_api import KeyShares, Tls, UnknownKey, ValidatorApi
+from actors.validator_api import Tls, ValidatorApi
 from actors.validator_api.app import SHORT_BYTES
 from actors.validator_api.http import ApiError, ApiRequest, prefers_ssz
-from actors.validator_api.passing_on import cleaned, may_be_passed_on
 from charon_actors.bounded_json import OBJECT
 from charon_actors.crypto import sign
 from charon_actors.eth2.duty import Duty, DutyType
 from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.signed_data import SignedProposal, SignedRandao, VersionedAttestation
 from charon_actors.eth2.unsigned_data import AttestationData, AttesterDefinition, Proposal
+from charon_actors.validator_api.passing_on import cleaned, may_be_passed_on
+from charon_actors.validator_api.share_keys import KeyShares, UnknownKey
 from tests.actors.beacon.test_beacon_actor import attester_answer, head, proposer_answer, stream
 from tests.actors.beacon.upstream import Scripted, Upstream, chain_answers, syncing
 from tests.actors.validator_api.rig import (

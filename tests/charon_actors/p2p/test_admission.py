@@ -1,4 +1,4 @@
-"""Places and pace of incoming handshakes. The numbers of the attacks are those of issue 7."""
+"""Places and pace of incoming handshakes. The numbers of the attacks: docs/threat-model.md."""
 
 import pytest
 

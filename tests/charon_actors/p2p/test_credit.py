@@ -1,4 +1,4 @@
-"""Credit of an identity: honest loads never wait, floods do, and who goes on rests. Loads: specification 03 §5, §10; issue 7."""
+"""Credit of an identity: honest loads never wait, floods do, and who goes on rests. Loads: specification 03 §5, §10."""
 
 import pytest
 

@@ -1,0 +1,1 @@
+"""What is known of the validator API: which requests are ours, which are passed on, whose key share is whose. Sans-IO."""

@@ -10,7 +10,8 @@ import trio
 
 from actors.dkg.messages import Message, SyncReported
 from actors.mailbox import Address
-from charon_actors.dkg.sync_messages import LENGTH_BYTES, decode_length, encode_sync_frame
+from charon_actors.dkg.sync_messages import take_sync_frame
+from charon_actors.p2p.framing import encode_fixed64
 
 
 class FramedStream:
@@ -22,24 +23,16 @@ class FramedStream:
 
     async def send(self, body: bytes) -> None:
         """Raises what the stream raises."""
-        await self._stream.send_all(encode_sync_frame(body))
+        await self._stream.send_all(encode_fixed64(body))
 
     async def receive(self) -> bytes | None:
         """The next body, or None when the peer has closed. Raises CeremonyFault for impossible lengths, and as the stream."""
-        prefix = await self._exactly(LENGTH_BYTES)
-        if prefix is None:
-            return None
-        return await self._exactly(decode_length(self._peer_index, prefix))
-
-    async def _exactly(self, count: int) -> bytes | None:
-        while len(self._buffer) < count:
+        while (body := take_sync_frame(self._peer_index, self._buffer)) is None:
             received = await self._stream.receive_some()
             if not received:
                 return None
             self._buffer += received
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
+        return body
 
 
 async def serve_sync(address: Address[Message], peer_index: int, stream: trio.abc.Stream) -> None:

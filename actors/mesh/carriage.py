@@ -27,13 +27,6 @@ LINGER_BYTES: Final = 65_536  # an answer that nobody reads may be small, as bca
 MAX_LINGERING: Final = 1024
 
 
-class Carried(Protocol):
-    """A stream, for whoever looks for the one that holds most."""
-
-    @property
-    def held_bytes(self) -> int: ...
-
-
 class Holder(Protocol):
     """Who pays."""
 

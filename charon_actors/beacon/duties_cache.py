@@ -28,7 +28,6 @@ from charon_actors.eth2.beacon_api import DutyList, HeadEvent
 KEPT_EPOCHS: Final = 3
 MAX_EPOCHS: Final = 8
 ZERO_ROOT: Final = bytes(32)
-EVERYBODY: Final[frozenset[int]] = frozenset()  # as `asked`: the answer holds all validators (proposer duties)
 
 
 class CachedDuties(msgspec.Struct):

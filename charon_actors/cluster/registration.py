@@ -17,7 +17,6 @@ from charon_actors.crypto import Check, checksum_address, verify_bound
 from charon_actors.eth2.signing import builder_domain, compute_signing_root
 from charon_actors.file_kinds import FileKind
 
-DEFAULT_TARGET_GAS_LIMIT: Final = 60_000_000
 LEGACY_GAS_LIMIT: Final = 30_000_000  # for target_gas_limit 0, which only schemas before v1.10 have
 
 

@@ -1,7 +1,7 @@
 """Messages and frames of step sync: who says what in one line of the ping-pong. Pure.
 
 A frame is a length of 8 bytes, little endian and signed, and a protobuf body of 1 byte to 32 MiB. Charon reads a body with one
-read call, so whoever sends must hand the whole body to the muxer at once (`encode_sync_frame` gives one piece for one write).
+read call, so whoever sends must hand the whole body to the muxer at once (`encode_fixed64` gives one piece for one write).
 The definition is signed as libp2p signs: ECDSA over SHA-256 of the 32-byte definition hash, DER.
 
 Limits: bodies above MAX_BODY_BYTES are refused before they are read: an honest one has some 130. Source: specification 04 §3.1.
@@ -15,9 +15,9 @@ from google.protobuf.message import DecodeError
 
 from charon_actors.crypto import k1_sign_der
 from charon_actors.dkg.faults import CeremonyFault
+from charon_actors.p2p.framing import FIXED64_BYTES, FramingFault, take_fixed64
 from charon_actors.p2p.protobuf import dkg_pb2
 
-LENGTH_BYTES: Final = 8
 MAX_BODY_BYTES: Final = 4096  # the wire's limit is 32 MiB; nothing in the message can honestly be large
 MAX_NICKNAME_BYTES: Final = 32
 MAX_ERROR_CHARACTERS: Final = 500
@@ -93,14 +93,10 @@ def decode_sync_answer(peer_index: int, body: bytes) -> SyncAnswer:
     return SyncAnswer(stamp, message.error[:MAX_ERROR_CHARACTERS])
 
 
-def encode_sync_frame(body: bytes) -> bytes:
-    """Length and body in one piece."""
-    return len(body).to_bytes(LENGTH_BYTES, "little", signed=True) + body
-
-
-def decode_length(peer_index: int, prefix: bytes) -> int:
-    """Bytes of the body that follows these 8. Raises CeremonyFault that names the peer."""
-    length = int.from_bytes(prefix, "little", signed=True)
-    if len(prefix) != LENGTH_BYTES or not 1 <= length <= MAX_BODY_BYTES:
-        raise CeremonyFault(peer_index, f"sync frame of {length} bytes")
-    return length
+def take_sync_frame(peer_index: int, buffer: bytearray) -> bytes | None:
+    """Remove one body from the front of `buffer`; None when it is not complete yet. Raises CeremonyFault that names the peer."""
+    try:
+        return take_fixed64(buffer, MAX_BODY_BYTES)
+    except FramingFault:
+        length = int.from_bytes(buffer[:FIXED64_BYTES], "little", signed=True)
+        raise CeremonyFault(peer_index, f"sync frame of {length} bytes") from None

@@ -23,7 +23,6 @@ from charon_actors.eth2.forks import Fork
 from charon_actors.eth2.preset import MAINNET, SYNC_COMMITTEE_SUBNET_COUNT, Preset
 from charon_actors.eth2.ssz import (
     ADDRESS,
-    BYTES4,
     BYTES20,
     BYTES32,
     BYTES48,
@@ -68,8 +67,6 @@ SYNC_COMMITTEE_MESSAGE: Final = Container(
 SYNC_AGGREGATOR_SELECTION_DATA: Final = Container("SyncAggregatorSelectionData", {"slot": UINT64, "subcommittee_index": UINT64})
 VOLUNTARY_EXIT: Final = Container("VoluntaryExit", {"epoch": UINT64, "validator_index": UINT64})
 SIGNED_VOLUNTARY_EXIT: Final = signed("SignedVoluntaryExit", VOLUNTARY_EXIT)
-FORK_DATA: Final = Container("ForkData", {"current_version": BYTES4, "genesis_validators_root": BYTES32})
-SIGNING_DATA: Final = Container("SigningData", {"object_root": BYTES32, "domain": BYTES32})
 VALIDATOR_REGISTRATION: Final = Container(
     "ValidatorRegistrationV1",
     {"fee_recipient": ADDRESS, "gas_limit": UINT64, "timestamp": UINT64, "pubkey": BYTES48},

@@ -1,7 +1,7 @@
 """Server-sent events, the format of `/eth/v1/events`: bytes in, events out. Sans-IO.
 
     line                     meaning
-    `field: value`           one blank after the colon is dropped; fields: event, data, retry (ms), id (ignored)
+    `field: value`           one blank after the colon is dropped; fields: event, data; retry and id are ignored
     `: …`                    a comment
     empty                    the event is over; it counts if there was data; several data lines are joined by LF
     LF, CR LF                end a line (a lone CR, which the HTML standard allows as well, no beacon node sends)
@@ -17,7 +17,6 @@ import msgspec
 MAX_LINE: Final = 2**20
 MAX_DATA: Final = 2**22
 MAX_TOPIC: Final = 64
-MAX_RETRY_S: Final = 60.0
 
 
 class EventFault(Exception):
@@ -25,11 +24,10 @@ class EventFault(Exception):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One event. topic: `message` if it has none. retry_s: the delay before a new connection that the server has asked for."""
+    """One event. topic: `message` if it has none."""
 
     topic: str
     data: bytes
-    retry_s: float | None = None
 
 
 class EventParser:
@@ -40,7 +38,6 @@ class EventParser:
         self._topic = ""
         self._data: list[bytes] = []
         self._data_bytes = 0
-        self._retry_s: float | None = None
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes. Raises: EventFault."""
@@ -73,14 +70,12 @@ class EventParser:
             self._data.append(value)
         elif field == b"event":
             self._topic = value[:MAX_TOPIC].decode("ascii", "replace")
-        elif field == b"retry" and value.isdigit() and len(value) < 10:
-            self._retry_s = min(int(value) / 1000, MAX_RETRY_S)
         return None
 
     def _dispatch(self) -> Event | None:
         topic, data, has_data = self._topic or "message", b"\n".join(self._data), bool(self._data)
         self._topic, self._data, self._data_bytes = "", [], 0
-        return Event(topic, data, self._retry_s) if has_data else None
+        return Event(topic, data) if has_data else None
 
 
 def encode_event(event: Event) -> bytes:

@@ -479,7 +479,6 @@ def _offsets(parts: list[bytes], position: int) -> bytes:
 
 UINT64: Final = Uint(64)
 UINT256: Final = Uint(256)
-BYTES4: Final = ByteVector(4)
 BYTES20: Final = ByteVector(20)
 BYTES32: Final = ByteVector(32)
 BYTES48: Final = ByteVector(48)

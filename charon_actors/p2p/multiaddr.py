@@ -120,23 +120,6 @@ class Multiaddr:
                 return Multiaddr(self.components[:place])
         return self
 
-    @property
-    def relay_parts(self) -> "tuple[Multiaddr, PeerId, PeerId | None] | None":
-        """For `<transport>/p2p/<relay>/p2p-circuit[/p2p/<target>]`: transport, relay, target. None for anything else.
-
-        Only one relay on the way is understood; the transport is empty when the address starts with the relay's id.
-        """
-        names = [name for name, _ in self.components]
-        if names.count("p2p-circuit") != 1:
-            return None
-        place = names.index("p2p-circuit")
-        before, behind = self.components[:place], self.components[place + 1 :]
-        if not before or before[-1][0] != "p2p" or "p2p" in names[: place - 1]:
-            return None
-        if behind and (len(behind) != 1 or behind[0][0] != "p2p"):
-            return None
-        return Multiaddr(before[:-1]), before[-1][1], behind[0][1] if behind else None
-
 
 def tcp_multiaddr(host: str, port: int) -> Multiaddr:
     """`/ip4|ip6/<host>/tcp/<port>`, or `/dns/<host>/tcp/<port>` when `host` is no IP address. An IPv6 zone is dropped."""

@@ -4,7 +4,7 @@ from typing import Final
 
 from charon_actors.cli.options.flag import Flag
 from charon_actors.cli.options.values import Blank, Kind
-from charon_actors.cluster.schema import WRITTEN_VERSIONS
+from charon_actors.cluster.schema import DEFAULT_VERSION, WRITTEN_VERSIONS
 from charon_actors.eth2.networks import ALIASES, NETWORKS
 
 RUN_RELAYS: Final = ("https://0.relay.obol.tech", "https://1.relay.obol.tech", "https://2.relay.obol.dev")
@@ -136,7 +136,7 @@ TERMS: Final = (
     Flag(
         "schema-version",
         Kind.TEXT,
-        "v1.10.0",
+        DEFAULT_VERSION,
         "Version of the files: v1.10.0, or v1.11.0 that needs Charon v1.11",
         words=words(*WRITTEN_VERSIONS),
         has_more_words=True,

@@ -19,9 +19,10 @@ from charon_actors.cluster.data_directory import write_ceremony_artifacts
 from charon_actors.cluster.peers import peers_of
 from charon_actors.dkg.ceremony import Phase, check_ceremony_definition
 from charon_actors.dkg.dialect import PARTIALS_PROTOCOL, SHARES_PROTOCOL, SYNC_PROTOCOL, Dialect
-from charon_actors.dkg.sync_messages import SyncReport, encode_report, encode_sync_frame, sign_definition
+from charon_actors.dkg.sync_messages import SyncReport, encode_report, sign_definition
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
+from charon_actors.p2p.framing import encode_fixed64
 from charon_actors.p2p.protobuf import core_pb2, dkg_pb2
 from tests.actors.dkg.memory_mesh import MemoryNetwork
 from tests.actors.dkg.rig import Node, Rig
@@ -373,7 +374,7 @@ async def hostile(tmp_path_factory: pytest.TempPathFactory, protocol: str, body:
         if not is_framed:
             await stream.send_all(body or b"\0")
         elif protocol == SYNC_PROTOCOL:
-            await stream.send_all(encode_sync_frame(body))
+            await stream.send_all(len(body).to_bytes(8, "little") + body)
         else:
             await stream.write_delimited(body)
         await stream.send_eof()
@@ -397,7 +398,7 @@ async def test_a_sync_message_that_comes_in_pieces_is_read(tmp_path: Path) -> No
         while 0 not in rig.network.handlers:
             await trio.lowlevel.checkpoint()
         signature = sign_definition(private_key(1), rig.definition.definition_hash)
-        frame = encode_sync_frame(encode_report(SyncReport((1, 2), signature, "v1.10.9-xyz", 0, nickname="x")))
+        frame = encode_fixed64(encode_report(SyncReport((1, 2), signature, "v1.10.9-xyz", 0, nickname="x")))
         stream = await rig.network.connect(1, 0, (SYNC_PROTOCOL,))
         for _ in range(2):
             for position in range(len(frame)):

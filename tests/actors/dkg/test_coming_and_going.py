@@ -21,15 +21,8 @@ from actors.mesh.messages import NoConnection
 from charon_actors.cluster.peers import peers_of
 from charon_actors.dkg.ceremony import Phase
 from charon_actors.dkg.dialect import SYNC_PROTOCOL
-from charon_actors.dkg.sync_messages import (
-    SyncAnswer,
-    SyncReport,
-    decode_report,
-    encode_answer,
-    encode_report,
-    encode_sync_frame,
-    sign_definition,
-)
+from charon_actors.dkg.sync_messages import SyncAnswer, SyncReport, decode_report, encode_answer, encode_report, sign_definition
+from charon_actors.p2p.framing import encode_fixed64
 from tests.actors.dkg.memory_mesh import MemoryMesh, MemoryNetwork, MemoryStream
 from tests.actors.dkg.rig import Node, Rig
 from tests.charon_actors.dkg.cluster import definition, private_key
@@ -418,7 +411,7 @@ async def test_after_the_end_no_peer_can_make_a_failure_of_it(tmp_path: Path) ->
         while any(node.lock is None for node in rig.nodes):
             await trio.sleep(0.01)
         stream = await rig.network.connect(1, 0, (SYNC_PROTOCOL,))
-        await stream.send_all(encode_sync_frame(report_of(1, 8, version="v9.9")))
+        await stream.send_all(encode_fixed64(report_of(1, 8, version="v9.9")))
 
     await rig.run(meanwhile=meanwhile)
     rig.check_honest()

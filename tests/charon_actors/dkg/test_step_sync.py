@@ -12,15 +12,15 @@ from charon_actors.dkg.step_sync import BARRIER_TEXT, Effect, Failed, Passed, Re
 from charon_actors.dkg.sync_messages import (
     SyncAnswer,
     SyncReport,
-    decode_length,
     decode_report,
     decode_sync_answer,
     definition_digest,
     encode_answer,
     encode_report,
-    encode_sync_frame,
     sign_definition,
+    take_sync_frame,
 )
+from charon_actors.p2p.framing import encode_fixed64
 from tests.charon_actors.dkg.vectors import V1_10, V1_11, load
 
 VECTOR = load("sync.json")
@@ -151,8 +151,8 @@ def test_recorded_signatures(operator: Any) -> None:
 @pytest.mark.parametrize("message", VECTOR["messages"], ids=lambda message: message["name"])
 def test_recorded_messages_both_ways(message: Any) -> None:
     body = bytes.fromhex(message["proto"])
-    assert encode_sync_frame(body).hex() == message["frame"]
-    assert decode_length(1, bytes.fromhex(message["frame"])[:8]) == len(body)
+    assert encode_fixed64(body).hex() == message["frame"]
+    assert take_sync_frame(1, bytearray.fromhex(message["frame"])) == body
     if message["type"] == "MsgSync":
         report = decode_report(1, body)
         assert report.timestamp == STAMP
@@ -166,7 +166,7 @@ def test_recorded_messages_both_ways(message: Any) -> None:
 @pytest.mark.parametrize("length", [0, -1, 1 << 25, (1 << 63) - 1])
 def test_frames_of_impossible_length(length: int) -> None:
     with pytest.raises(CeremonyFault):
-        decode_length(1, length.to_bytes(8, "little", signed=True))
+        take_sync_frame(1, bytearray(length.to_bytes(8, "little", signed=True)))
 
 
 @given(st.binary(max_size=200))

@@ -310,7 +310,7 @@ def test_an_event_is_bounded() -> None:
 
 def test_retry_and_comments() -> None:
     (event,) = EventParser().feed(b": hello\nretry: 2500\nevent: head\ndata: a\ndata: b\n\n")
-    assert event == Event("head", b"a\nb", 2.5)
+    assert event == Event("head", b"a\nb")
     assert EventParser().feed(b"event: head\n\n") == []
 
 

@@ -18,7 +18,6 @@ from charon_actors.p2p.framing import (
     take_fixed64,
 )
 from charon_actors.p2p.multiaddr import (
-    Multiaddr,
     MultiaddrFault,
     decode_multiaddr,
     decode_multiaddr_bytes,
@@ -55,6 +54,13 @@ def test_keys_ids_and_names(case: dict[str, Any]) -> None:
     if "pubkey_compressed" in case:
         assert peer_id_of(bytes.fromhex(case["pubkey_compressed"])) == peer_id
         assert public_key_of(peer_id).hex() == case["pubkey_compressed"]
+
+
+def test_a_circuit_has_the_relays_transport_and_the_targets_id() -> None:
+    circuit = decode_multiaddr(f"/ip4/127.0.0.1/tcp/80/p2p/{NODE_1}/p2p-circuit/p2p/{NODE_2}")
+    assert circuit.transport == tcp_multiaddr("127.0.0.1", 80)
+    assert circuit.peer_id == decode_peer_id(NODE_2)
+    assert circuit.has_circuit
 
 
 def test_word_tables_are_charons() -> None:
@@ -98,18 +104,6 @@ def test_multiaddr_bytes(case: dict[str, str]) -> None:
 )
 def test_tcp_endpoints(text: str, endpoint: tuple[str, int] | None) -> None:
     assert tcp_endpoint(decode_multiaddr(text)) == endpoint
-
-
-def test_relay_parts() -> None:
-    relay, target = decode_peer_id(NODE_1), decode_peer_id(NODE_2)
-    circuit = decode_multiaddr(f"/ip4/127.0.0.1/tcp/80/p2p/{NODE_1}/p2p-circuit/p2p/{NODE_2}")
-    assert circuit.relay_parts == (tcp_multiaddr("127.0.0.1", 80), relay, target)
-    assert circuit.transport == tcp_multiaddr("127.0.0.1", 80)
-    assert circuit.peer_id == target
-    assert circuit.has_circuit
-    assert decode_multiaddr(f"/p2p/{NODE_1}/p2p-circuit").relay_parts == (Multiaddr(()), relay, None)
-    for other in (f"/ip4/1.2.3.4/tcp/80/p2p/{NODE_1}", "/p2p-circuit", f"{circuit}/p2p-circuit", f"{circuit}/tcp/1"):
-        assert decode_multiaddr(other).relay_parts is None
 
 
 @pytest.mark.parametrize(

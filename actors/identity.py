@@ -24,10 +24,10 @@ from actors.change_log import ChangeLog
 from actors.log import get_logger
 from actors.mailbox import Inbox, Request
 from actors.twin_file import sync_folder
-from charon_actors.cluster.staging import write_file
 from charon_actors.crypto import k1_public_key
 from charon_actors.enr import EnrFault, Record, decode_enr, new_record
 from charon_actors.errors import UserError
+from charon_actors.files.staging import write_file
 from charon_actors.passing_errors import may_pass
 
 log = get_logger("p2p")

@@ -29,6 +29,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+MAX_FILE_BYTES: Final = 64 << 20  # that is read at all: a lock of 25 000 validators of four operators
 LOOKED_AT: Final = 4096
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 

@@ -17,10 +17,10 @@ import trio
 
 from actors.change_log import ChangeLog
 from actors.log import get_logger
-from charon_actors.cluster.data_directory import replace_key_lock
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.key_lock import REWRITE_INTERVAL_S, KeyLock, decode_key_lock, encode_key_lock, one_word
 from charon_actors.errors import UserError
+from charon_actors.files.data_directory import replace_key_lock
 
 log = get_logger("app-start")
 

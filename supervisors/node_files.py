@@ -13,9 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from charon_actors.cluster.data_directory import load_lock
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.identity import load_key_file
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.peers import Peer, own_peer, peers_of
@@ -24,6 +22,8 @@ from charon_actors.crypto import k1_public_key
 from charon_actors.errors import UserError
 from charon_actors.eth2.beacon_urls import NodeUrl, decode_node_url
 from charon_actors.eth2.networks import Network, network_by_fork_version
+from charon_actors.files.data_directory import load_lock
+from charon_actors.files.identity import load_key_file
 from supervisors.node_config import NodeConfig
 
 KEY_FILE: Final = "charon-enr-private-key"

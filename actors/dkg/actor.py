@@ -50,8 +50,6 @@ from actors.dkg.sending import Deliveries, PeerNetwork
 from actors.dkg.step_reports import StepReports
 from actors.log import get_logger
 from actors.mailbox import Inbox, Mail
-from charon_actors.cluster.data_directory import write_ceremony_artifacts
-from charon_actors.cluster.keystore_files import KEY_MANAGER_PASSWORD_BYTES, PASSWORD_BYTES, Keystore
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_json import encode_lock
 from charon_actors.cluster.peers import Peer
@@ -70,6 +68,8 @@ from charon_actors.dkg.signature_exchange import LOCK_HASH_SLOT, REGISTRATION_SL
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network
 from charon_actors.exception_groups import leaves
+from charon_actors.files.data_directory import write_ceremony_artifacts
+from charon_actors.files.keystore_files import KEY_MANAGER_PASSWORD_BYTES, PASSWORD_BYTES, Keystore
 from charon_actors.passing_errors import may_pass
 
 ANNOUNCE_INTERVAL_S: Final = 10.0

@@ -16,8 +16,8 @@ from typing import Final
 
 import trio
 
-from charon_actors.cluster.keystore_files import PASSWORD_BYTES, Keystore
 from charon_actors.crypto import Entropy, encode_keystore, encrypt_keystore
+from charon_actors.files.keystore_files import PASSWORD_BYTES, Keystore
 
 NICENESS: Final = 10
 

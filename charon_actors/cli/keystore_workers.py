@@ -22,7 +22,6 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import Final, TypeVar
 
-from charon_actors.cluster.keystore_files import PASSWORD_BYTES, Keystore
 from charon_actors.crypto import (
     INSECURE_ITERATIONS,
     PBKDF2_ITERATIONS,
@@ -33,6 +32,7 @@ from charon_actors.crypto import (
     encrypt_keystore,
 )
 from charon_actors.errors import UserError
+from charon_actors.files.keystore_files import PASSWORD_BYTES, Keystore
 
 MAX_WORKERS: Final = 10  # as many as Charon uses
 SCRYPT_WORKERS: Final = 4

@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from charon_actors.bounded_json import CLUSTER_FILE, TooDeep, decode_json_file
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.staging import MAX_FILE_BYTES
-from charon_actors.file_kinds import FileKind, clause, form_of, other_than, what_it_is, why_no_json
+from charon_actors.file_kinds import MAX_FILE_BYTES, FileKind, clause, form_of, other_than, what_it_is, why_no_json
 
 MAX_JSON_BYTES: Final = MAX_FILE_BYTES
 

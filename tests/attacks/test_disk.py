@@ -19,10 +19,10 @@ from actors.mailbox import Mailbox, open_actor
 from actors.mesh import Mesh
 from actors.slashing.actor import AttestationEntry, Guard, NotRecorded, SlashableFault
 from charon_actors.cli.log import set_up_log
-from charon_actors.cluster.data_directory import read_key_lock, take_key_lock
 from charon_actors.cluster.peers import peers_of
 from charon_actors.errors import UserError
 from charon_actors.eth2.duty import Duty
+from charon_actors.files.data_directory import read_key_lock, take_key_lock
 from charon_actors.qbft.messages import Verifier
 from supervisors.node import NodeConfig, open_node
 from supervisors.node_actors import SLASHING_FILE

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 import charon_actors.cli.commands.combine
 from charon_actors.cli.main import main
-from charon_actors.cluster.data_directory import load_lock
-from charon_actors.cluster.keystore_files import read_keystores
 from charon_actors.cluster.lock_json import decode_lock, encode_lock
 from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.group import CURVE_ORDER
 from charon_actors.crypto.keystore import decode_keystore, decrypt_keystore, encode_keystore, encrypt_keystore
+from charon_actors.files.data_directory import load_lock
+from charon_actors.files.keystore_files import read_keystores
 from tests.cli.conftest import Charon, Outcome
 
 VECTORS = Path(__file__).parent.parent / "vectors"

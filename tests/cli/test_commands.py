@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 
 from charon_actors.cli.options.values import parse_duration
-from charon_actors.cluster.data_directory import load_lock
 from charon_actors.cluster.definition_json import decode_definition
-from charon_actors.cluster.identity import load_key_file
-from charon_actors.cluster.keystore_files import read_keystores
 from charon_actors.cluster.verify import verify_definition
 from charon_actors.crypto.bls import public_key
 from charon_actors.crypto.keystore import decode_keystore, decrypt_keystore
 from charon_actors.crypto.threshold import recover_secret
 from charon_actors.enr import decode_enr
 from charon_actors.eth2.networks import Network
+from charon_actors.files.data_directory import load_lock
+from charon_actors.files.identity import load_key_file
+from charon_actors.files.keystore_files import read_keystores
 from tests.cli.conftest import Charon
 
 VECTORS = Path(__file__).parent.parent / "vectors"

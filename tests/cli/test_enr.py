@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from charon_actors.cluster.identity import load_key_file
 from charon_actors.enr import new_record
+from charon_actors.files.identity import load_key_file
 from tests.cli.conftest import Charon
 
 

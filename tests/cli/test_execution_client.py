@@ -17,7 +17,6 @@ from charon_actors.cli.options.table import resolve
 from charon_actors.cli.services import execution_client
 from charon_actors.cli.services.execution_client import MAX_ANSWER_BYTES, ExecutionClient
 from charon_actors.cli.services.http_request import service_of
-from charon_actors.cluster.data_directory import read_definition, verified_definition
 from charon_actors.cluster.definition import Creator, Definition
 from charon_actors.cluster.definition_json import encode_definition
 from charon_actors.cluster.eip712 import creator_config_digest
@@ -25,6 +24,7 @@ from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.errors import UserError
+from charon_actors.files.data_directory import read_definition, verified_definition
 from supervisors.ceremony import run_ceremony
 from tests.charon_actors.dkg.cluster import definition, prepare_directory
 from tests.cli.conftest import Charon

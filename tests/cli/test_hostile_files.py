@@ -13,11 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from charon_actors.cli.options.config_file import ENDINGS, read_config_file
-from charon_actors.cluster.data_directory import load_lock, read_definition, read_key_lock, verified_definition
 from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.deposit import decode_deposit_file
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.identity import load_key_file
 from charon_actors.cluster.key_lock import decode_key_lock
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.registration import decode_overrides
@@ -25,6 +23,8 @@ from charon_actors.crypto.faults import KeystoreFault
 from charon_actors.crypto.keystore import decode_keystore, decrypt_keystore
 from charon_actors.enr import EnrFault, decode_enr
 from charon_actors.errors import UserError
+from charon_actors.files.data_directory import load_lock, read_definition, read_key_lock, verified_definition
+from charon_actors.files.identity import load_key_file
 from tests.charon_actors.cluster.vectors import CLUSTER
 
 MAX_SECONDS = 2.0  # on a busy machine; all take some milliseconds

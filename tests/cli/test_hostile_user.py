@@ -9,10 +9,10 @@ import pytest
 
 from charon_actors.cli.inputs.custom_network import CAPELLA_FLAG
 from charon_actors.cli.main import COMMANDS, root
-from charon_actors.cluster.data_directory import check_ceremony_directory
-from charon_actors.cluster.identity import KEY_FILE, load_key_file, write_identity
-from charon_actors.cluster.staging import staging
 from charon_actors.errors import UserError
+from charon_actors.files.data_directory import check_ceremony_directory
+from charon_actors.files.identity import KEY_FILE, load_key_file, write_identity
+from charon_actors.files.staging import staging
 
 from .conftest import Charon
 

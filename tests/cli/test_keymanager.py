@@ -16,13 +16,13 @@ from charon_actors.cli.commands.ceremony_results import Results
 from charon_actors.cli.services import keymanager
 from charon_actors.cli.services.http_request import HttpFault, service_of, wait_for
 from charon_actors.cli.services.keymanager import KeyManager
-from charon_actors.cluster.data_directory import load_lock
-from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto import decode_keystore, decrypt_keystore, public_key
 from charon_actors.errors import UserError
+from charon_actors.files.data_directory import load_lock
+from charon_actors.files.keystore_files import Keystore
 from supervisors.ceremony import CeremonyConfig, run_ceremony
 from tests.charon_actors.dkg.cluster import check_results, definition, prepare_directory
 from tests.cli.conftest import Charon

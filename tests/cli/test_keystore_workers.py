@@ -13,10 +13,10 @@ import pytest
 
 from charon_actors.cli import keystore_workers
 from charon_actors.cli.keystore_workers import decrypt_all, encrypt_all
-from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.crypto.bls import generate_secret, public_key
 from charon_actors.crypto.keystore import decode_keystore, decrypt_keystore, encode_keystore, encrypt_keystore, named_public_key
 from charon_actors.errors import UserError
+from charon_actors.files.keystore_files import Keystore
 
 SECRETS = [generate_secret(secrets.token_bytes) for _ in range(40)]
 

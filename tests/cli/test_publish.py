@@ -13,7 +13,6 @@ from charon_actors.cli.inputs import definition_file
 from charon_actors.cli.services import obol_api
 from charon_actors.cli.services.http_request import service_of, wait_for
 from charon_actors.cli.services.obol_api import ObolApi, Style, try_to_publish_lock
-from charon_actors.cluster.data_directory import load_lock
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_json import decode_definition, encode_definition
 from charon_actors.cluster.foreign_json import encode_compact
@@ -22,6 +21,7 @@ from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.verify import verify_definition, verify_definition_hashes
 from charon_actors.crypto.secp256k1 import ethereum_address, k1_recover
 from charon_actors.enr import new_record
+from charon_actors.files.data_directory import load_lock
 from tests.charon_actors.dkg.cluster import definition, prepare_directory, private_key
 from tests.cli.conftest import Charon
 from tests.cli.loopback import Asked, Loopback, Reply, hanging, loopback

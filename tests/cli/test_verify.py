@@ -17,10 +17,10 @@ import pytest
 
 from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.identity import KEY_FILE
 from charon_actors.cluster.lock_json import decode_lock
-from charon_actors.cluster.staging import STAGING_PREFIX
 from charon_actors.cluster.verify import verify_definition, verify_lock
+from charon_actors.files.identity import KEY_FILE
+from charon_actors.files.staging import STAGING_PREFIX
 from tests.charon_actors.cluster.test_verify import CASES, patched, rehashed
 from tests.charon_actors.cluster.vectors import CLUSTER, VECTORS, load
 from tests.cli.conftest import Charon, Outcome, on_a_terminal

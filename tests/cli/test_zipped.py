@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from charon_actors.cli.commands.ceremony_results import Results
-from charon_actors.cluster import archive
-from charon_actors.cluster.archive import archive_ceremony, pack
-from charon_actors.cluster.data_directory import load_lock, write_ceremony_artifacts
-from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.cluster.lock_json import decode_lock
-from charon_actors.cluster.staging import staging
 from charon_actors.errors import UserError
+from charon_actors.files import archive
+from charon_actors.files.archive import archive_ceremony, pack
+from charon_actors.files.data_directory import load_lock, write_ceremony_artifacts
+from charon_actors.files.keystore_files import Keystore
+from charon_actors.files.staging import staging
 from tests.charon_actors.dkg.cluster import definition, prepare_directory
 from tests.cli.conftest import Charon
 from tests.cli.loopback import Reply, loopback

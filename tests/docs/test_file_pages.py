@@ -18,20 +18,15 @@ from charon_actors.cli.commands import run
 from charon_actors.cli.main import COMMANDS, main
 from charon_actors.cli.options.config_file import MAX_FILE_BYTES as MAX_CONFIG_BYTES
 from charon_actors.cli.options.table import CharonCommand, resolve
-from charon_actors.cluster.archive import CEREMONY_ARCHIVE, CLUSTER_ARCHIVE, archive_ceremony
-from charon_actors.cluster.data_directory import DEFINITION_FILE, LOCK_FILE, take_key_lock, write_ceremony_artifacts
 from charon_actors.cluster.definition import MAX_VALIDATORS
 from charon_actors.cluster.definition_json import decode_definition, definition_to_json
 from charon_actors.cluster.deposit import decode_deposit_file, deposit_file_name, encode_deposit_file
 from charon_actors.cluster.foreign_json import MAX_JSON_BYTES
 from charon_actors.cluster.hashes import MAX_DEPOSITS, MAX_OPERATORS
-from charon_actors.cluster.identity import KEY_FILE, load_key_file, write_identity
 from charon_actors.cluster.key_lock import EDITED_CLUSTER_WAIT_S, FRESH_S, KeyLock, decode_key_lock, encode_key_lock
-from charon_actors.cluster.keystore_files import MAX_KEYSTORES, VALIDATOR_KEYS, Keystore
 from charon_actors.cluster.lock_json import decode_lock, lock_to_json
 from charon_actors.cluster.registration import decode_overrides, encode_overrides
 from charon_actors.cluster.schema import SCHEMAS, Deposits, Schema
-from charon_actors.cluster.staging import STAGING_PREFIX, staging
 from charon_actors.crypto.keystore import (
     MAX_KEYSTORE_BYTES,
     MAX_PBKDF2_ITERATIONS,
@@ -42,6 +37,11 @@ from charon_actors.crypto.keystore import (
     encrypt_keystore,
 )
 from charon_actors.enr import decode_enr, new_record
+from charon_actors.files.archive import CEREMONY_ARCHIVE, CLUSTER_ARCHIVE, archive_ceremony
+from charon_actors.files.data_directory import DEFINITION_FILE, LOCK_FILE, take_key_lock, write_ceremony_artifacts
+from charon_actors.files.identity import KEY_FILE, load_key_file, write_identity
+from charon_actors.files.keystore_files import MAX_KEYSTORES, VALIDATOR_KEYS, Keystore
+from charon_actors.files.staging import STAGING_PREFIX, staging
 from charon_actors.qbft.participation import Participation
 from supervisors.node_actors import PARTICIPATION_FILE, SLASHING_FILE
 

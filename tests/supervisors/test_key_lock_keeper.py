@@ -9,9 +9,9 @@ import trio
 from structlog.testing import capture_logs
 
 import supervisors.key_lock_keeper as keeper
-from charon_actors.cluster.data_directory import read_key_lock, replace_key_lock
 from charon_actors.cluster.key_lock import KeyLock, encode_key_lock
 from charon_actors.errors import UserError
+from charon_actors.files.data_directory import read_key_lock, replace_key_lock
 from supervisors.key_lock_keeper import keep_key_lock
 
 PATIENCE_S = 20.0

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from charon_actors.cluster.data_directory import DEPOSIT_PREFIX, PUBLIC, SECRET, load_lock, read_key_lock
 from charon_actors.cluster.deposit import encode_deposit_files
-from charon_actors.cluster.identity import load_key_file
-from charon_actors.cluster.keystore_files import read_keystores
 from charon_actors.crypto import decode_keystore, decrypt_keystore, k1_public_key, public_key, recover_secret
 from charon_actors.enr import decode_enr
 from charon_actors.eth2.networks import Network, network_by_fork_version
+from charon_actors.files.data_directory import DEPOSIT_PREFIX, PUBLIC, SECRET, load_lock, read_key_lock
+from charon_actors.files.identity import load_key_file
+from charon_actors.files.keystore_files import read_keystores
 from tests.vector import ROOT
 
 ARCHIVES = sorted((ROOT / "live").glob("*/*.tar.gz"))

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from charon_actors.cluster import eip712
-from charon_actors.cluster.identity import load_key_file
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.crypto import (
     CURVE_ORDER,
@@ -23,6 +22,7 @@ from charon_actors.enr import decode_enr
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import network_by_fork_version, network_by_name
 from charon_actors.eth2.signing import builder_domain, deposit_domain
+from charon_actors.files.identity import load_key_file
 from charon_actors.p2p.peer_id import peer_id_of, peer_id_text
 from tests.vector import ROOT, vector
 

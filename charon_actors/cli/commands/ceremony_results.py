@@ -22,11 +22,11 @@ from charon_actors.cli.options.table import Values
 from charon_actors.cli.services.http_request import HttpFault
 from charon_actors.cli.services.keymanager import KeyManager, key_managers
 from charon_actors.cli.services.obol_api import ObolApi, obol_api, try_to_publish_lock
-from charon_actors.cluster.archive import CEREMONY_ARCHIVE, archive_ceremony
-from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.cluster.lock import Lock
-from charon_actors.cluster.staging import is_taken
 from charon_actors.errors import UserError
+from charon_actors.files.archive import CEREMONY_ARCHIVE, archive_ceremony
+from charon_actors.files.keystore_files import Keystore
+from charon_actors.files.staging import is_taken
 
 log = structlog.get_logger(topic="dkg")
 

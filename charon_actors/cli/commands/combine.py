@@ -29,10 +29,13 @@ from charon_actors.cli.options.flag import Flag
 from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
 from charon_actors.cli.services.execution_client import execution_client
-from charon_actors.cluster.data_directory import LOCK_FILE, load_lock
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.key_shares import ShareOwner, ShareOwners, recover_group_secret
-from charon_actors.cluster.keystore_files import (
+from charon_actors.cluster.lock import Lock
+from charon_actors.crypto import KeystoreFault, named_public_key, public_key
+from charon_actors.errors import UserError
+from charon_actors.files.data_directory import LOCK_FILE, load_lock
+from charon_actors.files.keystore_files import (
     MACOS_FOLDER,
     VALIDATOR_KEYS,
     Keystore,
@@ -40,10 +43,7 @@ from charon_actors.cluster.keystore_files import (
     read_keystore_folder,
     stage_keystores,
 )
-from charon_actors.cluster.lock import Lock
-from charon_actors.cluster.staging import STAGING_PREFIX, check_no_leftovers, is_taken, list_directory, read_file, staging
-from charon_actors.crypto import KeystoreFault, named_public_key, public_key
-from charon_actors.errors import UserError
+from charon_actors.files.staging import STAGING_PREFIX, check_no_leftovers, is_taken, list_directory, read_file, staging
 
 MAX_FOLDERS: Final = 255  # share indexes (04 §5.1)
 MAX_LISTED: Final = 8

@@ -37,15 +37,23 @@ from charon_actors.cli.services.execution_client import ExecutionClient, executi
 from charon_actors.cli.services.http_request import HttpFault, wait_for
 from charon_actors.cli.services.keymanager import KeyManager, key_managers
 from charon_actors.cli.services.obol_api import obol_api, try_to_publish_lock
-from charon_actors.cluster.archive import CLUSTER_ARCHIVE, pack
-from charon_actors.cluster.data_directory import LOCK_FILE, PUBLIC, SECRET
 from charon_actors.cluster.dealer import Dealt, deal
 from charon_actors.cluster.definition import Definition, Operator
 from charon_actors.cluster.deposit import encode_deposit_files
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import with_definition_hashes
-from charon_actors.cluster.identity import KEY_FILE, PRIVATE
-from charon_actors.cluster.keystore_files import (
+from charon_actors.cluster.lock_json import encode_lock
+from charon_actors.cluster.registration import LEGACY_GAS_LIMIT
+from charon_actors.cluster.schema import schema_of
+from charon_actors.cluster.verify import verify_lock
+from charon_actors.crypto import CryptoFault, generate_secret, k1_generate, public_key
+from charon_actors.enr import new_record
+from charon_actors.errors import UserError
+from charon_actors.eth2.networks import Network, network_by_fork_version
+from charon_actors.files.archive import CLUSTER_ARCHIVE, pack
+from charon_actors.files.data_directory import LOCK_FILE, PUBLIC, SECRET
+from charon_actors.files.identity import KEY_FILE, PRIVATE
+from charon_actors.files.keystore_files import (
     KEY_MANAGER_PASSWORD_BYTES,
     PASSWORD_BYTES,
     Keystore,
@@ -53,15 +61,7 @@ from charon_actors.cluster.keystore_files import (
     read_keystores,
     stage_keystores,
 )
-from charon_actors.cluster.lock_json import encode_lock
-from charon_actors.cluster.registration import LEGACY_GAS_LIMIT
-from charon_actors.cluster.schema import schema_of
-from charon_actors.cluster.staging import check_no_leftovers, is_empty_directory, is_taken, staging
-from charon_actors.cluster.verify import verify_lock
-from charon_actors.crypto import CryptoFault, generate_secret, k1_generate, public_key
-from charon_actors.enr import new_record
-from charon_actors.errors import UserError
-from charon_actors.eth2.networks import Network, network_by_fork_version
+from charon_actors.files.staging import check_no_leftovers, is_empty_directory, is_taken, staging
 from charon_actors.share_index import share_indices
 
 

@@ -21,18 +21,18 @@ from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
 from charon_actors.cli.services.http_request import HttpFault, wait_for
 from charon_actors.cli.services.obol_api import ObolApi, obol_api
-from charon_actors.cluster.data_directory import DEFINITION_FILE, PUBLIC
 from charon_actors.cluster.definition import Creator, Definition, Operator
 from charon_actors.cluster.definition_json import encode_definition
 from charon_actors.cluster.eip712 import creator_config_digest, terms_digest
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.peers import of_consensus_clients
-from charon_actors.cluster.staging import is_taken, staging
 from charon_actors.crypto import CryptoFault, checksum_address, ethereum_address, k1_generate, k1_public_key, k1_sign_recoverable
 from charon_actors.dkg.frost import MAX_PARTICIPANTS
 from charon_actors.enr import EnrFault, decode_enr
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network
+from charon_actors.files.data_directory import DEFINITION_FILE, PUBLIC
+from charon_actors.files.staging import is_taken, staging
 
 ALGORITHMS = ("default", "frost", "pedersen")
 LAUNCHPAD_HOSTS = {"hoodi": "hoodi.", "sepolia": "sepolia."}

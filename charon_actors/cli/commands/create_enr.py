@@ -8,8 +8,8 @@ import secrets
 from charon_actors.cli.inputs.enr_address import record_of
 from charon_actors.cli.options.flags import DATA_DIR, ENR_ADDRESS, FORMER_ENR
 from charon_actors.cli.options.table import Values, charon_command
-from charon_actors.cluster.identity import KEY_FILE, write_identity
 from charon_actors.crypto import k1_generate
+from charon_actors.files.identity import KEY_FILE, write_identity
 
 
 def run(values: Values) -> int:

@@ -137,10 +137,10 @@ def ceremony_config(values: Values) -> "tuple[CeremonyConfig, Results]":
     from charon_actors.cli.commands.ceremony_results import results_of
     from charon_actors.cli.inputs.definition_file import supplied_definition
     from charon_actors.cli.services.execution_client import execution_client
-    from charon_actors.cluster.data_directory import check_ceremony_directory, take_key_lock
-    from charon_actors.cluster.identity import KEY_FILE
     from charon_actors.cluster.peers import of_consensus_clients
     from charon_actors.dkg.ceremony import check_ceremony_definition
+    from charon_actors.files.data_directory import check_ceremony_directory, take_key_lock
+    from charon_actors.files.identity import KEY_FILE
     from supervisors.ceremony import COMMAND, CeremonyConfig
 
     _check_limits(values)
@@ -194,7 +194,7 @@ def _check_limits(values: Values) -> None:
 
 
 def _own_key(path: Path) -> bytes:
-    from charon_actors.cluster.identity import load_key_file
+    from charon_actors.files.identity import load_key_file
 
     if not path.is_file():
         what = "private key file does not exist, please check the path"

@@ -11,7 +11,7 @@ from charon_actors.cli.options.flag import Flag
 from charon_actors.cli.options.flags import DATA_DIR, ENR_ADDRESS, FORMER_ENR
 from charon_actors.cli.options.table import Values, charon_command
 from charon_actors.cli.options.values import Kind
-from charon_actors.cluster.identity import KEY_FILE, load_key_file
+from charon_actors.files.identity import KEY_FILE, load_key_file
 
 HEADING: Final = f"{'*' * 17} Decoded ENR (see https://enr-viewer.com/ for additional fields) {'*' * 22}"
 RULE: Final = "*" * 104

@@ -135,7 +135,7 @@ def node_config(values: Values) -> "NodeConfig":
     import msgspec
 
     from charon_actors.cli.inputs.state_place import state_place
-    from charon_actors.cluster.data_directory import take_key_lock
+    from charon_actors.files.data_directory import take_key_lock
     from supervisors.node import RECORDS
     from supervisors.node_files import decode_beacon_nodes
 

@@ -19,20 +19,20 @@ from charon_actors.cli.verification.files import Copy, FileChecks
 from charon_actors.cli.verification.folder import check_cluster_folder, check_node_folder, is_node_folder, node_folders
 from charon_actors.cli.verification.keystores import KeystoreChecks
 from charon_actors.cli.verification.report import VerificationReport
-from charon_actors.cluster.data_directory import DEPOSIT_PREFIX, LOCK_FILE
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.identity import KEY_FILE, load_key_file
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.peers import of_consensus_client, own_peer, peers_of
-from charon_actors.cluster.staging import read_file
 from charon_actors.cluster.verify import ContractCheck
 from charon_actors.crypto import k1_public_key
 from charon_actors.enr import EnrFault, consensus_keys, decode_enr
 from charon_actors.errors import UserError
 from charon_actors.file_kinds import FileKind
+from charon_actors.files.data_directory import DEPOSIT_PREFIX, LOCK_FILE
+from charon_actors.files.identity import KEY_FILE, load_key_file
+from charon_actors.files.staging import read_file
 
 
 def run(values: Values) -> int:

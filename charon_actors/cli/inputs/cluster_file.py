@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from charon_actors.bounded_json import CLUSTER_FILE, decode_foreign_json
-from charon_actors.cluster.staging import MAX_FILE_BYTES, read_file
 from charon_actors.errors import UserError
-from charon_actors.file_kinds import FileKind, kinds_of, what_it_is
+from charon_actors.file_kinds import MAX_FILE_BYTES, FileKind, kinds_of, what_it_is
+from charon_actors.files.staging import read_file
 
 STDIN: Final = "-"
 

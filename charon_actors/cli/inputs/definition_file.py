@@ -11,11 +11,11 @@ from typing import Final
 from charon_actors.cli.door import notice
 from charon_actors.cli.options.table import Values
 from charon_actors.cli.services.http_request import MAX_REDIRECTS, HttpFault, exchange, is_url, service_of, wait_for
-from charon_actors.cluster.data_directory import read_definition, verified_definition
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.verify import ContractCheck
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network
+from charon_actors.files.data_directory import read_definition, verified_definition
 
 FLAG: Final = "definition-file"
 FETCH_TIMEOUT_S: Final = 10.0

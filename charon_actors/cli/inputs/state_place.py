@@ -24,8 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from charon_actors.cluster.staging import ownership_hint
 from charon_actors.errors import UserError
+from charon_actors.files.staging import ownership_hint
 
 FLEETING: Final = frozenset({"aufs", "overlay", "ramfs", "tmpfs"})
 _REMEDY: Final = (

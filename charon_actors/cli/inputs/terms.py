@@ -17,11 +17,11 @@ from charon_actors.cluster.deposit import GWEI_PER_ETH, check_deposit_amounts
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.hashes import with_definition_hashes
 from charon_actors.cluster.schema import WRITTEN_VERSIONS
-from charon_actors.cluster.staging import MAX_FILE_BYTES
 from charon_actors.cluster.threshold import MIN_OPERATORS, default_threshold
 from charon_actors.crypto import CryptoFault, checksum_address
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network
+from charon_actors.file_kinds import MAX_FILE_BYTES
 
 MAX_OPERATORS = 256
 MAX_VALIDATORS = 65536

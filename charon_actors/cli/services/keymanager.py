@@ -19,8 +19,8 @@ from charon_actors.cli.door import one_line
 from charon_actors.cli.options.table import Values
 from charon_actors.cli.services.http_request import HttpFault, Service, exchange, masked, service_of
 from charon_actors.cluster.foreign_json import encode_compact
-from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.errors import UserError
+from charon_actors.files.keystore_files import Keystore
 
 PATH: Final = "/eth/v1/keystores"
 DIAL_TIMEOUT_S: Final = 2.0

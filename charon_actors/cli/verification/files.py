@@ -10,7 +10,6 @@ from typing import Final
 
 from charon_actors.cli.forked import verify_on_all_cores
 from charon_actors.cli.verification.report import VerificationReport
-from charon_actors.cluster.data_directory import DEFINITION_FILE, LOCK_FILE
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_candidates import Hints
 from charon_actors.cluster.definition_json import decode_definition
@@ -35,6 +34,7 @@ from charon_actors.cluster.schema import schema_of
 from charon_actors.cluster.verify import ContractCheck
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network, network_by_fork_version
+from charon_actors.files.data_directory import DEFINITION_FILE, LOCK_FILE
 from charon_actors.share_index import share_index_of
 
 Copy = tuple[str, Definition | Lock]  # another file that should say the same, and what to call it

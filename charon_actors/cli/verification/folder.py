@@ -16,19 +16,19 @@ from typing import Final
 
 from charon_actors.cli.verification.files import Copy, FileChecks
 from charon_actors.cli.verification.keystores import KeystoreChecks
-from charon_actors.cluster.data_directory import DEFINITION_FILE, DEPOSIT_PREFIX, LOCK_FILE
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.explain import first_difference
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.identity import KEY_FILE, load_key_file
-from charon_actors.cluster.keystore_files import MACOS_FOLDER, VALIDATOR_KEYS, natural_order
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_json import decode_lock
-from charon_actors.cluster.staging import LEFTOVER, STAGING_PREFIX, leftovers, list_directory, read_file
 from charon_actors.crypto import k1_public_key
 from charon_actors.enr import new_record
 from charon_actors.errors import UserError
+from charon_actors.files.data_directory import DEFINITION_FILE, DEPOSIT_PREFIX, LOCK_FILE
+from charon_actors.files.identity import KEY_FILE, load_key_file
+from charon_actors.files.keystore_files import MACOS_FOLDER, VALIDATOR_KEYS, natural_order
+from charon_actors.files.staging import LEFTOVER, STAGING_PREFIX, leftovers, list_directory, read_file
 
 OVERRIDES_FILE: Final = "builder_registrations_overrides.json"
 MANIFEST_FILE: Final = "cluster-manifest.pb"

@@ -23,12 +23,12 @@ from charon_actors.cli.keystore_workers import decrypt_all
 from charon_actors.cli.verification.files import MAX_LISTED, FileChecks, operator_text
 from charon_actors.cluster.faults import ClusterFault
 from charon_actors.cluster.key_shares import UNKNOWN_SHARE, ShareOwner, ShareOwners
-from charon_actors.cluster.keystore_files import MAX_KEYSTORES, VALIDATOR_KEYS, Keystore, natural_order
 from charon_actors.cluster.lock import Lock
-from charon_actors.cluster.staging import list_directory, read_file
 from charon_actors.crypto import MAX_KEYSTORE_BYTES, KeystoreFault, named_public_key, public_key
 from charon_actors.errors import UserError
 from charon_actors.file_kinds import clause, form_of
+from charon_actors.files.keystore_files import MAX_KEYSTORES, VALIDATOR_KEYS, Keystore, natural_order
+from charon_actors.files.staging import list_directory, read_file
 from charon_actors.share_index import peer_index_of
 
 MAX_DECRYPT_FAULTS: Final = 3

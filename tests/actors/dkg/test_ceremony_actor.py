@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from actors.dkg import actor as actor_module
 from actors.dkg.actor import Aborted
 from actors.mailbox import ActorDown
-from charon_actors.cluster.data_directory import write_ceremony_artifacts
 from charon_actors.cluster.peers import peers_of
 from charon_actors.dkg.ceremony import Phase, check_ceremony_definition
 from charon_actors.dkg.dialect import PARTIALS_PROTOCOL, SHARES_PROTOCOL, SYNC_PROTOCOL, Dialect
 from charon_actors.dkg.sync_messages import SyncReport, encode_report, sign_definition
 from charon_actors.errors import UserError
 from charon_actors.exception_groups import leaves
+from charon_actors.files.data_directory import write_ceremony_artifacts
 from charon_actors.p2p.framing import encode_fixed64
 from charon_actors.p2p.protobuf import core_pb2, dkg_pb2
 from tests.actors.dkg.memory_mesh import MemoryNetwork

@@ -7,8 +7,8 @@ import trio
 import trio.lowlevel
 
 from actors.dkg.keystore_threads import encrypt_in_threads
-from charon_actors.cluster.keystore_files import Keystore
 from charon_actors.crypto import CryptoFault, decode_keystore, decrypt_keystore
+from charon_actors.files.keystore_files import Keystore
 from tests.charon_actors.dkg.vectors import counting_entropy
 
 

@@ -11,12 +11,12 @@ from msgspec.structs import replace
 from charon_actors.cluster.definition import Creator, Definition, Operator, ValidatorAddresses
 from charon_actors.cluster.definition_json import encode_definition
 from charon_actors.cluster.hashes import with_definition_hashes
-from charon_actors.cluster.keystore_files import read_keystores
 from charon_actors.cluster.lock_json import decode_lock
 from charon_actors.cluster.verify import verify_lock
 from charon_actors.crypto import decode_keystore, decrypt_keystore, public_key, recover_secret
 from charon_actors.enr import new_record
 from charon_actors.eth2.networks import Network, network_by_fork_version
+from charon_actors.files.keystore_files import read_keystores
 
 ADDRESS = "0x000000000000000000000000000000000000dEaD"
 CUSTOM = Network("rig", 1337, bytes.fromhex("00000001"), 1_700_000_000, bytes.fromhex("40000001"), 12.0)

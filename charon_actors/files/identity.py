@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from charon_actors.cluster.staging import LEFTOVER, is_taken, leftovers, read_file, staging
 from charon_actors.errors import UserError
 from charon_actors.file_kinds import clause, what_it_is
+from charon_actors.files.staging import LEFTOVER, is_taken, leftovers, read_file, staging
 
 KEY_FILE: Final = "charon-enr-private-key"
 PRIVATE: Final = 0o600

@@ -24,12 +24,9 @@ from typing import Final
 from charon_actors.cluster.definition import Definition
 from charon_actors.cluster.definition_json import decode_definition
 from charon_actors.cluster.faults import ClusterFault
-from charon_actors.cluster.identity import KEY_FILE, Warn
 from charon_actors.cluster.key_lock import KeyLock, check_key_lock, decode_key_lock, encode_key_lock
-from charon_actors.cluster.keystore_files import VALIDATOR_KEYS, Keystore, stage_keystores
 from charon_actors.cluster.lock import Lock
 from charon_actors.cluster.lock_json import decode_lock
-from charon_actors.cluster.staging import STAGING_PREFIX, list_directory, ownership_hint, read_file, staging, write_file
 from charon_actors.cluster.verify import (
     ContractCheck,
     WalletFault,
@@ -40,6 +37,9 @@ from charon_actors.cluster.verify import (
 )
 from charon_actors.errors import UserError
 from charon_actors.eth2.networks import Network
+from charon_actors.files.identity import KEY_FILE, Warn
+from charon_actors.files.keystore_files import VALIDATOR_KEYS, Keystore, stage_keystores
+from charon_actors.files.staging import STAGING_PREFIX, list_directory, ownership_hint, read_file, staging, write_file
 
 DEFINITION_FILE: Final = "cluster-definition.json"
 LOCK_FILE: Final = "cluster-lock.json"

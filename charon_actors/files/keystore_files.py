@@ -29,10 +29,10 @@ from typing import Final
 
 import msgspec
 
-from charon_actors.cluster.staging import Staging, list_directory, read_file
 from charon_actors.crypto import MAX_KEYSTORE_BYTES, is_no_keystore
 from charon_actors.errors import UserError
 from charon_actors.file_kinds import clause, form_of
+from charon_actors.files.staging import Staging, list_directory, read_file
 
 VALIDATOR_KEYS: Final = "validator_keys"
 MAX_KEYSTORES: Final = 65536

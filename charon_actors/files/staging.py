@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from charon_actors.errors import UserError
-from charon_actors.file_kinds import clause, form_by_beginning
+from charon_actors.file_kinds import MAX_FILE_BYTES, clause, form_by_beginning
 
-MAX_FILE_BYTES: Final = 64 << 20  # a lock of 25 000 validators of four operators
 MANY_FILES: Final = 100  # from here on one sync of all disks costs less than one a file
 STAGING_PREFIX: Final = ".charon-staging-"
 REPLACED: Final = ".replaced"  # inside a staging directory: what stood in the destination before

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from charon_actors.cluster.data_directory import (
+from charon_actors.cluster.hashes import with_lock_hashes
+from charon_actors.cluster.key_lock import KeyLock, check_key_lock, decode_key_lock, encode_key_lock
+from charon_actors.cluster.lock_json import decode_lock, encode_lock
+from charon_actors.enr import new_record
+from charon_actors.errors import UserError
+from charon_actors.files.data_directory import (
     check_ceremony_directory,
     load_lock,
     read_definition,
@@ -18,14 +23,9 @@ from charon_actors.cluster.data_directory import (
     verified_definition,
     write_ceremony_artifacts,
 )
-from charon_actors.cluster.hashes import with_lock_hashes
-from charon_actors.cluster.identity import KEY_FILE, load_key_file, write_identity
-from charon_actors.cluster.key_lock import KeyLock, check_key_lock, decode_key_lock, encode_key_lock
-from charon_actors.cluster.keystore_files import Keystore
-from charon_actors.cluster.lock_json import decode_lock, encode_lock
-from charon_actors.cluster.staging import staging
-from charon_actors.enr import new_record
-from charon_actors.errors import UserError
+from charon_actors.files.identity import KEY_FILE, load_key_file, write_identity
+from charon_actors.files.keystore_files import Keystore
+from charon_actors.files.staging import staging
 from tests.charon_actors.cluster.vectors import CLUSTER, VECTORS, load, real_files
 
 KEY = bytes([1] * 32)

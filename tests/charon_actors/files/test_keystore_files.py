@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from charon_actors.cluster.data_directory import load_lock
-from charon_actors.cluster.keystore_files import (
+from charon_actors.crypto.bls import public_key
+from charon_actors.crypto.faults import KeystoreFault
+from charon_actors.crypto.keystore import decode_keystore, decrypt_keystore
+from charon_actors.errors import UserError
+from charon_actors.files.data_directory import load_lock
+from charon_actors.files.keystore_files import (
     Keystore,
     find_keystores,
     natural_order,
@@ -19,11 +23,7 @@ from charon_actors.cluster.keystore_files import (
     read_keystores,
     stage_keystores,
 )
-from charon_actors.cluster.staging import STAGING_PREFIX, staging
-from charon_actors.crypto.bls import public_key
-from charon_actors.crypto.faults import KeystoreFault
-from charon_actors.crypto.keystore import decode_keystore, decrypt_keystore
-from charon_actors.errors import UserError
+from charon_actors.files.staging import STAGING_PREFIX, staging
 from tests.charon_actors.cluster.vectors import VECTORS
 
 ROOT = Path(__file__).parents[3]
@@ -348,7 +348,7 @@ def test_a_kill_between_two_renames_loses_nothing(old: Path) -> None:
     program = f"""
 import os, signal
 from pathlib import Path
-from tests.charon_actors.cluster.test_keystore_files import replace
+from tests.charon_actors.files.test_keystore_files import replace
 real, calls = Path.rename, 0
 def rename(self, target):
     global calls

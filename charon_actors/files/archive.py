@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from charon_actors.cluster.data_directory import DEFINITION_FILE, DEPOSIT_PREFIX, LOCK_FILE
-from charon_actors.cluster.identity import KEY_FILE, PRIVATE
-from charon_actors.cluster.keystore_files import VALIDATOR_KEYS
-from charon_actors.cluster.staging import Staging, list_directory, staging
 from charon_actors.errors import UserError
+from charon_actors.files.data_directory import DEFINITION_FILE, DEPOSIT_PREFIX, LOCK_FILE
+from charon_actors.files.identity import KEY_FILE, PRIVATE
+from charon_actors.files.keystore_files import VALIDATOR_KEYS
+from charon_actors.files.staging import Staging, list_directory, staging
 
 CLUSTER_ARCHIVE: Final = "cluster.tar.gz"
 CEREMONY_ARCHIVE: Final = "dkg.tar.gz"

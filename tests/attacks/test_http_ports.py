@@ -241,11 +241,11 @@ async def test_the_process_ends_after_an_operators_error_whatever_clients_do(dat
 
 
 GIVES_UP = """
-import sys, trio, supervisors.node
+import sys, trio, supervisors.readiness
 async def crash(self):
     await trio.sleep(2)
     raise RuntimeError("a fault of ours")
-supervisors.node._Building._watch_readiness = crash
+supervisors.readiness.ReadinessWatch.run = crash
 from charon_actors.cli.main import main
 sys.exit(main())
 """

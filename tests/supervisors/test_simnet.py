@@ -179,7 +179,7 @@ async def test_a_crash_of_an_actor_restarts_that_actor_only(tmp_path: Path, acto
     async with running(tmp_path) as cluster:
 
         def crash(node: Node) -> None:
-            address: Address[Any] = getattr(node.addresses, {"crypto_workers": "crypto"}.get(actor, actor))
+            address: Address[Any] = getattr(node.addresses, actor)
             address.tell(Poison())
 
         await only_this_crashed(cluster, actor, crash)
